@@ -1,0 +1,182 @@
+"""What a way of keeping pixels must offer, and the table of those there are.
+
+A backend keeps the arrays of one (run, stream, data key) as one asset and gives them back in pieces. It knows
+files and formats; it knows nothing of documents, runs or the index. The suite in ``gently_bluesky.testing``
+checks everything said here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gently_bluesky.errors import InvalidSetting
+from gently_bluesky.lazy import ArraySource
+from gently_bluesky.model import ArraySpec
+
+__all__ = ["Backend", "Capabilities", "Pending", "Sink", "backend_for_spec", "backend_names", "get_backend"]
+
+BUILTIN = {
+    "zarr": ("gently_bluesky.backends.zarr", "ZarrBackend"),
+    "tiff": ("gently_bluesky.backends.tiff", "TiffBackend"),
+}
+ENTRY_POINT_GROUP = "gently_bluesky.backends"
+
+
+class Pending(Protocol):
+    """A write under way. ``concurrent.futures.Future`` and TensorStore's futures both are this."""
+
+    def done(self) -> bool:
+        """Say whether the write has ended, well or badly."""
+        ...
+
+    def result(self) -> object:
+        """Wait for the write; afterwards the frame is *synced* and its buffer may be used again.
+
+        Raises
+        ------
+        OSError
+            The frame is not stored. ``errno`` says why where the system said so.
+        """
+        ...
+
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> object:
+        """Call ``fn`` with this object, on any thread, once the write has ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can keep; the conformance suite tests what is declared.
+
+    Attributes
+    ----------
+    kinds
+        numpy dtype kinds: ``b i u f c``.
+    max_ndim
+        Most axes of one event's array.
+    live
+        Outside readers may look while it is written, and see only published events.
+    ome
+        Image data carries OME metadata.
+    partial_reads
+        A plane of a volume costs about a plane.
+    """
+
+    kinds: str = "biufc"
+    max_ndim: int = 5
+    live: bool = True
+    ome: bool = False
+    partial_reads: bool = True
+
+
+class Sink(ABC):
+    """One asset being written. Used by one thread at a time; several writes may be under way.
+
+    Nothing is appended: each frame goes to the index it is given, and writing an index again replaces the frame.
+    """
+
+    @property
+    @abstractmethod
+    def resource_kwargs(self) -> Mapping[str, Any]:
+        """What ``Backend.open`` needs beside the path to open this asset again, of JSON types only."""
+
+    @abstractmethod
+    def write(self, index: int, frame: NDArray[Any], time: float) -> Pending:
+        """Begin to store one event's array at ``index``.
+
+        Parameters
+        ----------
+        index
+            Zero-based place along the event axis.
+        frame
+            C-contiguous, little-endian, of the spec's shape and dtype. It is not copied: it must stay as it is
+            until the returned ``Pending`` has a result.
+        time
+            Seconds since the epoch at which the event happened, for the asset's own metadata.
+        """
+
+    @abstractmethod
+    def publish(self, count: int) -> None:
+        """Let outside readers see the events 0 ... count - 1, all of which are stored. Synced on return."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish the metadata and let go of everything open. Idempotent; also called after a failure."""
+
+
+class Backend(ABC):
+    """A way of keeping pixels. Instances hold no state."""
+
+    name: ClassVar[str]
+    """What ``store.writer(format=...)`` calls it."""
+    spec: ClassVar[str]
+    """What resource documents call it; upper case."""
+    suffix: ClassVar[str]
+    """Ending of the asset's file or folder name, e.g. ``".ome.zarr"``; may be empty."""
+    capabilities: ClassVar[Capabilities]
+
+    @abstractmethod
+    def create(self, path: Path, spec: ArraySpec) -> Sink:
+        """Make a new, empty asset at ``path``, which must not exist; synced on return.
+
+        Raises
+        ------
+        FileExistsError
+            Something is there; it is not touched.
+        OSError
+            The asset cannot be made.
+        """
+
+    @abstractmethod
+    def open(self, path: Path, resource_kwargs: Mapping[str, Any]) -> ArraySource:
+        """Open an asset for reading, as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
+
+        Raises
+        ------
+        AssetMissing
+            Nothing is at ``path``.
+        AssetDamaged
+            What is there is not what ``resource_kwargs`` says.
+        """
+
+
+def get_backend(name: str) -> Backend:
+    """Return the backend of this name, built in or from an installed package.
+
+    Raises
+    ------
+    InvalidSetting
+        There is none; the message names those there are.
+    """
+    if name in BUILTIN:
+        module, attribute = BUILTIN[name]
+        return getattr(import_module(module), attribute)()
+    for found in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        return found.load()()
+    raise InvalidSetting(
+        f"expected a format among {', '.join(backend_names())}, got {name!r}; nothing was written; "
+        f"a package adds its own through the entry-point group {ENTRY_POINT_GROUP!r}"
+    )
+
+
+def backend_names() -> Sequence[str]:
+    """Return the names of all backends, built in first."""
+    return [*BUILTIN, *sorted({found.name for found in entry_points(group=ENTRY_POINT_GROUP)} - set(BUILTIN))]
+
+
+def backend_for_spec(spec: str) -> Backend | None:
+    """Return the backend that wrote assets of this ``spec``, or None if none is installed."""
+    for name in backend_names():
+        backend = get_backend(name)
+        if backend.spec == spec:
+            return backend
+    return None

@@ -1,0 +1,227 @@
+"""Every error this package raises on purpose, grouped by what the caller can do about it.
+
+Each class also derives from the builtin that fits it, so that ``except OSError`` or ``except LookupError`` work
+as people expect, and carries a stable ``code`` for programs. Messages say what was expected, what came, where,
+what happened to the data, and what to do.
+
+This module does not decide when an error is raised, and imports nothing.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AmbiguousArray",
+    "AmbiguousUid",
+    "AssetDamaged",
+    "AssetMissing",
+    "ConflictingDocument",
+    "FrameMismatch",
+    "GentlyError",
+    "InputError",
+    "InvalidDocument",
+    "InvalidSetting",
+    "JournalDamaged",
+    "LookupFailed",
+    "MissingExtra",
+    "NotAStore",
+    "RunClosed",
+    "RunExists",
+    "StorageError",
+    "StorageFull",
+    "StorageStalled",
+    "StoreReadOnly",
+    "StoreTooNew",
+    "StoreUnusable",
+    "SubscriberError",
+    "UnknownReference",
+    "UnknownUid",
+    "UnstorableDtype",
+    "WriterClosed",
+]
+
+
+class GentlyError(Exception):
+    """Base of everything raised on purpose by gently_bluesky."""
+
+    code = "gently"
+
+
+# -- what was handed in has to change --------------------------------------------------------------------------
+
+
+class InputError(GentlyError, ValueError):
+    """What was handed in cannot be used as it is; change it and call again."""
+
+    code = "input"
+
+
+class InvalidDocument(InputError):
+    """A document is not what event-model says it must be; it was not stored."""
+
+    code = "invalid-document"
+
+
+class ConflictingDocument(InputError):
+    """A document came twice under one uid with different contents; the first one stands."""
+
+    code = "conflicting-document"
+
+
+class UnknownReference(InputError):
+    """A document names a run, descriptor or resource that never came; it was not stored."""
+
+    code = "unknown-reference"
+
+
+class RunExists(InputError):
+    """A run with this uid is in the store already; nothing of it was touched."""
+
+    code = "run-exists"
+
+
+class RunClosed(InputError):
+    """A document came for a run that has ended; what the run holds was not touched."""
+
+    code = "run-closed"
+
+
+class FrameMismatch(InputError):
+    """The frame does not fit what the stream declared; it was not stored."""
+
+    code = "frame-mismatch"
+
+
+class UnstorableDtype(InputError, TypeError):
+    """The array's dtype cannot be stored as pixels; it was not stored."""
+
+    code = "unstorable-dtype"
+
+
+class InvalidSetting(InputError):
+    """A setting is unknown or out of range; nothing was written."""
+
+    code = "invalid-setting"
+
+
+# -- what was asked for is not there ---------------------------------------------------------------------------
+
+
+class LookupFailed(GentlyError, LookupError):
+    """What was asked for is not in the store; ask for something else."""
+
+    code = "lookup"
+
+
+class UnknownUid(LookupFailed):
+    """No run, asset or datum has this uid or begins with this prefix."""
+
+    code = "unknown-uid"
+
+
+class AmbiguousUid(LookupFailed):
+    """Several uids begin with this prefix; give more characters."""
+
+    code = "ambiguous-uid"
+
+
+class AmbiguousArray(LookupFailed):
+    """Several arrays answer to this name; name the stream, or the asset by its uid."""
+
+    code = "ambiguous-array"
+
+
+# -- the place where data are kept fails -----------------------------------------------------------------------
+
+
+class StorageError(GentlyError, OSError):
+    """Reading or writing storage failed; look at the disk."""
+
+    code = "storage"
+
+
+class StorageFull(StorageError):
+    """There is not enough free space; what was announced before is safe."""
+
+    code = "storage-full"
+
+
+class StorageStalled(StorageError, TimeoutError):
+    """Storage made no progress for longer than ``stall_timeout_s``; what was announced before is safe."""
+
+    code = "storage-stalled"
+
+
+class AssetMissing(StorageError, FileNotFoundError):
+    """The files of an announced asset are not where the record says."""
+
+    code = "asset-missing"
+
+
+class AssetDamaged(StorageError):
+    """The files of an asset are there but cannot be read as what the record says."""
+
+    code = "asset-damaged"
+
+
+class JournalDamaged(StorageError):
+    """A run's journal is damaged in the middle; the run is not opened and the file is not changed."""
+
+    code = "journal-damaged"
+
+
+# -- the store itself cannot be used this way ------------------------------------------------------------------
+
+
+class StoreUnusable(GentlyError):
+    """The store cannot be opened, or not in this way."""
+
+    code = "store-unusable"
+
+
+class NotAStore(StoreUnusable, ValueError):
+    """The root is a file, or holds something that is not a store; nothing was written."""
+
+    code = "not-a-store"
+
+
+class StoreTooNew(StoreUnusable, ValueError):
+    """The store was written by a newer version of this package; nothing was written."""
+
+    code = "store-too-new"
+
+
+class StoreReadOnly(StoreUnusable, PermissionError):
+    """The store is open for reading only, or its root cannot be written to; nothing was written."""
+
+    code = "store-read-only"
+
+
+# -- use of something that has ended, or of somebody else's code -----------------------------------------------
+
+
+class WriterClosed(GentlyError, RuntimeError):
+    """The writer was closed; make a new one with ``store.writer()``."""
+
+    code = "writer-closed"
+
+
+class SubscriberError(GentlyError, RuntimeError):
+    """A subscriber of the writer raised; every frame was stored and announced all the same.
+
+    Attributes
+    ----------
+    errors
+        What the subscribers raised, oldest first.
+    """
+
+    code = "subscriber"
+
+    def __init__(self, message: str, errors: tuple[Exception, ...] = ()) -> None:
+        super().__init__(message)
+        self.errors = errors
+
+
+class MissingExtra(GentlyError, ImportError):
+    """An optional library is not installed; the message names the extra that brings it."""
+
+    code = "missing-extra"

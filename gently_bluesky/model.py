@@ -1,0 +1,179 @@
+"""Frozen values that every room of the house shares. They hold and check; they do no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gently_bluesky.errors import InvalidSetting, UnstorableDtype
+
+__all__ = ["ArraySpec", "JournalLine", "Record", "Settings", "storable_dtype"]
+
+STORABLE_KINDS = "biufc"
+
+
+def storable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the little-endian dtype under which arrays of this dtype are stored.
+
+    Raises
+    ------
+    UnstorableDtype
+        For anything but bool, integers, floats (16 to 64 bits) and complex (64 and 128 bits).
+    """
+    if dtype.kind not in STORABLE_KINDS or dtype.itemsize > (16 if dtype.kind == "c" else 8):
+        raise UnstorableDtype(
+            f"expected an array of bool, integers, floats or complex numbers, got dtype {dtype}; the array was not "
+            "stored; convert it with .astype() in the device before it is read"
+        )
+    return dtype.newbyteorder("<")
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """What the array of one (run, stream, data key) is made of; one event's part of it.
+
+    Attributes
+    ----------
+    name
+        What people call it, usually the data key.
+    shape
+        Of one event's array; the stored array has the event axis ``t`` in front.
+    dtype
+        Little-endian.
+    dims
+        One name per axis of one event: ``("z", "y", "x")``, ``("v", "z", "y", "x")``.
+    scale
+        Step along each axis of one event, in ``units``; 1.0 where nothing is known.
+    units
+        Unit of each axis as in OME (``"micrometer"``), None where nothing is known or the axis has none.
+    channel_names
+        Names of the views or channels along ``v`` or ``c``; empty where there is no such axis.
+    origin
+        Where it comes from, for the metadata of the asset: run, stream, data key, time of the run.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    dims: tuple[str, ...]
+    scale: tuple[float, ...]
+    units: tuple[str | None, ...]
+    channel_names: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one event's array."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class JournalLine:
+    """One line of a run's journal: a document as it was announced, with what stands beside it in the envelope.
+
+    Attributes
+    ----------
+    name, doc
+        The document's name in event-model, and the document, of JSON types only.
+    digest
+        For an event with stored arrays: ``{data key: "crc32c:<8 hex digits>"}`` over the C-order little-endian bytes.
+    outcome
+        For a stop: how the run ended on record, ``{"status", "received", "stored", "lost"}`` (counts of frames).
+    """
+
+    name: str
+    doc: Mapping[str, Any]
+    digest: Mapping[str, str] | None = None
+    outcome: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the index keeps about one uid.
+
+    Attributes
+    ----------
+    uid
+        Of the run (its start document), the asset (its resource document) or the datum.
+    kind
+        ``"run"``, ``"asset"`` or ``"datum"``. A derived result is a run with ``operation`` or ``parents``.
+    run_uid
+        The run it belongs to; its own uid for a run.
+    time
+        Seconds since the epoch: of the start document, the first event of the asset, or the event of the datum.
+    data_type, session
+        From the run's start document.
+    status
+        Of the run: ``"running"``, ``"complete"``, ``"failed"``, ``"aborted"`` or ``"incomplete"``.
+    stream, data_key
+        Where an asset or datum belongs.
+    seq_num
+        Of a datum's event.
+    shape, dtype, dims
+        Of an asset: ``(t, ...)`` as announced; of a datum: one event's array.
+    format
+        An asset's ``spec``, e.g. ``"GENTLY_ZARR"``.
+    path
+        Relative to the store's root: a run's journal or an asset's files. Empty for assets that others wrote elsewhere.
+    operation, parents
+        How a derived result was made, and the uids it was made from.
+    received, stored, lost
+        Frames of a run that has ended; None while it runs, or where a crash left no count.
+    metadata
+        A run's start document; what opens an asset (its ``resource_kwargs``); a datum's ``datum_kwargs``.
+    """
+
+    uid: str
+    kind: str
+    run_uid: str
+    time: float
+    data_type: str | None = None
+    session: str | None = None
+    status: str | None = None
+    stream: str | None = None
+    data_key: str | None = None
+    seq_num: int | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    dims: tuple[str, ...] = ()
+    format: str | None = None
+    path: str = ""
+    operation: str | None = None
+    parents: tuple[str, ...] = ()
+    received: int | None = None
+    stored: int | None = None
+    lost: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a writer writes. Checked once, here.
+
+    Attributes
+    ----------
+    format
+        Name of a backend: ``"zarr"``, ``"tiff"``, or one from the entry-point group ``gently_bluesky.backends``.
+    max_pending_bytes
+        Bound of the buffer between the RunEngine and storage. When it is full the producer waits.
+    stall_timeout_s
+        A wait for storage without any progress longer than this is a failure of the run.
+    min_free_bytes
+        A run does not start with less free space than this.
+    """
+
+    format: str = "zarr"
+    max_pending_bytes: int = 512 * 2**20
+    stall_timeout_s: float = 60.0
+    min_free_bytes: int = 64 * 2**20
+
+    def __post_init__(self) -> None:
+        for name in ("max_pending_bytes", "min_free_bytes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InvalidSetting(f"{name} must be a whole number of bytes, 0 or more, got {value!r}; nothing was written")
+        if isinstance(self.stall_timeout_s, bool) or not self.stall_timeout_s > 0:
+            raise InvalidSetting(f"stall_timeout_s must be seconds above 0, got {self.stall_timeout_s!r}; nothing was written")
