@@ -6,44 +6,360 @@ It knows neither files nor documents.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any
+import math
+from collections.abc import Callable, Iterator
+from copy import copy
+from html import escape
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["ArraySource", "Selection"]
+from gently_bluesky.errors import InputError, MissingExtra
+from gently_bluesky.indexing import BLOCK_BYTES, Gather, Index, View, parse
+from gently_bluesky.reductions import Axes, Blocked, reduce_blocks
+from gently_bluesky.sources import ArraySource, Events, Points, Selection, read_view
 
-Selection = tuple["slice | NDArray[np.intp]", ...]
-"""One entry per axis of the source: a slice with 0 <= start <= stop <= length and step >= 1, all given as ints,
-or a 1-D array of indices with 0 <= index < length, in any order, repeats allowed. Axes select independently
-(outer indexing)."""
+if TYPE_CHECKING:
+    import dask.array
+
+__all__ = ["ArraySource", "LazyArray", "Selection"]
 
 
-class ArraySource(ABC):
-    """Pixels in storage, read by selection. Any thread; shape and dtype never change."""
+class LazyArray(NDArrayOperatorsMixin):
+    """An array in storage: slicing it costs nothing, and only what is left is read.
+
+    Indexing has numpy's meaning and gives another LazyArray. Nothing is read until the numbers are asked for:
+    by ``numpy.asarray(a)``, ``a.compute()``, any numpy function, any arithmetic or comparison. ``a - 1``
+    reads all of ``a`` and gives a numpy array. ``max``, ``min``, ``sum``, ``mean`` and ``std``, called here
+    or through numpy, read block by block.
+
+    One index may hold one list, index array or mask, which may cover several axes. Every method works on any
+    thread.
+
+    Parameters
+    ----------
+    source
+        Where the pixels are. Axis 0 is the event axis where ``event_uid`` is given.
+    dims
+        A name for each axis, no two alike. An axis added by ``numpy.newaxis`` is ``"new"``, one made by a
+        mask over several axes ``"point"``, with a number behind it where that name is taken.
+    scale
+        Step along each axis, in ``units``, 1.0 if not given; it grows with the step of a slice.
+    units
+        Unit of each axis as in OME (``"micrometer"``), None where there is none.
+    uid
+        Of the asset.
+    event_uid
+        Gives the datum uid of the event at a place along axis 0 of the source.
+    name
+        What people call it.
+
+    Raises
+    ------
+    InputError
+        Not one entry per axis, or a name twice.
+    """
+
+    def __init__(
+        self,
+        source: ArraySource,
+        *,
+        dims: tuple[str, ...],
+        scale: tuple[float, ...] | None = None,
+        units: tuple[str | None, ...] | None = None,
+        uid: str = "",
+        event_uid: Callable[[int], str] | None = None,
+        name: str = "",
+    ) -> None:
+        ndim = len(source.shape)
+        self._source = source
+        self._view = View.whole(source.shape)
+        self._dims = tuple(dims)
+        self._scale = (1.0,) * ndim if scale is None else tuple(scale)
+        self._units = (None,) * ndim if units is None else tuple(units)
+        self._uid = uid
+        self._event_uid = event_uid if ndim else None
+        self._events = Events(source.shape[0], 0, range(source.shape[0])) if ndim else Events(0, None, 0)
+        self._name = name
+        for what, got in (("dims", self._dims), ("scale", self._scale), ("units", self._units)):
+            if len(got) != ndim:
+                raise InputError(f"{name!r}: expected {what} for {ndim} axes, got {got}; nothing was read")
+        if len(set(self._dims)) != ndim:
+            raise InputError(f"{name!r}: expected dims that differ, got {self._dims}; nothing was read")
 
     @property
-    @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes; for an asset the event axis ``t`` comes first."""
+        """Lengths of the axes."""
+        return self._view.shape
 
     @property
-    @abstractmethod
     def dtype(self) -> np.dtype[Any]:
-        """Of what ``read`` returns."""
+        """Of the elements."""
+        return self._source.dtype
 
     @property
-    @abstractmethod
-    def chunks(self) -> tuple[int, ...]:
-        """Lengths along each axis of the smallest piece that is read as a whole."""
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self._view.order)
 
-    @abstractmethod
-    def read(self, selection: Selection) -> NDArray[Any]:
-        """Return a new array, owned by the caller, of the selected elements, one output axis per source axis.
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that reading all of it takes."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the axes."""
+        return self._dims
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Step along each axis, in ``units``; above 0 also where a slice runs backwards."""
+        return self._scale
+
+    @property
+    def units(self) -> tuple[str | None, ...]:
+        """Unit of each axis."""
+        return self._units
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self._name
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Most elements along each axis that lie in one chunk of the source."""
+        return self._view.longest_runs(self._source.chunks)
+
+    @property
+    def uid(self) -> str:
+        """The datum's uid where one event was chosen, else the asset's.
+
+        An event is chosen by an integer along the event axis, or by anything that leaves one of several.
+        """
+        event = self._events.chosen(self._view) if self._event_uid else None
+        return self._uid if event is None or not self._event_uid else self._event_uid(event)
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{dim}: {length}" for dim, length in zip(self._dims, self.shape, strict=True))
+        head, slash, tail = self.uid.partition("/")
+        words = (self._name, f"({axes})", str(self.dtype), _bytes(self.nbytes), head[:8] + slash + tail)
+        return f"<LazyArray {' '.join(filter(None, words))}>"
+
+    def _repr_html_(self) -> str:
+        """Return an HTML table for notebooks; reads nothing."""
+        axes = [
+            f"{dim}: {length:,} x {scale:g} {unit or ''}".rstrip()
+            for dim, length, scale, unit in zip(self._dims, self.shape, self._scale, self._units, strict=True)
+        ]
+        runs = math.prod(len(stops) for stops in self._view.stops(self._source.chunks)) if self.size else 0
+        rows = {
+            "name": self._name,
+            "shape": str(self.shape),
+            "axes": ", ".join(axes),
+            "dtype": str(self.dtype),
+            "size": f"{_bytes(self.nbytes)} ({self.size:,} elements)",
+            "chunks": f"{runs:,} of {self.chunks}",
+            "uid": self.uid,
+        }
+        left = 'style="text-align: left"'
+        cells = (
+            f"<tr><th {left}>{head}</th><td {left}>{escape(text)}</td></tr>" for head, text in rows.items()
+        )
+        return f"<table><caption>LazyArray</caption><tbody>{''.join(cells)}</tbody></table>"
+
+    def __getitem__(self, key: Index) -> LazyArray:
+        gather, step = parse(key, self.shape)
+        whole = self if gather is None else self._gather(gather)
+        taken = {whole._dims[axis] for axis in step.order if axis is not None}
+        dims: list[str] = []
+        for axis in step.order:
+            dims.append(_free_name("new", {*taken, *dims}) if axis is None else whole._dims[axis])
+        part = copy(whole)
+        part._view = whole._view.select(step)
+        part._dims = tuple(dims)
+        part._scale = tuple(
+            1.0 if axis is None else whole._scale[axis] * _stride(step.picks[axis]) for axis in step.order
+        )
+        part._units = tuple(None if axis is None else whole._units[axis] for axis in step.order)
+        return part
+
+    def __iter__(self) -> Iterator[LazyArray]:
+        if not self.ndim:
+            raise TypeError("iteration over a 0-d array")
+        return (self[index] for index in range(len(self)))
+
+    def _gather(self, gather: Gather) -> LazyArray:
+        """Return what a mask over several axes leaves, as an array over a source of its own."""
+        first, after = gather.axis, gather.axis + len(gather.points)
+        point = _free_name("point", {*self._dims[:first], *self._dims[after:]})
+        part = copy(self)
+        part._source = Points(self._source, self._view, gather)
+        part._view = View.whole(part._source.shape)
+        part._dims = (*self._dims[:first], point, *self._dims[after:])
+        part._scale = (*self._scale[:first], 1.0, *self._scale[after:])
+        part._units = (*self._units[:first], None, *self._units[after:])
+        part._events = self._events.gathered(self._view, gather)
+        return part
+
+    def compute(self) -> NDArray[Any]:
+        """Read it.
+
+        Returns
+        -------
+        numpy.ndarray
+            New and the caller's own; axes in the order of ``dims``.
 
         Raises
         ------
         AssetMissing, AssetDamaged
-            The pixels are not there, or not what was stored; wrong pixels are never returned.
+            The pixels are not there, or not what was stored.
         """
+        return read_view(self._source, self._view)
+
+    async def read_async(self) -> NDArray[Any]:
+        """Read it on a thread of asyncio's pool, as ``compute`` does.
+
+        A cancelled call returns at once; the read it began ends by itself and what it read is let go.
+        """
+        import asyncio
+
+        return await asyncio.to_thread(self.compute)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a LazyArray cannot become an array without a copy: reading makes a new array")
+        return self.compute().astype(self.dtype if dtype is None else dtype, copy=False)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object) -> object:
+        out = kwargs.get("out")
+        outputs = cast("tuple[object, ...]", out if isinstance(out, tuple) else (out,))
+        if method == "at" or any(isinstance(one, LazyArray) for one in outputs):
+            raise TypeError(f"a LazyArray is read-only: {ufunc.__name__} cannot write into it; read it first")
+        read = [np.asarray(one) if isinstance(one, LazyArray) else one for one in inputs]
+        return getattr(ufunc, method)(*read, **kwargs)
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError("the truth value of an array without exactly one element is ambiguous")
+        return bool(self.compute())
+
+    def __int__(self) -> int:
+        return int(self._scalar())
+
+    def __float__(self) -> float:
+        return float(self._scalar())
+
+    def __complex__(self) -> complex:
+        return complex(self._scalar())
+
+    def _scalar(self) -> NDArray[Any]:
+        if self.ndim:
+            raise TypeError(f"only 0-dimensional arrays can be converted to Python scalars, not {self!r}")
+        return self.compute()
+
+    def max(
+        self, axis: Axes = None, *, out: None = None, keepdims: bool = False
+    ) -> NDArray[Any] | np.generic:
+        """Return the largest element along ``axis`` (all axes if None), as ``numpy.max`` does.
+
+        Reads every chunk once, in blocks of at most 64 MiB (or of one chunk where that is larger).
+        """
+        return reduce_blocks(self._blocked(out), "max", axis, keepdims=keepdims)
+
+    def min(
+        self, axis: Axes = None, *, out: None = None, keepdims: bool = False
+    ) -> NDArray[Any] | np.generic:
+        """Return the smallest element, as ``numpy.min`` does. Read like ``max``."""
+        return reduce_blocks(self._blocked(out), "min", axis, keepdims=keepdims)
+
+    def sum(
+        self, axis: Axes = None, *, dtype: DTypeLike | None = None, out: None = None, keepdims: bool = False
+    ) -> NDArray[Any] | np.generic:
+        """Return the sum, as ``numpy.sum`` does, of floats in double precision. Read like ``max``."""
+        return reduce_blocks(self._blocked(out), "sum", axis, keepdims=keepdims, dtype=dtype)
+
+    def mean(
+        self, axis: Axes = None, *, dtype: DTypeLike | None = None, out: None = None, keepdims: bool = False
+    ) -> NDArray[Any] | np.generic:
+        """Return the mean, as ``numpy.mean`` does, in double precision. Read like ``max``."""
+        return reduce_blocks(self._blocked(out), "mean", axis, keepdims=keepdims, dtype=dtype)
+
+    def std(
+        self,
+        axis: Axes = None,
+        *,
+        dtype: DTypeLike | None = None,
+        out: None = None,
+        ddof: float = 0,
+        keepdims: bool = False,
+    ) -> NDArray[Any] | np.generic:
+        """Return the standard deviation, as ``numpy.std`` does, in double precision. Read like ``max``."""
+        return reduce_blocks(self._blocked(out), "std", axis, keepdims=keepdims, dtype=dtype, ddof=ddof)
+
+    def to_dask(self) -> dask.array.Array:
+        """Return a dask array over this one, in blocks of at most 64 MiB cut along the chunks.
+
+        Reads nothing; dask's workers read their blocks on any thread.
+
+        Raises
+        ------
+        MissingExtra
+            dask is not installed.
+        """
+        try:
+            import dask.array as da
+        except ImportError as error:
+            raise MissingExtra(
+                "to_dask needs dask, which is not installed; nothing was read; it comes with the extra "
+                "'dask': pip install 'gently-bluesky[dask]'"
+            ) from error
+        cuts = self._blocked().cuts(BLOCK_BYTES // self.dtype.itemsize)
+        lengths = tuple(tuple(cut.stop - cut.start for cut in along) for along in cuts)
+        # name=False gives a random name: the hash that dask would make instead wants to read everything
+        # fancy=False keeps dask from handing us an index with several lists
+        return da.from_array(
+            self,
+            chunks=lengths,  # pyright: ignore[reportArgumentType]  # dask types it by its default, "auto"
+            name=False,
+            fancy=False,
+            meta=np.empty((0,) * self.ndim, self.dtype),
+        )
+
+    def _blocked(self, out: object = None) -> Blocked:
+        if out is not None:
+            raise TypeError("a LazyArray is not reduced into an array of the caller's: leave out away")
+        return Blocked(
+            self.shape,
+            self.dtype,
+            lambda limit: self._view.blocks(self._source.chunks, limit),
+            lambda block: read_view(self._source, self._view.take(*block)),
+        )
+
+
+def _stride(pick: int | slice | NDArray[np.intp]) -> int:
+    return abs(int(pick.step)) if isinstance(pick, slice) and pick.step is not None else 1
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    names = (stem, *(f"{stem}{number}" for number in range(1, len(taken) + 1)))
+    return next(name for name in names if name not in taken)
+
+
+def _bytes(count: int) -> str:
+    """Return a size for people, in powers of 1000."""
+    power = max(0, len(str(count)) - 1) // 3
+    return f"{count} B" if power == 0 else f"{count / 1000**power:.1f} {'kMGTPEZYRQ'[power - 1]}B"

@@ -7,28 +7,44 @@ checks everything said here.
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.errors import InvalidSetting
+from gently_bluesky.errors import AssetDamaged, FrameMismatch, InvalidSetting
 from gently_bluesky.lazy import ArraySource
-from gently_bluesky.model import ArraySpec
+from gently_bluesky.model import ArraySpec, storable_dtype
 
-__all__ = ["Backend", "Capabilities", "Pending", "Sink", "backend_for_spec", "backend_names", "get_backend"]
+__all__ = [
+    "Backend",
+    "Capabilities",
+    "Pending",
+    "Sink",
+    "backend_for_spec",
+    "backend_names",
+    "check_frame",
+    "declared_frame",
+    "frame_kwargs",
+    "get_backend",
+]
 
 BUILTIN = {
     "zarr": ("gently_bluesky.backends.zarr", "ZarrBackend"),
     "tiff": ("gently_bluesky.backends.tiff", "TiffBackend"),
 }
 ENTRY_POINT_GROUP = "gently_bluesky.backends"
+MAX_AXES = 31
+"""numpy has room for 64, TensorStore for 32, ``t`` included."""
+MAX_NBYTES = 2**62
 
 
 class Pending(Protocol):
@@ -69,6 +85,9 @@ class Capabilities:
         Image data carries OME metadata.
     partial_reads
         A plane of a volume costs about a plane.
+    checksums
+        A changed byte in the pixels is an error when they are read. Without, only files of the wrong size or
+        structure are found out here, and it takes ``verify`` and the journal's digests to find the rest.
     """
 
     kinds: str = "biufc"
@@ -76,6 +95,7 @@ class Capabilities:
     live: bool = True
     ome: bool = False
     partial_reads: bool = True
+    checksums: bool = False
 
 
 class Sink(ABC):
@@ -102,15 +122,38 @@ class Sink(ABC):
             until the returned ``Pending`` has a result.
         time
             Seconds since the epoch at which the event happened, for the asset's own metadata.
+
+        Raises
+        ------
+        FrameMismatch
+            The frame is not what the spec says.
+        OSError
+            The write could not even begin; the frame is not stored.
         """
 
     @abstractmethod
     def publish(self, count: int) -> None:
-        """Let outside readers see the events 0 ... count - 1, all of which are stored. Synced on return."""
+        """Let outside readers see the events 0 ... count - 1, all of which are stored. Synced on return.
+
+        Raises
+        ------
+        InputError
+            One of them was never written, or more are published already; nothing changes.
+        OSError
+            One of them is not stored, or they could not be published; readers see what they saw before.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Finish the metadata and let go of everything open. Idempotent; also called after a failure."""
+        """Finish the metadata and let go of everything open, after the writes under way have ended.
+
+        Idempotent; also called after a failure. How a write ended is its ``Pending``'s to say.
+
+        Raises
+        ------
+        OSError
+            The metadata could not be finished. Everything is let go of all the same; published events are safe.
+        """
 
 
 class Backend(ABC):
@@ -147,6 +190,80 @@ class Backend(ABC):
         AssetDamaged
             What is there is not what ``resource_kwargs`` says.
         """
+
+    def recover(  # noqa: B027 - nothing to do is the right default
+        self, path: Path, resource_kwargs: Mapping[str, Any], count: int
+    ) -> None:
+        """After the death of a writer: make exactly ``count`` events published and sweep what it left half done.
+
+        Events that were announced are not touched; stored ones beyond ``count`` need not be kept. Doing it again
+        changes nothing. Synced on return. A backend whose assets are always whole need not override this.
+
+        Raises
+        ------
+        AssetMissing
+            Nothing is at ``path``.
+        AssetDamaged
+            What is there is not what ``resource_kwargs`` says; it is not changed.
+        OSError
+            The asset cannot be changed.
+        """
+
+
+def frame_kwargs(spec: ArraySpec) -> dict[str, Any]:
+    """Return the part of ``resource_kwargs`` that every backend gives: what one event is, and what its axes mean."""
+    return {
+        "frame_shape": list(spec.shape),
+        "dtype": spec.dtype.str,
+        "dims": list(spec.dims),
+        "scale": list(spec.scale),
+        "units": list(spec.units),
+        "channel_names": list(spec.channel_names),
+        "sync": "event",
+    }
+
+
+def declared_frame(path: Path, resource_kwargs: Mapping[str, Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and dtype of one event as ``frame_kwargs`` spelt them, taking nothing on trust.
+
+    Raises
+    ------
+    AssetDamaged
+        They are missing, or spell no array that could have been stored.
+    """
+    shape, dtype = resource_kwargs.get("frame_shape"), resource_kwargs.get("dtype")
+    try:
+        if not isinstance(shape, list | tuple) or not isinstance(dtype, str):
+            raise TypeError
+        lengths = tuple(operator.index(length) for length in shape)
+        stored = storable_dtype(np.dtype(dtype))
+        if (
+            len(lengths) > MAX_AXES
+            or min(lengths, default=0) < 0
+            or prod(lengths) * stored.itemsize > MAX_NBYTES
+        ):
+            raise ValueError
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise AssetDamaged(
+            f"{path}: expected resource_kwargs with a frame_shape and a dtype that can be stored, "
+            f"got {shape!r:.80} and {dtype!r:.80}; nothing was read"
+        ) from error
+    return lengths, stored
+
+
+def check_frame(path: Path, spec: ArraySpec, index: int, frame: NDArray[Any]) -> None:
+    """Check what ``Sink.write`` was handed.
+
+    Raises
+    ------
+    FrameMismatch
+        The frame is not of the spec's shape and dtype, or not C-contiguous; or the index is negative.
+    """
+    if index < 0 or frame.shape != spec.shape or frame.dtype != spec.dtype or not frame.flags.c_contiguous:
+        raise FrameMismatch(
+            f"{path.name}: expected a C-contiguous frame of shape {spec.shape} and dtype {spec.dtype.str}, got shape "
+            f"{frame.shape} and dtype {frame.dtype.str} for event {index}; the frame was not stored"
+        )
 
 
 def get_backend(name: str) -> Backend:

@@ -1,0 +1,1 @@
+"""Ways of keeping pixels: one room each, behind the contract in ``base``. Importing this imports none of them."""

@@ -1,0 +1,237 @@
+"""Pixels in OME-TIFF: one uncompressed, contiguous, memory-mappable file per event.
+
+What OME cannot hold (waveforms, 5-D events, 64-bit integers, float16) becomes a plain TIFF of the same build.
+A file is written and synced under a hidden temporary name; its renaming is its publication, so that whoever looks
+into the folder sees whole, published events and nothing else.
+
+Uncompressed TIFF has no checksum: a changed pixel is found by ``verify`` and the journal's digests, not here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tifffile
+from numpy.typing import NDArray
+
+from gently_bluesky.backends.base import (
+    Backend,
+    Capabilities,
+    Sink,
+    check_frame,
+    declared_frame,
+    frame_kwargs,
+)
+from gently_bluesky.backends.ledger import Ledger
+from gently_bluesky.backends.ome import tiff_metadata
+from gently_bluesky.backends.tiff_source import (
+    EVENT_FILE,
+    TiffSource,
+    as_bytes,
+    count_events,
+    planes_shape,
+    stored_dtype,
+)
+from gently_bluesky.errors import AssetDamaged, InputError
+from gently_bluesky.files import replace_file, storage_error, sync_folder
+from gently_bluesky.model import ArraySpec
+
+__all__ = ["TiffBackend", "TiffSink"]
+
+OME_TEMPLATE = "{:06d}.ome.tif"
+PLAIN_TEMPLATE = "{:06d}.tif"
+TEMPORARY = ".partial"
+WRITERS = 2
+BIGTIFF_NBYTES = 2**32 - 2**26
+"""Above it offsets may not fit 32 bits, with room for the metadata (tifffile's own limit leaves half of that)."""
+
+
+class TiffBackend(Backend):
+    """A folder of TIFF files, one per event."""
+
+    name: ClassVar[str] = "tiff"
+    spec: ClassVar[str] = "GENTLY_TIFF"
+    suffix: ClassVar[str] = ""
+    capabilities: ClassVar[Capabilities] = Capabilities(ome=True)
+
+    def create(self, path: Path, spec: ArraySpec) -> TiffSink:
+        """Make a new, empty folder at ``path``, which must not exist; synced on return.
+
+        Raises
+        ------
+        FileExistsError
+            Something is there; it is not touched.
+        StorageError
+            The folder cannot be made.
+        """
+        try:
+            path.mkdir()
+            sync_folder(path.parent)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise storage_error(error, f"{path} could not be made; nothing was written") from error
+        return TiffSink(path, spec)
+
+    def open(self, path: Path, resource_kwargs: Mapping[str, Any]) -> TiffSource:
+        """Open an asset for reading, as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
+
+        Raises
+        ------
+        AssetMissing
+            Nothing is at ``path``.
+        AssetDamaged
+            What is there is not a folder of events, or ``resource_kwargs`` is not what this backend writes.
+        """
+        shape, dtype = declared_frame(path, resource_kwargs)
+        template = resource_kwargs.get("template")
+        if template not in {OME_TEMPLATE, PLAIN_TEMPLATE}:
+            raise AssetDamaged(
+                f"{path}: expected template {OME_TEMPLATE!r} or {PLAIN_TEMPLATE!r}, got {template!r}"
+            )
+        return TiffSource(path, template, (count_events(path), *shape), dtype)
+
+    def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:
+        """Remove temporary files and the files of events from ``count`` on, which were never announced.
+
+        Raises
+        ------
+        AssetMissing, AssetDamaged, StorageError
+            See ``Backend.recover``.
+        """
+        self.open(path, resource_kwargs)
+        try:
+            for file in list(path.iterdir()):
+                event = EVENT_FILE.fullmatch(file.name)
+                if file.name.endswith(TEMPORARY) or (event and int(event[1]) >= count):
+                    file.unlink(missing_ok=True)
+            sync_folder(path)
+        except OSError as error:
+            raise storage_error(
+                error, f"{path} could not be recovered; announced events are untouched"
+            ) from error
+
+
+class TiffSink(Sink):
+    """Files being written by two threads of its own; renamed, and so published, by ``publish``."""
+
+    def __init__(self, path: Path, spec: ArraySpec) -> None:
+        self._path: Path = path
+        self._spec: ArraySpec = spec
+        self._template: str = PLAIN_TEMPLATE if tiff_metadata(spec, 0.0) is None else OME_TEMPLATE
+        self._ledger: Ledger = Ledger(path.name)
+        self._writers: ThreadPoolExecutor | None = ThreadPoolExecutor(WRITERS, "gently-bluesky-tiff")
+
+    @property
+    def resource_kwargs(self) -> Mapping[str, Any]:
+        """What ``open`` needs, and what a reader wants to know about the axes; ``dtype`` is bool where uint8 stands."""
+        return {**frame_kwargs(self._spec), "template": self._template}
+
+    def write(self, index: int, frame: NDArray[Any], time: float) -> Future[None]:
+        """Begin to store one event's array at ``index``; see ``Sink.write``.
+
+        Raises
+        ------
+        FrameMismatch
+            The frame is not what the spec says.
+        """
+        if self._writers is None:
+            raise InputError(
+                f"{self._path.name}: event {index} came after the asset was closed; it was not stored"
+            )
+        check_frame(self._path, self._spec, index, frame)
+        self._ledger.settle(index)
+        future = self._writers.submit(self._store, index, frame, time)
+        self._ledger.enter(index, future, time)
+        return future
+
+    def publish(self, count: int) -> None:
+        """Let outside readers see the events 0 ... count - 1, by their names. Synced on return.
+
+        Raises
+        ------
+        InputError, StorageError
+            See ``Sink.publish``; where renaming fails half way, readers see the first of them.
+        """
+        stored = self._ledger.check(count)
+        try:
+            for index in stored:
+                if (temporary := self._temporary(index)).exists():
+                    replace_file(temporary, self._file(index))
+            sync_folder(self._path)
+        except OSError as error:
+            raise storage_error(error, f"{self._path.name}: {count} events could not be published") from error
+        self._ledger.published(stored, count)
+
+    def close(self) -> None:
+        """Wait for writes under way, remove what was not published, end the threads. Idempotent.
+
+        Raises
+        ------
+        StorageError
+            A frame that replaces a published one could not take its place.
+        """
+        if self._writers is None:
+            return
+        leftover = self._ledger.settle_all()
+        self._writers.shutdown()
+        self._writers = None
+        try:
+            for index in leftover:
+                temporary = self._temporary(index)
+                if index < self._ledger.count and temporary.exists():
+                    replace_file(temporary, self._file(index))
+                temporary.unlink(missing_ok=True)
+            sync_folder(self._path)
+        except OSError as error:
+            what = f"{self._path.name}: files could not be tidied up, published events are safe"
+            raise storage_error(error, what) from error
+
+    def _file(self, index: int) -> Path:
+        return self._path / self._template.format(index)
+
+    def _temporary(self, index: int) -> Path:
+        return self._path / f".{self._template.format(index)}{TEMPORARY}"
+
+    def _store(self, index: int, frame: NDArray[Any], time: float) -> None:
+        temporary = self._temporary(index)
+        try:
+            with temporary.open("w+b", buffering=0) as file:
+                offset = _write_header(file, self._spec, time)
+                file.seek(offset)
+                # Not left to tifffile: numpy's tofile forgets the system's error number.
+                view = as_bytes(frame)
+                while view:
+                    view = view[file.write(view) :]
+                os.fsync(file.fileno())
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise storage_error(error, f"{self._path.name}: event {index} was not stored") from error
+            raise
+
+
+def _write_header(file: FileIO, spec: ArraySpec, time: float) -> int:
+    """Write all of a TIFF but the pixels; return where they go."""
+    metadata = tiff_metadata(spec, time)
+    written = tifffile.imwrite(
+        file,
+        None,
+        shape=planes_shape(spec.shape),
+        dtype=stored_dtype(spec.dtype),
+        byteorder="<",
+        bigtiff=spec.nbytes > BIGTIFF_NBYTES,
+        ome=metadata is not None,
+        photometric="minisblack",
+        metadata={} if metadata is None else metadata,
+        software="gently-bluesky",
+        returnoffset=True,
+    )
+    if written is None:
+        raise InputError(f"{spec.name}: tifffile would not write {spec.shape} {spec.dtype} in one piece")
+    return written[0]

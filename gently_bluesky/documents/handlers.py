@@ -1,0 +1,102 @@
+"""Handlers: from a resource and a datum back to pixels, as Filler and databroker ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gently_bluesky.backends.base import Backend, backend_names, get_backend
+from gently_bluesky.errors import AssetMissing
+from gently_bluesky.lazy import ArraySource, LazyArray
+
+__all__ = ["AssetHandler", "TiffHandler", "ZarrHandler", "asset_array", "handler_registry"]
+
+
+def asset_array(
+    source: ArraySource, resource_kwargs: Mapping[str, Any], *, uid: str = "", name: str = ""
+) -> LazyArray:
+    """Return a whole asset as a lazy array ``(t, ...)`` with the axes that its ``resource_kwargs`` tell of."""
+    ndim = len(source.shape) - 1
+    dims = resource_kwargs.get("dims") or [f"dim_{axis}" for axis in range(ndim)]
+    scale = resource_kwargs.get("scale") or [1.0] * ndim
+    units = resource_kwargs.get("units") or [None] * ndim
+    return LazyArray(
+        source,
+        dims=("t", *dims),
+        scale=(1.0, *scale),
+        units=(None, *units),
+        uid=uid,
+        event_uid=(lambda index: f"{uid}/{index}") if uid else None,
+        name=name,
+    )
+
+
+class AssetHandler:
+    """Opens one asset; called with ``datum_kwargs``, it returns one event's array as a LazyArray without reading it.
+
+    Parameters
+    ----------
+    path
+        ``root`` and ``resource_path`` of the resource document, joined.
+    **resource_kwargs
+        Of the resource document.
+
+    Raises
+    ------
+    AssetMissing
+        Nothing is there; as an OSError it makes Filler try again for a while.
+    """
+
+    backend: ClassVar[str]
+
+    def __init__(self, path: str, **resource_kwargs: Any) -> None:
+        self._path = Path(path)
+        self._kwargs = resource_kwargs
+        self._array = self._open()
+
+    def _open(self) -> LazyArray:
+        backend = get_backend(self.backend)
+        return asset_array(backend.open(self._path, self._kwargs), self._kwargs)
+
+    def __call__(self, point_number: int) -> LazyArray:
+        """Return the array of event ``point_number`` of the asset, without the event axis. Reads no pixels."""
+        if point_number >= self._array.shape[0]:
+            self._array = self._open()  # the run goes on: look again
+        if not 0 <= point_number < self._array.shape[0]:
+            raise AssetMissing(
+                f"{self._path}: event {point_number} is not there, the asset holds {self._array.shape[0]}; nothing was "
+                "read; if the run is still going on, try again"
+            )
+        return self._array[point_number]
+
+    def close(self) -> None:
+        """Nothing is held open between reads."""
+
+
+class ZarrHandler(AssetHandler):
+    """Handler of ``GENTLY_ZARR``."""
+
+    backend = "zarr"
+
+
+class TiffHandler(AssetHandler):
+    """Handler of ``GENTLY_TIFF``."""
+
+    backend = "tiff"
+
+
+def handler_registry() -> dict[str, type[AssetHandler]]:
+    """Return the handlers of all backends, by spec, for ``event_model.Filler``."""
+    found: dict[str, type[AssetHandler]] = {}
+    for name in backend_names():
+        backend = get_backend(name)
+        found[backend.spec] = _BUILTIN.get(name) or _handler_of(backend)
+    return found
+
+
+_BUILTIN: dict[str, type[AssetHandler]] = {"zarr": ZarrHandler, "tiff": TiffHandler}
+
+
+def _handler_of(backend: Backend) -> type[AssetHandler]:
+    return type(f"{backend.name.title()}Handler", (AssetHandler,), {"backend": backend.name})

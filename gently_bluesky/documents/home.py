@@ -1,0 +1,208 @@
+"""Where a run's journal lives: in a folder of its own beside its assets, or with other small runs in one file."""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gently_bluesky.documents.journal import Journal
+from gently_bluesky.documents.live import LiveFile
+from gently_bluesky.documents.names import day_folder, run_folder
+from gently_bluesky.errors import StorageFull
+from gently_bluesky.files import make_folders, storage_error, sync_folder
+
+__all__ = ["FolderHome", "RunHome", "SharedHome", "SharedJournal"]
+
+MOST_NAMESAKES = 1000
+
+
+class RunHome(ABC):
+    """Where a run's lines go. All methods are called on the pipeline's thread, but for `count_received`."""
+
+    journal: str
+    """Path of the journal, relative to the store's root."""
+    folder: str
+    """Path of the folder for the run's assets, relative to the store's root."""
+    whole_runs: bool
+    """Lines are appended only when the run has ended, all at once."""
+
+    @abstractmethod
+    def open(self, start: Mapping[str, Any]) -> None:
+        """Make what is needed for the run to be written. Raises StorageError and leaves nothing behind."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Undo `open`: the start could not be recorded, so there is no run."""
+
+    @abstractmethod
+    def append(self, lines: Sequence[bytes]) -> int:
+        """Append to the journal, *synced*, and return its length. Raises StorageError."""
+
+    @abstractmethod
+    def count_received(self, frames: int) -> None:
+        """Note how many frames have come: no call to the system."""
+
+    @abstractmethod
+    def count_stored(self, frames: int) -> None:
+        """Note how many frames are announced."""
+
+    @abstractmethod
+    def make_room(self) -> None:
+        """Give back reserved space: the run has failed and has to say so."""
+
+    @abstractmethod
+    def close(self, *, recorded: bool) -> None:
+        """Let go; ``recorded`` says that the journal holds the run's stop. Idempotent."""
+
+
+class FolderHome(RunHome):
+    """A folder for one run, with its lock and counters."""
+
+    whole_runs = False
+
+    def __init__(self, root: Path, min_free_bytes: int) -> None:
+        self._root = root
+        self._min_free_bytes = min_free_bytes
+        self._live: LiveFile | None = None
+        self._journal: Journal | None = None
+
+    def open(self, start: Mapping[str, Any]) -> None:
+        """Make the folder, the lock and the journal, after looking at the free space."""
+        wanted = run_folder(start)
+        try:
+            free = shutil.disk_usage(self._root).free
+            if free < self._min_free_bytes:
+                raise StorageFull(
+                    f"{self._root} has {free} bytes free, the writer wants min_free_bytes={self._min_free_bytes} "
+                    "before a run starts; nothing was written; make room"
+                )
+            make_folders((self._root / wanted).parent)
+            self.folder = self._make_folder(wanted)
+        except OSError as error:
+            raise storage_error(error, f"{self._root / wanted}: the run's folder cannot be made") from error
+        self.journal = f"{self.folder}/documents.jsonl"
+        folder = self._root / self.folder
+        try:
+            self._live = LiveFile.create(folder)
+            self._journal = Journal(folder / "documents.jsonl")
+            sync_folder(folder)
+        except OSError as error:
+            self.discard()
+            raise storage_error(error, f"{folder}: the run's files cannot be made") from error
+
+    def _make_folder(self, wanted: str) -> str:
+        for number in range(1, MOST_NAMESAKES):
+            folder = wanted if number == 1 else f"{wanted}-{number}"
+            try:
+                (self._root / folder).mkdir()
+            except FileExistsError:
+                continue
+            sync_folder((self._root / folder).parent)
+            return folder
+        raise FileExistsError(f"{self._root / wanted} and {MOST_NAMESAKES} namesakes exist")
+
+    def discard(self) -> None:
+        """Remove the folder, in which there is nothing of a run yet."""
+        self.close(recorded=True)
+        shutil.rmtree(self._root / self.folder, ignore_errors=True)
+
+    def append(self, lines: Sequence[bytes]) -> int:
+        """Append to the run's own journal."""
+        assert self._journal is not None
+        return self._journal.append(lines)
+
+    def count_received(self, frames: int) -> None:
+        """Count in the ``.live`` file."""
+        if self._live is not None:
+            self._live.count_received(frames)
+
+    def count_stored(self, frames: int) -> None:
+        """Count in the ``.live`` file."""
+        if self._live is not None:
+            self._live.count_stored(frames)
+
+    def make_room(self) -> None:
+        """Give back the reserve."""
+        if self._live is not None:
+            self._live.release_reserve()
+
+    def close(self, *, recorded: bool) -> None:
+        """Close the journal and let go of the lock; its file stays if the run's end is not on record."""
+        if self._journal is not None:
+            self._journal.close()
+        if self._live is not None:
+            self._live.close(remove=recorded)
+            self._live = None
+
+
+class SharedJournal:
+    """A writer's journal for derived results without arrays: one file a day, whole runs only."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._root = root
+        self._name = name
+        self._journal: Journal | None = None
+        self._path = ""
+
+    def open(self, time_s: float) -> str:
+        """Return the path of the day's file, relative to the root, made and locked if it is new."""
+        path = f"{day_folder(time_s)}/derived-{self._name}.jsonl"
+        if path != self._path:
+            self.close()
+            make_folders((self._root / path).parent)
+            existing = (self._root / path).exists()
+            self._journal = Journal(self._root / path, lock=True, existing=existing)
+            sync_folder((self._root / path).parent)
+            self._path = path
+        return path
+
+    def append(self, lines: Sequence[bytes]) -> int:
+        """Append a whole run, *synced*."""
+        assert self._journal is not None
+        return self._journal.append(lines)
+
+    def close(self) -> None:
+        """Close the file and let go of its lock. Idempotent."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+            self._path = ""
+
+
+class SharedHome(RunHome):
+    """A small run's place in a shared journal. It has no assets, no lock of its own and nothing to count."""
+
+    whole_runs = True
+
+    def __init__(self, shared: SharedJournal) -> None:
+        self._shared = shared
+
+    def open(self, start: Mapping[str, Any]) -> None:
+        """Open the day's journal."""
+        try:
+            self.journal = self._shared.open(start["time"])
+        except OSError as error:
+            raise storage_error(error, "the journal of derived results cannot be opened") from error
+        self.folder = self.journal.rpartition("/")[0]
+
+    def discard(self) -> None:
+        """Nothing to do: the run would have been appended whole."""
+
+    def append(self, lines: Sequence[bytes]) -> int:
+        """Append to the shared journal."""
+        return self._shared.append(lines)
+
+    def count_received(self, frames: int) -> None:
+        """Nothing to do: such a run has no frames."""
+
+    def count_stored(self, frames: int) -> None:
+        """Nothing to do: such a run has no frames."""
+
+    def make_room(self) -> None:
+        """Nothing to do: nothing is reserved."""
+
+    def close(self, *, recorded: bool) -> None:
+        """Nothing to do: the shared journal stays open."""

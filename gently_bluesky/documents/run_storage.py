@@ -1,0 +1,373 @@
+"""The storing half of one run, on the pipeline's thread: frames to sinks, then commit, then announce.
+
+The order is the promise: frames synced, shape published, journal synced, index, subscribers. The first failure ends
+the run on record; what came before it stays announced and readable.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from gently_bluesky.backends.base import Backend
+from gently_bluesky.documents.assets import Asset
+from gently_bluesky.documents.home import RunHome
+from gently_bluesky.documents.journal import decode, digest_of, encode_line
+from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
+from gently_bluesky.errors import ConflictingDocument, RunExists, UnknownUid
+from gently_bluesky.files import storage_error
+from gently_bluesky.index.index import Index
+from gently_bluesky.model import JournalLine, Settings
+
+__all__ = ["Desk", "DocumentTask", "DuplicateTask", "FailTask", "FirstFailure", "Frame", "OpenTask", "RunStorage", "StopTask"]
+
+Subscriber = Callable[[str, dict[str, Any]], object]
+
+
+@dataclass(slots=True)
+class Desk:
+    """What all runs of one writer share."""
+
+    root: Path
+    index: Index
+    backend: Backend
+    settings: Settings
+    pipeline: Pipeline
+    subscribers: dict[int, Subscriber] = field(default_factory=dict[int, Subscriber])
+    on_failure: Callable[[Exception], object] | None = None
+
+
+class FirstFailure:
+    """The first failure of a run, kept for everybody who asks. Any thread."""
+
+    def __init__(self, on_failure: Callable[[Exception], object] | None) -> None:
+        self.error: Exception | None = None
+        self._on_failure = on_failure
+        self._lock = threading.Lock()
+
+    def set(self, error: Exception) -> bool:
+        """Keep ``error`` if it is the first, and call ``on_failure``; say whether it was."""
+        with self._lock:
+            if self.error is not None:
+                return False
+            self.error = error
+        if self._on_failure is not None:
+            self._on_failure(error)
+        return True
+
+    def raise_if_set(self) -> None:
+        """Raise the first failure, always the same object."""
+        if self.error is not None:
+            raise self.error
+
+
+class Frame(NamedTuple):
+    """One array of one event, copied, with its place."""
+
+    data_key: str
+    asset: Asset
+    index: int
+    array: NDArray[Any]
+
+    @property
+    def digest(self) -> str:
+        """Checksum of the pixels as they are stored, in C order."""
+        return f"crc32c:{crc32c(self.array.reshape(-1).view(np.uint8)):08x}"
+
+
+class OpenTask(Task):
+    """Make the run's home and announce its start."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(owner)
+        self.ended = False
+
+
+class DocumentTask(Task):
+    """A document to be announced, once its frames are stored."""
+
+    __slots__ = ("doc", "error", "frames", "name")
+
+    def __init__(self, owner: Owner, name: str, doc: dict[str, Any], frames: Sequence[Frame] = ()) -> None:
+        super().__init__(owner, sum(frame.array.nbytes for frame in frames))
+        self.name = name
+        self.doc = doc
+        self.frames = frames
+        self.error: Exception | None = None
+
+
+class DuplicateTask(DocumentTask):
+    """An event that came again under its uid: to be compared, not stored."""
+
+    __slots__ = ()
+
+
+class FailTask(Task):
+    """The run has failed before its storage did: say so, behind what was accepted before."""
+
+    __slots__ = ()
+
+
+class StopTask(Task):
+    """The end of the run: the stop document, or None when it is given up without one."""
+
+    __slots__ = ("stop",)
+
+    def __init__(self, owner: Owner, stop: dict[str, Any] | None) -> None:
+        super().__init__(owner)
+        self.stop = stop
+
+
+class RunStorage(Owner):
+    """Stores one run. `receive` and `fail` are called by its `RunWriter`, everything else by the pipeline."""
+
+    def __init__(self, start: dict[str, Any], desk: Desk, home: RunHome, failure: FirstFailure) -> None:
+        self.home = home
+        self.ended = False
+        self.subscriber_errors: list[Exception] = []
+        self._start = start
+        self._desk = desk
+        self._failure = failure
+        self._open = False
+        self._broken = False
+        self._recorded = False
+        self._received = 0
+        self._stored = 0
+        self._seq_nums: dict[str, int] = {}
+        self._streams: dict[str, str] = {}
+        self._assets: dict[str, Asset] = {}
+        self._fingerprints: dict[str, bytes] = {}
+        self._unwritten: list[JournalLine] = []
+        self._silenced: set[int] = set()
+
+    def receive(self, frames: int) -> None:
+        """Count frames as they come, stored or not. On the producer's thread; no call to the system."""
+        self._received += frames
+        self.home.count_received(self._received)
+
+    # -- the pipeline's calls ----------------------------------------------------------------------------------
+
+    def begin(self, task: Task) -> None:
+        """Start a task's writes."""
+        if self._broken or not isinstance(task, DocumentTask) or isinstance(task, DuplicateTask):
+            return
+        try:
+            for frame in task.frames:
+                self._assets[frame.asset.uid] = frame.asset
+                task.pendings.append(frame.asset.write(frame.index, frame.array, task.doc["time"]))
+        except Exception as error:  # noqa: BLE001 # whatever a backend raises ends this run, not the pipeline
+            task.error = error
+
+    def commit(self, tasks: Sequence[Task]) -> None:
+        """Announce what is stored; documents that follow each other share one sync of the journal."""
+        batch: list[DocumentTask] = []
+        for task in tasks:
+            if isinstance(task, DocumentTask) and not isinstance(task, DuplicateTask):
+                batch.append(task)
+                continue
+            self._guarded(self._commit_documents, batch)
+            batch = []
+            if isinstance(task, OpenTask):
+                self._open_run(task)
+            elif isinstance(task, DuplicateTask):
+                self._guarded(self._compare, task)
+            elif isinstance(task, FailTask):
+                self._record_failure()
+            elif isinstance(task, StopTask):
+                self._finish(task)
+        self._guarded(self._commit_documents, batch)
+
+    def _guarded(self, step: Callable[[Any], None], argument: object) -> None:
+        if self._broken or not argument:
+            return
+        try:
+            step(argument)
+        except Exception as error:  # noqa: BLE001 # the first failure, of any kind, is final and is kept
+            self._fail(error)
+
+    def _open_run(self, task: OpenTask) -> None:
+        try:
+            self._refuse_known_run()
+            self.home.open(self._start)
+            self._open = True
+            self._announce([JournalLine("start", self._start)])
+        except Exception as error:  # noqa: BLE001 # raised on the thread that waits for the start
+            if self._open:
+                self.home.discard()
+            self._open = False
+            self._broken = True
+            self._failure.set(error)
+        task.ended = True
+        self._desk.pipeline.wake()
+
+    def _refuse_known_run(self) -> None:
+        uid = self._start["uid"]
+        try:
+            known = self._desk.index.record(uid)
+        except UnknownUid:
+            return
+        if known.uid == uid:
+            raise RunExists(
+                f"run {uid} is in this store already ({known.status}, at {known.path}); nothing of it was touched and "
+                "nothing was stored; replay into another store, or acquire under a new uid"
+            )
+
+    def _commit_documents(self, batch: Sequence[DocumentTask]) -> None:
+        failure: Exception | None = None
+        lines: list[JournalLine] = []
+        counts: dict[str, int] = {}
+        frames = 0
+        for task in batch:
+            try:
+                self._await(task)
+            except Exception as error:  # noqa: BLE001 # raised below, behind what came before it
+                failure = error
+                break
+            lines.extend(self._lines(task))
+            frames += len(task.frames)
+            counts.update({frame.asset.uid: frame.index + 1 for frame in task.frames})
+        if lines:
+            for uid, count in counts.items():
+                self._assets[uid].publish(count)
+            self._announce(lines, frames)
+        if failure is not None:
+            raise failure
+
+    def _await(self, task: DocumentTask) -> None:
+        if task.error is not None:
+            raise task.error
+        for pending in task.pendings:
+            pending.result()
+
+    def _lines(self, task: DocumentTask) -> list[JournalLine]:
+        lines = [JournalLine(*named) for frame in task.frames for named in frame.asset.documents(frame.index)]
+        digest = {frame.data_key: frame.digest for frame in task.frames} or None
+        if task.name == "event":
+            self._fingerprints[task.doc["uid"]] = _fingerprint(task.doc, digest or {})
+        return [*lines, JournalLine(task.name, task.doc, digest)]
+
+    def _announce(self, lines: Sequence[JournalLine], frames: int = 0, *, last: bool = False) -> None:
+        """Journal, index, subscribers; ``frames`` of the lines' events become *stored* and announced."""
+        lines = [*self._unwritten, *lines]
+        if self.home.whole_runs and not last:
+            self._unwritten = lines
+            return
+        raw = [encode_line(line) for line in lines]
+        end = self.home.append(raw)
+        self._unwritten = []
+        self._stored += frames
+        self.home.count_stored(self._stored)
+        for line in lines:
+            self._note(line)
+        self._desk.index.add(self.home.journal, lines, end)
+        self._tell(raw)
+
+    def _note(self, line: JournalLine) -> None:
+        doc = line.doc
+        if line.name == "descriptor":
+            self._streams[doc["uid"]] = doc.get("name", "primary")
+            self._seq_nums.setdefault(doc.get("name", "primary"), 0)
+        elif line.name == "event":
+            stream = self._streams[doc["descriptor"]]
+            self._seq_nums[stream] = max(self._seq_nums[stream], doc["seq_num"])
+
+    def _tell(self, raw: Sequence[bytes]) -> None:
+        """Call the subscribers, each with copies of its own. One that raises is not called again in this run."""
+        for token, subscriber in list(self._desk.subscribers.items()):
+            if token in self._silenced:
+                continue
+            try:
+                for line in raw:
+                    named = decode(line)
+                    subscriber(named["name"], named["doc"])
+            except Exception as error:  # noqa: BLE001 # raised at stop as SubscriberError; storage goes on
+                self._silenced.add(token)
+                self.subscriber_errors.append(error)
+
+    def _compare(self, task: DuplicateTask) -> None:
+        digest = {frame.data_key: frame.digest for frame in task.frames}
+        if self._fingerprints.get(task.doc["uid"]) != _fingerprint(task.doc, digest):
+            raise ConflictingDocument(
+                f"run {self._start['uid'][:8]}: event {task.doc['uid']} came twice with different contents; the first "
+                "one is stored and stands, the second was not stored; give every event a uid of its own"
+            )
+
+    # -- the end, good or bad ----------------------------------------------------------------------------------
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, OSError):
+            error = storage_error(error, f"run {self._start['uid'][:8]}: an event could not be stored")
+        self._failure.set(error)
+        self._record_failure()
+
+    def _record_failure(self, stop: Mapping[str, Any] | None = None) -> None:
+        """Write our own stop into the journal. If even that is refused, the next opening says what happened."""
+        if self._recorded or not self._open:
+            return
+        self._broken = True
+        self.home.make_room()
+        try:
+            self._announce([self._stop_line("failed", stop or self._own_stop())], last=True)
+            self._recorded = True
+        except Exception as error:  # noqa: BLE001 # the failure that led here is raised; the run is labelled when the store is next opened
+            self._failure.set(error)
+        self._desk.pipeline.wake()
+
+    def _own_stop(self) -> dict[str, Any]:
+        return {"uid": str(uuid.uuid4()), "run_start": self._start["uid"], "time": time.time()}
+
+    def _stop_line(self, status: str, stop: Mapping[str, Any]) -> JournalLine:
+        doc = dict(stop)
+        if self._failure.error is not None:
+            reason = f"{type(self._failure.error).__name__}: {self._failure.error}"
+            doc.update(exit_status="fail", reason=reason, num_events=dict(self._seq_nums))
+        elif status == "incomplete":
+            reason = "the writer was closed before a stop document came"
+            doc.update(exit_status="abort", reason=reason, num_events=dict(self._seq_nums))
+        lost = self._received - self._stored
+        outcome = {"status": status, "received": self._received, "stored": self._stored, "lost": lost}
+        return JournalLine("stop", doc, outcome=outcome)
+
+    def _finish(self, task: StopTask) -> None:
+        if not self._broken and self._failure.error is None:
+            self._guarded(self._finish_well, task)
+        if self._failure.error is not None:
+            self._record_failure(task.stop)
+        self._close_assets_quietly()
+        self.home.close(recorded=self._recorded)
+        self.ended = True
+        self._desk.pipeline.wake()
+
+    def _finish_well(self, task: StopTask) -> None:
+        for asset in self._assets.values():
+            asset.close()
+        status = "incomplete"
+        if task.stop is not None:
+            status = {"success": "complete", "abort": "aborted"}.get(task.stop["exit_status"], "failed")
+        self._announce([self._stop_line(status, task.stop or self._own_stop())], last=True)
+        self._recorded = True
+
+    def _close_assets_quietly(self) -> None:
+        for asset in self._assets.values():
+            try:
+                asset.close()
+            except Exception:  # noqa: BLE001, S110 # only after a failure that is on record and raised; close() finishes metadata, not pixels
+                pass
+
+
+def _fingerprint(event: Mapping[str, Any], digest: Mapping[str, str]) -> bytes:
+    """Return a short digest of all an event says, pixels included, datum ids not."""
+    data = {key: value for key, value in event["data"].items() if key not in digest}
+    said = {**event, "data": data, "filled": sorted(event.get("filled", {}).keys() - digest.keys()), "pixels": digest}
+    return digest_of(said)

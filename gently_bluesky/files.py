@@ -1,0 +1,151 @@
+"""File operations that survive a crash: synced writes, atomic replacement, locks that die with their process.
+
+Nothing here knows what the bytes mean. Every function returns only when what it did is *synced*, unless it says
+otherwise. Any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from pathlib import Path
+
+from gently_bluesky.errors import InvalidDocument, StorageError, StorageFull
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+__all__ = [
+    "PATH_SEMANTICS",
+    "create_file",
+    "inside",
+    "make_folders",
+    "replace_file",
+    "storage_error",
+    "sync_folder",
+    "try_lock",
+    "write_all",
+    "write_atomic",
+]
+
+PATH_SEMANTICS = "windows" if sys.platform == "win32" else "posix"
+"""What resource documents say of the paths of this machine."""
+
+REPLACE_ATTEMPTS = 50
+REPLACE_PAUSE_S = 0.02
+LOCK_OFFSET = 1 << 40
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def inside(root: Path, relative: str) -> Path:
+    """Return ``root`` and ``relative`` joined, links resolved, if that is below ``root``.
+
+    Raises
+    ------
+    InvalidDocument
+        It is not: a document must not make us read elsewhere.
+    """
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise InvalidDocument(
+            f"expected a path below {root}, a document says {relative!r}; nothing was read or written there"
+        )
+    return path
+
+
+def storage_error(error: OSError, what: str) -> StorageError:
+    """Translate an operating system's error into one of ours that says ``what`` was not done; ``errno`` is kept."""
+    if isinstance(error, StorageError):
+        return error
+    kind = StorageFull if error.errno in FULL else StorageError
+    reason = error.strerror or str(error)
+    if error.errno is None:
+        return kind(f"{what}: {reason}")
+    return kind(error.errno, f"{what}: {reason}")
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write every byte; not synced."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def create_file(path: Path, data: bytes) -> None:
+    """Make a new file of these bytes and sync it, not its folder. Refuses (FileExistsError) what exists."""
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o644)
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Put these bytes at ``path`` so that a reader, or a crash, finds either the old file or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        create_file(temporary, data)
+        replace_file(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Rename over ``target``; not synced. On Windows a reader may hold it for a moment: tried for a second."""
+    for attempt in range(REPLACE_ATTEMPTS):
+        try:
+            source.replace(target)
+        except PermissionError:
+            if sys.platform != "win32" or attempt == REPLACE_ATTEMPTS - 1:
+                raise
+            time.sleep(REPLACE_PAUSE_S)
+        else:
+            return
+
+
+def sync_folder(path: Path) -> None:
+    """Sync a folder's entries. Windows has no such call and needs none: NTFS journals its entries."""
+    if sys.platform == "win32":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_folders(path: Path) -> None:
+    """Make a folder and its missing parents, each entry synced. An existing folder is fine."""
+    missing: list[Path] = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def try_lock(fd: int) -> bool:
+    """Take the kernel's exclusive lock on an open file, without waiting; it goes when the process or the fd does.
+
+    Readers are not hindered: on Windows, where locks are mandatory, a byte far beyond the end is locked.
+    """
+    try:
+        if sys.platform == "win32":
+            os.lseek(fd, LOCK_OFFSET, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in {errno.EACCES, errno.EAGAIN, errno.EDEADLK}:
+            return False
+        raise
+    return True

@@ -1,0 +1,273 @@
+"""Where a result came from and what was made of it: the graph over records, upward and downward.
+
+A result names its parents in its start document: runs, assets or datums, several of them if need be. A run contains
+its assets and an asset its datums, so that a datum's own origin is that of the run it belongs to. Each question is
+one recursive statement; nothing here recurses in Python, and cycles, which only journals made by hand have, end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from itertools import pairwise
+from typing import Any, Final
+
+from sqlalchemy import CTE, ColumnElement, Select, bindparam, select
+
+from gently_bluesky.index.index import Index
+from gently_bluesky.index.records import columns, joined, record_of
+from gently_bluesky.index.schema import edges, records
+from gently_bluesky.model import Record
+
+__all__ = ["Lineage", "LineageNode", "ancestors", "children", "descendants"]
+
+UID_SHOWN: Final = 8
+"""Characters of a uid that a tree shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineageNode:
+    """One line of a lineage.
+
+    Attributes
+    ----------
+    depth
+        Steps from the record that was asked for.
+    uid
+        As the child names it.
+    record
+        None for a parent that is not in the store.
+    repeated
+        Whether its own parents are shown elsewhere in the lineage and not here.
+    """
+
+    depth: int
+    uid: str
+    record: Record | None
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A record and all it was made from, as a value: printed as a tree, iterated as records, each of them once.
+
+    Attributes
+    ----------
+    nodes
+        Each node before its parents, in the order in which they are named; kept flat, however deep it is.
+    """
+
+    nodes: tuple[LineageNode, ...]
+
+    @property
+    def uid(self) -> str:
+        """The uid this is the lineage of."""
+        return self.nodes[0].uid
+
+    @property
+    def record(self) -> Record | None:
+        """The record this is the lineage of; None for a parent that is not in the store."""
+        return self.nodes[0].record
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the parents are shown elsewhere in the lineage that this is a part of."""
+        return self.nodes[0].repeated
+
+    @property
+    def parents(self) -> tuple[Lineage, ...]:
+        """The lineages of the parents, in the order in which the result names them."""
+        top = self.nodes[0].depth
+        begins = [i for i, node in enumerate(self.nodes) if node.depth == top + 1]
+        return tuple(Lineage(self.nodes[i:j]) for i, j in pairwise([*begins, len(self.nodes)]))
+
+    @property
+    def depth(self) -> int:
+        """Steps to the farthest ancestor; 0 for what was made from nothing."""
+        return max(node.depth for node in self.nodes) - self.nodes[0].depth
+
+    def __iter__(self) -> Iterator[Record]:
+        seen: dict[str, Record] = {}
+        for node in self.nodes:
+            if node.record is not None:
+                seen.setdefault(node.uid, node.record)
+        return iter(seen.values())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __str__(self) -> str:
+        return "\n".join(_tree(self.nodes))
+
+    def __repr__(self) -> str:
+        return f"<Lineage of {self.uid}: {len(self)} records, depth {self.depth}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def ancestors(index: Index, uid: str) -> Lineage:
+    """Return what a run, asset or datum was made from, all the way up.
+
+    An ancestor that several results share is shown in full once, and repeated by name.
+
+    Raises
+    ------
+    UnknownUid, AmbiguousUid
+        As ``Index.resolve``.
+    """
+    record = index.record(uid)
+    found: dict[str, list[tuple[str, Record | None]]] = {}
+    for child, parent, *row in index.rows(_UPWARD, run_uid=record.run_uid):
+        found.setdefault(child, []).append((parent, None if row[0] is None else record_of(row)))
+    return Lineage(tuple(_walk(record, found)))
+
+
+def _walk(record: Record, found: dict[str, list[tuple[str, Record | None]]]) -> Iterator[LineageNode]:
+    """Go through the graph depth first; the parents of a run are gone into once, which also ends cycles."""
+    entered: set[str] = set()
+    todo: list[tuple[int, str, Record | None]] = [(0, record.uid, record)]
+    while todo:
+        depth, uid, here = todo.pop()
+        parents = found.get(here.run_uid, []) if here else []
+        repeated = bool(parents) and here is not None and here.run_uid in entered
+        yield LineageNode(depth, uid, here, repeated)
+        if here and parents and not repeated:
+            entered.add(here.run_uid)
+            todo += ((depth + 1, *parent) for parent in reversed(parents))
+
+
+def children(index: Index, uid: str) -> list[Record]:
+    """Return the results made directly from a record or from anything it contains, newest last.
+
+    Raises
+    ------
+    UnknownUid, AmbiguousUid
+        As ``Index.resolve``.
+    """
+    return _results(index, uid, _CHILDREN)
+
+
+def descendants(index: Index, uid: str) -> list[Record]:
+    """Return the results made from a record or from anything it contains, directly or not, newest last.
+
+    Raises
+    ------
+    UnknownUid, AmbiguousUid
+        As ``Index.resolve``.
+    """
+    return _results(index, uid, _DESCENDANTS)
+
+
+def _results(index: Index, uid: str, statements: dict[str, Select[*tuple[Any, ...]]]) -> list[Record]:
+    record = index.record(uid)
+    return [record_of(row) for row in index.rows(statements[record.kind], uid=record.uid, run_uid=record.run_uid)]
+
+
+# -- the statements --------------------------------------------------------------------------------------------
+
+
+def _upward() -> Select[*tuple[Any, ...]]:
+    """Every edge above a run, with the record of the parent where there is one, in the order of the edges."""
+    parent = records.alias("parent")
+    edge = select(edges.c.child, edges.c.position, edges.c.parent, parent.c.run_uid.label("parent_run")).select_from(
+        edges.outerjoin(parent, parent.c.uid == edges.c.parent)
+    )
+    walk = edge.where(edges.c.child == bindparam("run_uid")).cte("walk", recursive=True)
+    walk = walk.union(edge.where(edges.c.child == walk.c.parent_run))
+    source = joined(walk.outerjoin(records, records.c.uid == walk.c.parent))
+    return select(walk.c.child, walk.c.parent, *columns).select_from(source).order_by(walk.c.child, walk.c.position)
+
+
+def _contained(kind: str) -> ColumnElement[bool]:
+    """Say which records ``:uid`` of this kind is or contains."""
+    if kind == "run":
+        return records.c.run_uid == bindparam("uid")
+    if kind == "asset":
+        # its datums are among the records of its run, of which there is an index
+        of_asset = (records.c.run_uid == bindparam("run_uid")) & (records.c.asset_uid == bindparam("uid"))
+        return of_asset
+    return records.c.uid == bindparam("uid")
+
+
+def _made_from(kind: str) -> Select[str]:
+    return select(edges.c.child).select_from(records.join(edges, edges.c.parent == records.c.uid)).where(
+        _contained(kind), edges.c.child != bindparam("run_uid")
+    )
+
+
+def _downward(kind: str) -> CTE:
+    walk = _made_from(kind).cte("walk", recursive=True)
+    step = select(edges.c.child).select_from(
+        walk.join(records, records.c.run_uid == walk.c.child).join(edges, edges.c.parent == records.c.uid)
+    )
+    return walk.union(step.where(edges.c.child != bindparam("run_uid")))
+
+
+def _select_results(uids: Select[str]) -> Select[*tuple[Any, ...]]:
+    statement = select(*columns).select_from(joined(records)).where(records.c.uid.in_(uids))
+    return statement.order_by(records.c.time, records.c.uid)
+
+
+_KINDS: Final = ("run", "asset", "datum")
+_UPWARD: Final = _upward()
+_CHILDREN: Final = {kind: _select_results(_made_from(kind)) for kind in _KINDS}
+_DESCENDANTS: Final = {kind: _select_results(select(_downward(kind).c.child)) for kind in _KINDS}
+
+
+# -- the tree in print -----------------------------------------------------------------------------------------
+
+
+def _tree(nodes: tuple[LineageNode, ...]) -> Iterator[str]:
+    """Yield one line per node, drawn from the last to the first, since only what follows tells which bar goes on."""
+    goes_on: list[bool] = []
+    lines: list[str] = []
+    top = nodes[0].depth
+    for node in reversed(nodes):
+        depth = node.depth - top
+        has_next = len(goes_on) > depth and goes_on[depth]
+        del goes_on[depth + 1 :]
+        goes_on += [False] * (depth + 1 - len(goes_on))
+        goes_on[depth] = True
+        bars = "".join("│  " if bar else "   " for bar in goes_on[1:depth])
+        branch = ("├─ " if has_next else "└─ ") if depth else ""
+        lines.append(bars + branch + _label(node))
+    return reversed(lines)
+
+
+def _label(node: LineageNode) -> str:
+    short = _short(node.uid)
+    record = node.record
+    if record is None:
+        return f"{short} (not in this store)"
+    when = _clock(record.time)
+    if record.kind == "run":
+        kind = record.data_type or record.metadata.get("plan_name") or "run"
+        words = [str(kind), short, *([record.operation] if record.operation else [])]
+        label = f"{' '.join(words)} ({record.status}, {when})"
+    else:
+        of = f" of {_short(record.run_uid)}"
+        label = f"{record.stream or '?'}/{record.data_key or '?'} {short}{of} ({record.status}, {when})"
+    return _printable(label) + (" ^ shown elsewhere" if node.repeated else "")
+
+
+def _short(uid: str) -> str:
+    """Cut a uid as people quote it; a datum of ours keeps its number."""
+    asset, slash, number = uid.partition("/")
+    return _printable(asset[:UID_SHOWN] + slash + number)
+
+
+def _clock(time: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(time).astimezone():%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError, OSError):
+        return f"{time:g} s"
+
+
+def _printable(text: str) -> str:
+    """Take out what could move a terminal's cursor; the text came from a document."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+

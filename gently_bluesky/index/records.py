@@ -1,0 +1,123 @@
+"""Turns rows back into records. One statement reads a record with what it owes to its run and its asset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Select, select
+from sqlalchemy.sql.selectable import FromClause
+
+from gently_bluesky.index.schema import records
+from gently_bluesky.model import Record
+
+__all__ = ["asset", "columns", "joined", "record_of", "run", "select_records"]
+
+run: Final = records.alias("run")
+asset: Final = records.alias("asset")
+
+columns: Final = (
+    records.c.uid,
+    records.c.kind,
+    records.c.run_uid,
+    records.c.time,
+    records.c.stream,
+    records.c.data_key,
+    records.c.seq_num,
+    records.c.document,
+    records.c.operation,
+    records.c.parents,
+    records.c.received,
+    records.c.stored,
+    records.c.lost,
+    records.c.path,
+    run.c.data_type,
+    run.c.session,
+    run.c.status,
+    asset.c.path,
+    asset.c.format,
+    asset.c.count,
+    asset.c.shape,
+    asset.c.dtype,
+    asset.c.dims,
+)
+"""What `record_of` reads, in the order in which it reads it."""
+
+
+def joined(source: FromClause) -> FromClause:
+    """Join the run and the asset to a source that has ``records`` in it."""
+    return source.outerjoin(run, run.c.uid == records.c.run_uid).outerjoin(
+        asset, asset.c.uid == records.c.asset_uid
+    )
+
+
+def select_records() -> Select[*tuple[Any, ...]]:
+    """Return the statement that reads whole records."""
+    return select(*columns).select_from(joined(records))
+
+
+def record_of(row: Sequence[Any]) -> Record:
+    """Return the record that a row of `columns` tells of."""
+    (
+        uid,
+        kind,
+        run_uid,
+        time,
+        stream,
+        data_key,
+        seq_num,
+        document,
+        operation,
+        parents,
+        received,
+        stored,
+        lost,
+    ) = row[:13]
+    path, data_type, session, status, asset_path, form, count, shape, dtype, dims = row[13:]
+    doc = orjson.loads(document)
+    sizes = None if shape is None else tuple(orjson.loads(shape))
+    axes = () if dims is None else tuple(orjson.loads(dims))
+    if kind == "asset":
+        axes = _with_events(axes, sizes)
+        sizes = None if sizes is None else (count, *sizes)
+    return Record(
+        uid=uid,
+        kind=kind,
+        run_uid=run_uid,
+        time=time,
+        data_type=data_type,
+        session=session,
+        status=status,
+        stream=stream,
+        data_key=data_key,
+        seq_num=seq_num,
+        shape=sizes,
+        dtype=dtype,
+        dims=axes,
+        format=form,
+        path=path if kind == "run" else asset_path or "",
+        operation=operation,
+        parents=tuple(orjson.loads(parents)) if parents else (),
+        received=received,
+        stored=stored,
+        lost=lost,
+        metadata=_metadata(kind, doc),
+    )
+
+
+def _with_events(dims: tuple[str, ...], sizes: tuple[int, ...] | None) -> tuple[str, ...]:
+    """Put the event axis in front of the axes of one event's array, where it is not there already."""
+    if not dims or (sizes is not None and len(dims) == len(sizes) + 1):
+        return dims
+    return ("t", *dims)
+
+
+def _metadata(kind: str, doc: Mapping[str, Any]) -> Mapping[str, Any]:
+    if kind == "run":
+        return doc
+    if kind == "asset":
+        return doc.get("resource_kwargs") or doc.get("parameters") or {}
+    if "datum_id" in doc:
+        return doc.get("datum_kwargs") or {}
+    return {"indices": doc["indices"], "seq_nums": doc["seq_nums"]}

@@ -1,0 +1,309 @@
+"""The read view of one run: its documents, its streams, and every data key as a lazily sliced array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gently_bluesky.backends.base import backend_for_spec
+from gently_bluesky.datasets import event_table, stream_dataset
+from gently_bluesky.documents.filling import filled, rooted
+from gently_bluesky.documents.handlers import asset_array
+from gently_bluesky.documents.journal import read_journal
+from gently_bluesky.documents.live import is_live
+from gently_bluesky.errors import AmbiguousArray, AssetMissing, LookupFailed, UnknownUid
+from gently_bluesky.files import inside
+from gently_bluesky.index.index import Index, Point
+from gently_bluesky.lazy import ArraySource, LazyArray, Selection
+from gently_bluesky.model import JournalLine, Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+__all__ = ["Run", "Stream", "open_asset"]
+
+
+class Run:
+    """One run. Made by ``store[uid]``; a snapshot of what was announced when each part is first asked for.
+
+    Any thread. Nothing of it changes the store.
+    """
+
+    def __init__(self, root: Path, index: Index, record: Record) -> None:
+        self._root = root
+        self._index = index
+        self._record = record
+
+    @property
+    def uid(self) -> str:
+        """Of the start document."""
+        return self._record.uid
+
+    @property
+    def record(self) -> Record:
+        """What the index keeps about the run, as of now."""
+        return self._index.record(self.uid)
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """The start document."""
+        return self._record.metadata
+
+    @property
+    def stop(self) -> Mapping[str, Any] | None:
+        """The stop document, or None while the run goes on or where its process has died."""
+        lines = self._lines()
+        return lines[-1].doc if lines and lines[-1].name == "stop" else None
+
+    @property
+    def status(self) -> str:
+        """How the run stands: running, complete, failed, aborted, or incomplete."""
+        status = self.record.status or "running"
+        if status == "running" and not is_live((self._root / self._record.path).parent):
+            return "incomplete"
+        return status
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the streams, in the order in which they were declared."""
+        return tuple(self._index.streams(self.uid))
+
+    def __getitem__(self, name: str) -> Stream | LazyArray:
+        """Return a stream, or the array of a data key that only one stream has.
+
+        Raises
+        ------
+        LookupFailed
+            There is none of this name; the message lists what there is.
+        AmbiguousArray
+            Several streams have this data key.
+        """
+        streams = self._index.streams(self.uid)
+        if name in streams:
+            return Stream(self, name, streams[name])
+        having = [stream for stream, keys in streams.items() if name in keys]
+        if len(having) == 1:
+            return self._array(having[0], name)
+        if having:
+            raise AmbiguousArray(
+                f"run {self.uid[:8]}: {name!r} is in the streams {', '.join(having)}; ask for run[stream][{name!r}]"
+            )
+        raise LookupFailed(
+            f"run {self.uid[:8]} has no stream or data key {name!r}; it has {_listed(streams)}"
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.streams)
+
+    def documents(self, *, fill: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the run's documents as they were announced, as copies.
+
+        Resource documents name the root where the store is now, so that a moved store opens. With ``fill`` events
+        hold lazy arrays in the place of references to this store's assets, and the resource and datum documents of
+        those are left out.
+        """
+        documents = ((line.name, dict(line.doc)) for line in self._lines())
+        return filled(documents, self._root) if fill else rooted(documents, self._root)
+
+    def table(self, stream: str = "primary") -> pd.DataFrame:
+        """Return a stream's events as a table, one row for each ``seq_num``, times in seconds since the epoch.
+
+        Stored arrays stand in it by the uids of their datums. Needs the extra ``xarray``, which brings pandas.
+        """
+        return event_table(self._stream(stream))
+
+    def to_xarray(self, stream: str = "primary") -> xr.Dataset:
+        """Return a stream as a Dataset along ``t``, its stored arrays read lazily. Needs the extra ``xarray``.
+
+        Coordinates are ``time`` in seconds since the epoch, ``seq_num``, and the axes of space in micrometres.
+        """
+        return stream_dataset(self._stream(stream))
+
+    # -- how arrays are found ----------------------------------------------------------------------------------
+
+    def _stream(self, name: str) -> Stream:
+        return Stream(self, self._known(name), self._keys(name))
+
+    def _known(self, stream: str) -> str:
+        if stream not in self._index.streams(self.uid):
+            raise LookupFailed(f"run {self.uid[:8]} has no stream {stream!r}; it has {', '.join(self.streams) or 'none'}")
+        return stream
+
+    def _keys(self, stream: str) -> list[str]:
+        return self._index.streams(self.uid).get(stream, [])
+
+    def _lines(self) -> Sequence[JournalLine]:
+        path = self._root / self._record.path
+        try:
+            lines = list(read_journal(path))
+        except FileNotFoundError as error:
+            raise AssetMissing(f"{path}: the journal of run {self.uid} is not there; nothing was read") from error
+        starts = [i for i, line in enumerate(lines) if line.name == "start"]
+        first = next(i for i in starts if lines[i].doc["uid"] == self.uid)
+        last = next((i for i in starts if i > first), len(lines))
+        return lines[first:last]
+
+    def _events(self, stream: str) -> list[Mapping[str, Any]]:
+        """Return the last event of each ``seq_num``: what a rewind repeated stands in the journal alone."""
+        streams: dict[str, str] = {}
+        last: dict[int, Mapping[str, Any]] = {}
+        for line in self._lines():
+            if line.name == "descriptor":
+                streams[line.doc["uid"]] = line.doc.get("name", "primary")
+            elif line.name == "event" and streams[line.doc["descriptor"]] == stream:
+                last[line.doc["seq_num"]] = line.doc
+        return [last[number] for number in sorted(last)]
+
+    def _array(self, stream: str, data_key: str) -> LazyArray:
+        points = _last_points(self._index.points(self.uid, stream, data_key))
+        if not points:
+            return self._inline_array(stream, data_key)
+        assets = list(dict.fromkeys(point.asset_uid for point in points))
+        if len(assets) > 1:
+            raise AmbiguousArray(
+                f"run {self.uid[:8]}/{stream}/{data_key} changed its shape, dtype or scale during the run and is kept in "
+                f"{len(assets)} arrays; ask for each with store.array(uid): {', '.join(assets)}"
+            )
+        rows = [_row(point) for point in points]
+        array = self._opened(assets[0])
+        if rows == list(range(rows[0], rows[0] + len(rows))):
+            return array[rows[0] : rows[0] + len(rows)]
+        return array[rows]
+
+    def _opened(self, asset_uid: str) -> LazyArray:
+        return open_asset(self._root, self._index.record(asset_uid))
+
+    def _inline_array(self, stream: str, data_key: str) -> LazyArray:
+        """Return values that stand in the events themselves, one for each ``seq_num``."""
+        events = [event for event in self._events(stream) if data_key in event["data"]]
+        values = [event["data"][data_key] for event in events]
+        declared = self._declared(data_key, stream)
+        dtype = declared.get("dtype_numpy") if declared.get("dtype") == "array" else None
+        try:
+            array = np.asarray(values, dtype=dtype if isinstance(dtype, str) else None)
+        except (ValueError, TypeError):
+            array = np.empty(len(values), dtype=object)
+            array[:] = values
+        dims = ("t", *(f"dim_{axis}" for axis in range(array.ndim - 1)))
+        return LazyArray(InlineSource(array), dims=dims, name=data_key)
+
+    def _declared(self, data_key: str, stream: str) -> Mapping[str, Any]:
+        for line in self._lines():
+            if line.name == "descriptor" and line.doc.get("name", "primary") == stream:
+                return line.doc["data_keys"].get(data_key, {})
+        return {}
+
+    def __repr__(self) -> str:
+        streams = self._index.streams(self.uid)
+        return f"<Run {self.uid[:8]} {self.start.get('plan_name', '')} {self.status}: {_listed(streams)}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(stream)}</td><td>{escape(', '.join(keys))}</td></tr>"
+            for stream, keys in self._index.streams(self.uid).items()
+        )
+        plan = escape(str(self.start.get("plan_name", "")))
+        return f"<b>Run {escape(self.uid)}</b> {plan}, {escape(self.status)}<table>{rows}</table>"
+
+
+class Stream:
+    """One stream of a run: ``stream[data_key]`` is the array ``(t, ...)`` of what its events hold."""
+
+    def __init__(self, run: Run, name: str, data_keys: Sequence[str]) -> None:
+        self.run = run
+        self.name = name
+        self.data_keys = tuple(data_keys)
+
+    def __getitem__(self, data_key: str) -> LazyArray:
+        """Return the array of a data key; reads no pixels. Raises LookupFailed, AmbiguousArray."""
+        if data_key not in self.data_keys:
+            raise LookupFailed(
+                f"stream {self.name!r} of run {self.run.uid[:8]} has no data key {data_key!r}; "
+                f"it has {', '.join(self.data_keys)}"
+            )
+        return self.run._array(self.name, data_key)  # pyright: ignore[reportPrivateUsage] # a Stream is a part of its Run
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.data_keys)
+
+    @cached_property
+    def events(self) -> Sequence[Mapping[str, Any]]:
+        """The event documents, the last one of each ``seq_num``, in that order."""
+        return self.run._events(self.name)  # pyright: ignore[reportPrivateUsage] # a Stream is a part of its Run
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.name} of run {self.run.uid[:8]}: {', '.join(self.data_keys)}>"
+
+
+class InlineSource(ArraySource):
+    """An array in memory: the values that stood in the events."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes, events first."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self._array.dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """All of it."""
+        return tuple(max(length, 1) for length in self._array.shape)
+
+    def read(self, selection: Selection) -> NDArray[Any]:
+        """Return a copy of what is selected."""
+        array = self._array
+        for axis, chosen in enumerate(selection):
+            array = array[(slice(None),) * axis + (chosen,)]
+        return array.copy()
+
+
+def open_asset(root: Path, record: Record) -> LazyArray:
+    """Open an asset of this store by its record, as ``(t, ...)``, without reading pixels.
+
+    Raises
+    ------
+    LookupFailed
+        No installed backend reads it.
+    AssetMissing, AssetDamaged
+        As ``Backend.open``.
+    """
+    backend = backend_for_spec(record.format or "")
+    if backend is None or not record.path:
+        raise LookupFailed(
+            f"asset {record.uid} is of the kind {record.format!r}, which nothing installed here opens; it is indexed, "
+            "and its resource document is in the journal of its run"
+        )
+    source = backend.open(inside(root, record.path), record.metadata)
+    return asset_array(source, record.metadata, uid=record.uid, name=record.data_key or "")
+
+
+def _last_points(points: Sequence[Point]) -> list[Point]:
+    last = {point.seq_num: point for point in points}
+    return [last[number] for number in sorted(last)]
+
+
+def _row(point: Point) -> int:
+    if point.point_number is None:
+        raise UnknownUid(f"datum {point.datum_uid} does not say which event of asset {point.asset_uid} it is")
+    return point.point_number
+
+
+def _listed(streams: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{stream}: {', '.join(keys)}" for stream, keys in streams.items()) or "no streams"
