@@ -7,7 +7,6 @@ a crc32c, so that a flipped bit is an error; an event whose files are gone is an
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,7 +14,6 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import orjson
 import tensorstore as ts
 from numpy.typing import NDArray
@@ -25,28 +23,22 @@ from gently_bluesky.backends.base import (
     Capabilities,
     Sink,
     check_frame,
-    declared_frame,
     frame_kwargs,
 )
 from gently_bluesky.backends.chunks import Layout, choose_layout
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import median_interval_s, ngff_attributes, ome_axes
-from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError, InputError
+from gently_bluesky.backends.zarr_source import ARRAY, NO_CACHE, ZarrSource, kvstore, open_published, os_error
+from gently_bluesky.errors import InputError
 from gently_bluesky.files import storage_error, sync_folder, write_atomic
-from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.model import ArraySpec
 
-__all__ = ["ZarrBackend", "ZarrPending", "ZarrSink", "ZarrSource"]
+__all__ = ["ZarrBackend", "ZarrPending", "ZarrSink"]
 
-ARRAY = "0"
 UNBOUNDED_EVENTS = 1 << 40
 PREPARED_FOLDERS = 256
 LOCK_SUFFIX = ".__lock"
 """Of what TensorStore writes before it renames; a kill leaves them."""
-MAX_CHUNK_BYTES = 2**31 - 1
-"""More than blosc can hold (``BLOSC_MAX_BUFFERSIZE``): a chunk declared larger was not written by us."""
-OS_ERROR_CODE = re.compile(r"os_error_code='(\d+)'")
-NO_CACHE = {"cache_pool": {"total_bytes_limit": 0}}
 
 
 class ZarrBackend(Backend):
@@ -109,14 +101,7 @@ class ZarrBackend(Backend):
         AssetDamaged
             What is there is not what ``resource_kwargs`` says.
         """
-        shape, dtype = declared_frame(path, resource_kwargs)
-        spec = {"driver": "zarr3", "kvstore": _kvstore(path), "fill_missing_data_reads": False}
-        try:
-            array = ts.open(spec, open=True, read=True, context=ts.Context(NO_CACHE)).result()
-        except Exception as error:
-            raise _read_error(error, path, "cannot be opened") from error
-        _check_declared(path, array, shape, dtype)
-        return ZarrSource(path, array)
+        return open_published(path, resource_kwargs)
 
     def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:
         """Lower (or raise) the published shape to ``count`` and sweep lock files and empty folders; no shard is deleted.
@@ -169,7 +154,7 @@ class ZarrPending:
         try:
             self._future.result()
         except Exception as error:
-            raise storage_error(_os_error(error), f"{self._what} was not stored") from error
+            raise storage_error(os_error(error), f"{self._what} was not stored") from error
 
     def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
         """Call ``fn`` with this object, on any thread, once the write has ended."""
@@ -288,50 +273,6 @@ class ZarrSink(Sink):
                     _remove_empty(self._path / ARRAY / "c" / str(index))
 
 
-class ZarrSource(ArraySource):
-    """A published Zarr array, read by selection. Its shape is that of the moment it was opened. Any thread."""
-
-    def __init__(self, path: Path, array: ts.TensorStore) -> None:
-        self._path: Path = path
-        self._array: ts.TensorStore = array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes, ``t`` first."""
-        return tuple(self._array.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of what ``read`` returns."""
-        return np.dtype(self._array.dtype.numpy_dtype)
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Lengths of an inner chunk."""
-        return _chunk_shape(self._array)
-
-    def read(self, selection: Selection) -> NDArray[Any]:
-        """Return a new array of the selected elements; takes memory for them and the chunks they lie in.
-
-        Raises
-        ------
-        AssetMissing
-            The files of an event are gone.
-        AssetDamaged
-            A chunk is not what was stored.
-        StorageError
-            The system could not read.
-        """
-        try:
-            return np.asarray(self._array.oindex[selection].read().result())
-        except Exception as error:
-            raise _read_error(error, self._path, "cannot be read") from error
-
-
-def _kvstore(path: Path) -> dict[str, str]:
-    return {"driver": "file", "path": f"{path / ARRAY}{os.sep}"}
-
-
 def _open_unbounded(path: Path, metadata: Mapping[str, Any]) -> ts.TensorStore:
     unbounded = {
         key: value for key, value in metadata.items() if key not in {"attributes", "storage_transformers"}
@@ -339,7 +280,7 @@ def _open_unbounded(path: Path, metadata: Mapping[str, Any]) -> ts.TensorStore:
     unbounded["shape"] = [UNBOUNDED_EVENTS, *metadata["shape"][1:]]
     spec = {
         "driver": "zarr3",
-        "kvstore": _kvstore(path),
+        "kvstore": kvstore(path),
         "metadata": unbounded,
         "store_data_equal_to_fill_value": True,
     }
@@ -398,45 +339,3 @@ def _ceil_div(length: int, piece: int) -> int:
 
 def _json(metadata: Mapping[str, Any]) -> bytes:
     return orjson.dumps(metadata, option=orjson.OPT_INDENT_2)
-
-
-def _os_error(error: Exception) -> OSError:
-    """Return the system's error that TensorStore reports in the text of a ValueError."""
-    found = OS_ERROR_CODE.search(str(error))
-    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))
-
-
-def _read_error(error: Exception, path: Path, what: str) -> Exception:
-    text = str(error).partition(" [tensorstore_spec=")[0]
-    if isinstance(error, GentlyError | MemoryError):
-        return error
-    if text.startswith("NOT_FOUND"):
-        return AssetMissing(f"{path} {what}: {text}")
-    if "os_error_code" in text:
-        return storage_error(_os_error(error), f"{path} {what}: {text}")
-    return AssetDamaged(f"{path} {what}: {text}; no pixels were returned")
-
-
-def _chunk_shape(array: ts.TensorStore) -> tuple[int, ...]:
-    return tuple(length or 1 for length in array.chunk_layout.read_chunk.shape or ())
-
-
-def _check_declared(path: Path, array: ts.TensorStore, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    stored, stored_dtype = tuple(array.shape), np.dtype(array.dtype.numpy_dtype)
-    if stored[1:] != shape or len(stored) != len(shape) + 1 or stored_dtype != dtype:
-        raise AssetDamaged(
-            f"{path}: expected events of shape {shape} and dtype {dtype}, as announced, "
-            f"found {stored[1:]} and {stored_dtype}; no pixels were returned"
-        )
-    chunk_bytes = prod(_chunk_shape(array)) * dtype.itemsize
-    if chunk_bytes > MAX_CHUNK_BYTES:
-        raise AssetDamaged(f"{path}: declares chunks of {chunk_bytes} bytes, which no asset of ours has")
-    chunks = path / ARRAY / "c"
-    if stored[0] == 0 or (chunks / str(stored[0] - 1)).exists():
-        return
-    # One lost event must not close the others; a shape that invents events by the thousand is another matter.
-    there = sum(1 for _ in chunks.iterdir()) if chunks.is_dir() else 0
-    if stored[0] > 2 * there + 1000:
-        raise AssetDamaged(
-            f"{path}: declares {stored[0]} events, holds files of {there}; no pixels were returned"
-        )

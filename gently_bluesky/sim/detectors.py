@@ -239,7 +239,7 @@ class LightSheet(_Imager):
     """
 
     n_slices = Cpt(Setting, value=32, rule=whole(1, 4096), kind="config")
-    z_step_um = Cpt(Setting, value=1.0, rule=finite(0.01, 50.0, "um"), kind="config")
+    z_step_um = Cpt(Setting, value=1.0, rule=finite(0.001, 50.0, "um"), kind="config")
     exposure_s = Cpt(Setting, value=0.01, rule=finite(1e-5, LONGEST_EXPOSURE_S, "s"), kind="config")
     dual = Cpt(Setting, value="separate", rule=one_of("separate", "stacked"), kind="config")
     minutes_per_volume = Cpt(Setting, value=5.0, rule=finite(0.0, 600.0, "min"), kind="config")

@@ -1,0 +1,126 @@
+"""Reading a published Zarr array with TensorStore, without caches and without trust in what the files declare."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from numpy.typing import NDArray
+
+from gently_bluesky.backends.base import declared_frame
+from gently_bluesky.errors import AssetDamaged, AssetMissing
+from gently_bluesky.files import storage_error
+from gently_bluesky.lazy import ArraySource, Selection
+
+__all__ = ["ARRAY", "NO_CACHE", "ZarrSource", "kvstore", "open_published", "os_error"]
+
+ARRAY = "0"
+NO_CACHE = {"cache_pool": {"total_bytes_limit": 0}}
+OS_ERROR_CODE = re.compile(r"os_error_code='(\d+)'")
+MAX_CHUNK_BYTES = 2**31 - 1
+"""More than blosc can hold (``BLOSC_MAX_BUFFERSIZE``): a chunk declared larger was not written by us."""
+
+
+def open_published(path: Path, resource_kwargs: Mapping[str, Any]) -> ZarrSource:
+    """Open the events published by now. Raises AssetMissing, AssetDamaged, StorageError."""
+    shape, dtype = declared_frame(path, resource_kwargs)
+    spec = {"driver": "zarr3", "kvstore": kvstore(path), "fill_missing_data_reads": False}
+    try:
+        array = ts.open(spec, open=True, read=True, context=ts.Context(NO_CACHE)).result()
+    except Exception as error:
+        raise _read_error(error, path, "cannot be opened") from error
+    _check_declared(path, array, shape, dtype)
+    return ZarrSource(path, array)
+
+
+class ZarrSource(ArraySource):
+    """A published Zarr array, read by selection. Its shape is that of the moment it was opened. Any thread."""
+
+    def __init__(self, path: Path, array: ts.TensorStore) -> None:
+        self._path: Path = path
+        self._array: ts.TensorStore = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes, ``t`` first."""
+        return tuple(self._array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of what ``read`` returns."""
+        return np.dtype(self._array.dtype.numpy_dtype)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Lengths of an inner chunk."""
+        return _chunk_shape(self._array)
+
+    def read(self, selection: Selection) -> NDArray[Any]:
+        """Return a new array of the selected elements; takes memory for them and the chunks they lie in.
+
+        Raises
+        ------
+        AssetMissing
+            The files of an event are gone.
+        AssetDamaged
+            A chunk is not what was stored.
+        StorageError
+            The system could not read.
+        """
+        try:
+            return np.asarray(self._array.oindex[selection].read().result())
+        except Exception as error:
+            raise _read_error(error, self._path, "cannot be read") from error
+
+
+def kvstore(path: Path) -> dict[str, str]:
+    """Return where the array of an asset is, in TensorStore's terms."""
+    return {"driver": "file", "path": f"{path / ARRAY}{os.sep}"}
+
+
+def os_error(error: Exception) -> OSError:
+    """Return the system's error that TensorStore reports in the text of a ValueError."""
+    found = OS_ERROR_CODE.search(str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))
+
+
+def _read_error(error: Exception, path: Path, what: str) -> Exception:
+    text = str(error).partition(" [tensorstore_spec=")[0]
+    if isinstance(error, MemoryError):
+        return error
+    if text.startswith("NOT_FOUND"):
+        return AssetMissing(f"{path} {what}: {text}")
+    if "os_error_code" in text:
+        return storage_error(os_error(error), f"{path} {what}: {text}")
+    return AssetDamaged(f"{path} {what}: {text}; no pixels were returned")
+
+
+def _chunk_shape(array: ts.TensorStore) -> tuple[int, ...]:
+    return tuple(length or 1 for length in array.chunk_layout.read_chunk.shape or ())
+
+
+def _check_declared(path: Path, array: ts.TensorStore, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    stored, stored_dtype = tuple(array.shape), np.dtype(array.dtype.numpy_dtype)
+    if stored[1:] != shape or len(stored) != len(shape) + 1 or stored_dtype != dtype:
+        raise AssetDamaged(
+            f"{path}: expected events of shape {shape} and dtype {dtype}, as announced, "
+            f"found {stored[1:]} and {stored_dtype}; no pixels were returned"
+        )
+    chunk_bytes = prod(_chunk_shape(array)) * dtype.itemsize
+    if chunk_bytes > MAX_CHUNK_BYTES:
+        raise AssetDamaged(f"{path}: declares chunks of {chunk_bytes} bytes, which no asset of ours has")
+    chunks = path / ARRAY / "c"
+    if stored[0] == 0 or (chunks / str(stored[0] - 1)).exists():
+        return
+    # One lost event must not close the others; a shape that invents events by the thousand is another matter.
+    there = sum(1 for _ in chunks.iterdir()) if chunks.is_dir() else 0
+    if stored[0] > 2 * there + 1000:
+        raise AssetDamaged(
+            f"{path}: declares {stored[0]} events, holds files of {there}; no pixels were returned"
+        )
