@@ -36,7 +36,7 @@ from gently_bluesky.model import ArraySpec
 __all__ = ["ZarrBackend", "ZarrPending", "ZarrSink"]
 
 UNBOUNDED_EVENTS = 1 << 40
-PREPARED_FOLDERS = 256
+PREPARED_FOLDERS = 64
 LOCK_SUFFIX = ".__lock"
 """Of what TensorStore writes before it renames; a kill leaves them."""
 

@@ -163,7 +163,9 @@ def descendants(index: Index, uid: str) -> list[Record]:
 
 def _results(index: Index, uid: str, statements: dict[str, Select[*tuple[Any, ...]]]) -> list[Record]:
     record = index.record(uid)
-    return [record_of(row) for row in index.rows(statements[record.kind], uid=record.uid, run_uid=record.run_uid)]
+    return [
+        record_of(row) for row in index.rows(statements[record.kind], uid=record.uid, run_uid=record.run_uid)
+    ]
 
 
 # -- the statements --------------------------------------------------------------------------------------------
@@ -172,13 +174,17 @@ def _results(index: Index, uid: str, statements: dict[str, Select[*tuple[Any, ..
 def _upward() -> Select[*tuple[Any, ...]]:
     """Every edge above a run, with the record of the parent where there is one, in the order of the edges."""
     parent = records.alias("parent")
-    edge = select(edges.c.child, edges.c.position, edges.c.parent, parent.c.run_uid.label("parent_run")).select_from(
-        edges.outerjoin(parent, parent.c.uid == edges.c.parent)
-    )
+    edge = select(
+        edges.c.child, edges.c.position, edges.c.parent, parent.c.run_uid.label("parent_run")
+    ).select_from(edges.outerjoin(parent, parent.c.uid == edges.c.parent))
     walk = edge.where(edges.c.child == bindparam("run_uid")).cte("walk", recursive=True)
     walk = walk.union(edge.where(edges.c.child == walk.c.parent_run))
     source = joined(walk.outerjoin(records, records.c.uid == walk.c.parent))
-    return select(walk.c.child, walk.c.parent, *columns).select_from(source).order_by(walk.c.child, walk.c.position)
+    return (
+        select(walk.c.child, walk.c.parent, *columns)
+        .select_from(source)
+        .order_by(walk.c.child, walk.c.position)
+    )
 
 
 def _contained(kind: str) -> ColumnElement[bool]:
@@ -193,8 +199,10 @@ def _contained(kind: str) -> ColumnElement[bool]:
 
 
 def _made_from(kind: str) -> Select[str]:
-    return select(edges.c.child).select_from(records.join(edges, edges.c.parent == records.c.uid)).where(
-        _contained(kind), edges.c.child != bindparam("run_uid")
+    return (
+        select(edges.c.child)
+        .select_from(records.join(edges, edges.c.parent == records.c.uid))
+        .where(_contained(kind), edges.c.child != bindparam("run_uid"))
     )
 
 
@@ -269,5 +277,3 @@ def _clock(time: float) -> str:
 def _printable(text: str) -> str:
     """Take out what could move a terminal's cursor; the text came from a document."""
     return "".join(character if character.isprintable() else "?" for character in text)
-
-

@@ -145,7 +145,9 @@ class Batch:
             "path": self.state.journal,
         }
         self.metadata += ({"run_uid": uid, "key": key, "value": value} for key, value in leaves(doc))
-        self.edges += ({"child": uid, "position": i, "parent": parent} for i, parent in enumerate(dict.fromkeys(parents)))
+        self.edges += (
+            {"child": uid, "position": i, "parent": parent} for i, parent in enumerate(dict.fromkeys(parents))
+        )
 
     def _stop(self, doc: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
         uid = _text(doc["run_start"])
