@@ -5,19 +5,23 @@ from __future__ import annotations
 import platform
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from gently_bluesky.documents.assets import DEFAULT_DIMS, array_to_store
-from gently_bluesky.errors import InputError, InvalidDocument
+from gently_bluesky.documents.assets import DEFAULT_DIMS
+from gently_bluesky.documents.checks import checked
+from gently_bluesky.errors import GentlyError, InvalidDocument, InvalidSetting, UnknownUid
+from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
-from gently_bluesky.run import Run
+from gently_bluesky.results import KINDS, Result, put_together
+from gently_bluesky.run import InlineSource, Run
 
-__all__ = ["Derivation", "read_result"]
+__all__ = ["Derivation", "parent_uids", "read_result", "record_run", "steps_um"]
 
 OF_ONE_RUN = frozenset(
     "uid time scan_id plan_name plan_type plan_args plan_pattern plan_pattern_args plan_pattern_module num_points "
@@ -25,8 +29,13 @@ OF_ONE_RUN = frozenset(
 )
 """Start-document keys that say something of one run only and are not taken over by what is derived from it."""
 
+OURS = frozenset({"uid", "time", "lineage", "result"})
+"""Start-document keys that `Store.put` sets itself."""
+
 STREAM = "primary"
 DEVICE = "put"
+
+Named = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,12 @@ class Derivation:
     parents, runs
         Records of what it was made from, and of the runs those belong to.
     steps_um
-        Step along each axis of space, by name, in micrometres, as the first parent has it.
+        Step along each axis of space, by name, in micrometres.
+
+    Raises
+    ------
+    InvalidSetting
+        ``metadata`` sets what is set here.
     """
 
     data_type: str
@@ -50,25 +64,31 @@ class Derivation:
     dims: tuple[str, ...] | None = None
     steps_um: Mapping[str, float] = field(default_factory=dict[str, float])
 
-    def documents(self, data: object) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the documents of a whole run that holds ``data``, arrays and all.
+    def __post_init__(self) -> None:
+        taken = sorted(OURS & self.metadata.keys())
+        if taken:
+            raise InvalidSetting(
+                f"expected metadata other than {', '.join(taken)}, which put() sets itself; nothing was stored"
+            )
+
+    def documents(self, result: Result) -> list[Named]:
+        """Return the documents of a whole run that holds ``result``, arrays and all.
 
         Raises
         ------
-        InputError
-            ``data`` is nothing that can be kept.
+        InvalidDocument
+            The parameters or metadata are nothing that a document can hold.
         """
-        kind, values = _values(data, self.data_type)
         now_s = time.time()
-        start = self._start(kind, now_s)
-        descriptor = self._descriptor(values, start["uid"], now_s)
+        start = checked("start", self._start(result.kind, now_s))
+        descriptor = checked("descriptor", self._descriptor(result, start["uid"], now_s))
         event = {
             "uid": str(uuid.uuid4()),
             "descriptor": descriptor["uid"],
             "time": now_s,
             "seq_num": 1,
-            "data": values,
-            "timestamps": dict.fromkeys(values, now_s),
+            "data": result.values,
+            "timestamps": dict.fromkeys(result.values, now_s),
             "filled": {},
         }
         stop = {
@@ -78,10 +98,7 @@ class Derivation:
             "exit_status": "success",
             "num_events": {STREAM: 1},
         }
-        yield "start", start
-        yield "descriptor", descriptor
-        yield "event", event
-        yield "stop", stop
+        return [("start", start), ("descriptor", descriptor), ("event", event), ("stop", stop)]
 
     def _start(self, kind: str, now_s: float) -> dict[str, Any]:
         lineage: dict[str, Any] = {
@@ -108,7 +125,7 @@ class Derivation:
             if key not in OF_ONE_RUN and all(key in other and other[key] == value for other in others)
         }
 
-    def _descriptor(self, values: Mapping[str, Any], run_uid: str, now_s: float) -> dict[str, Any]:
+    def _descriptor(self, result: Result, run_uid: str, now_s: float) -> dict[str, Any]:
         steps: dict[str, Any] = {}
         if "y" in self.steps_um and "x" in self.steps_um:
             steps["pixel_size_um"] = [self.steps_um["y"], self.steps_um["x"]]
@@ -120,8 +137,8 @@ class Derivation:
             "run_start": run_uid,
             "time": now_s,
             "name": STREAM,
-            "data_keys": {key: self._data_key(value) for key, value in values.items()},
-            "object_keys": {DEVICE: list(values)},
+            "data_keys": {key: self._data_key(known) for key, known in result.declared.items()},
+            "object_keys": {DEVICE: list(result.values)},
             "configuration": {
                 DEVICE: {
                     "data": steps,
@@ -135,42 +152,48 @@ class Derivation:
             "hints": {DEVICE: {"fields": []}},
         }
 
-    def _data_key(self, value: object) -> dict[str, Any]:
-        array = array_to_store(value)
-        if array is None:
-            # said exactly by the first event, but for mappings and None, for which event-model has no word
-            return {"source": DEVICE, "dtype": "string", "shape": []}
-        dims = self.dims or DEFAULT_DIMS.get(array.ndim) or ()
-        return {"source": DEVICE, "dtype": "array", "shape": list(array.shape), "dims": list(dims)}
+    def _data_key(self, declared: Mapping[str, Any]) -> dict[str, Any]:
+        if declared["dtype"] != "array" or "dims" in declared:
+            return {"source": DEVICE, **declared}
+        ndim = len(declared["shape"])
+        dims = self.dims if self.dims and len(self.dims) == ndim else DEFAULT_DIMS.get(ndim, ())
+        return {"source": DEVICE, **declared, "dims": list(dims)}
 
 
-def has_assets(data: object) -> bool:
-    """Say whether keeping ``data`` takes files of its own beside the journal."""
-    _, values = _values(data, "value")
-    return any(array_to_store(value) is not None for value in values.values())
+def record_run(writer: Callable[[str, dict[str, Any]], None], documents: Sequence[Named]) -> None:
+    """Send a whole run to a writer; where a document is refused, end the run there and raise what was raised."""
+    try:
+        for name, doc in documents:
+            writer(name, doc)
+    except Exception:
+        with suppress(GentlyError):  # the stop of a failed run raises the failure again
+            writer(*documents[-1])
+        raise
 
 
-def _values(data: object, data_type: str) -> tuple[str, dict[str, Any]]:
-    """Return what kind of result ``data`` is, and its parts by data key."""
-    if isinstance(data, Mapping):
-        if not data or not all(isinstance(key, str) for key in data):
-            raise InputError(f"expected a mapping of names to values, got {data!r:.200}; nothing was stored")
-        return "mapping", dict(data)
-    if hasattr(data, "columns") and hasattr(data, "to_records"):
-        data = data.to_records(index=False)  # pyright: ignore[reportAttributeAccessIssue] # a DataFrame
-    if isinstance(data, np.ndarray) and data.dtype.names:
-        return "table", {name: _column(data[name]) for name in data.dtype.names}
-    if isinstance(data, int | float | str | np.generic):
-        return "value", {data_type: data}
-    if hasattr(data, "__array__") or isinstance(data, list | tuple):
-        return "array", {data_type: np.asarray(data)}
-    raise InputError(
-        f"expected an array, a mapping, a table or a value, got {type(data).__name__}; nothing was stored"
-    )
+def parent_uids(parents: object) -> Iterator[str]:
+    """Yield the uids of parents given as uids, records, runs or lazy arrays; one alone counts as one.
+
+    Raises
+    ------
+    UnknownUid
+        One of them is none of these.
+    """
+    several = not isinstance(parents, str) and not hasattr(parents, "uid")
+    for parent in parents if several and isinstance(parents, Sequence | set | frozenset) else (parents,):
+        uid = parent if isinstance(parent, str) else getattr(parent, "uid", None)
+        if not isinstance(uid, str) or not uid:
+            raise UnknownUid(
+                f"expected parents by uid, or as records, runs or lazy arrays of a store, got {parent!r:.100}; nothing "
+                "was stored; an array in memory has no uid: give the uid of what it was computed from"
+            )
+        yield uid
 
 
-def _column(column: np.ndarray[Any, Any]) -> object:
-    return column.tolist() if column.dtype.kind in "OU" else np.ascontiguousarray(column)
+def steps_um(array: LazyArray) -> dict[str, float]:
+    """Return the step along each axis of an array that has one in micrometres."""
+    axes = zip(array.dims, array.scale, array.units, strict=True)
+    return {dim: step for dim, step, unit in axes if unit == "micrometer"}
 
 
 def read_result(run: Run) -> Any:
@@ -182,31 +205,19 @@ def read_result(run: Run) -> Any:
         The run says that it holds a result and does not.
     """
     kind = run.start.get("result")
-    if kind not in {"array", "mapping", "table", "value"}:
+    if not isinstance(kind, str) or kind not in KINDS or "lineage" not in run.start:
         return run
-    event = next((doc for name, doc in run.documents() if name == "event"), None)
-    if event is None:
+    documents = list(run.documents())
+    event = next((doc for name, doc in documents if name == "event"), None)
+    declared = next((doc["data_keys"] for name, doc in documents if name == "descriptor"), None)
+    if event is None or declared is None:
         raise InvalidDocument(f"run {run.uid} ({run.status}) should hold a {kind} and holds no event")
-    stream = run[STREAM]
-    stored = {key for key, filled in event.get("filled", {}).items() if not filled}
-    declared = next(doc for name, doc in run.documents() if name == "descriptor")["data_keys"]
-    values = {
-        key: stream[key][0] if key in stored else _restored(value, declared[key])  # pyright: ignore[reportArgumentType] # "primary" is a stream
-        for key, value in event["data"].items()
-    }
-    if kind in {"array", "value"}:
-        return next(iter(values.values()))
-    if kind == "mapping":
-        return values
-    columns = {name: np.asarray(column) for name, column in values.items()}
-    table = np.empty(len(next(iter(columns.values()))), dtype=[(name, c.dtype) for name, c in columns.items()])
-    for name, column in columns.items():
-        table[name] = column
-    return table
-
-
-def _restored(value: object, declared: Mapping[str, Any]) -> object:
-    """Return a value from an event as it was before JSON: an array where its data key says so."""
-    if isinstance(value, list) and isinstance(declared.get("dtype_numpy"), str):
-        return np.asarray(value, dtype=declared["dtype_numpy"]).reshape(declared["shape"])
-    return value
+    stream = run.stream(STREAM)
+    stored = {key for key, is_filled in event.get("filled", {}).items() if not is_filled}
+    values = {key: stream[key][0] if key in stored else value for key, value in event["data"].items()}
+    found = put_together(kind, values, declared)
+    if kind == "array" and isinstance(found, np.ndarray):
+        (data_key,) = declared
+        dims = declared[data_key].get("dims") or [f"dim_{axis}" for axis in range(found.ndim)]
+        return LazyArray(InlineSource(found), dims=tuple(dims), uid=run.uid, name=data_key)
+    return found

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from gently_bluesky.errors import InvalidDocument, StorageError, StorageFull
@@ -23,11 +26,14 @@ __all__ = [
     "PATH_SEMANTICS",
     "create_file",
     "inside",
+    "is_leftover",
     "make_folders",
     "replace_file",
     "storage_error",
     "sync_folder",
     "try_lock",
+    "unlock",
+    "wait_for_lock",
     "write_all",
     "write_atomic",
 ]
@@ -38,6 +44,7 @@ PATH_SEMANTICS = "windows" if sys.platform == "win32" else "posix"
 REPLACE_ATTEMPTS = 50
 REPLACE_PAUSE_S = 0.02
 LOCK_OFFSET = 1 << 40
+LEFTOVER = re.compile(r"\..+\.\d+(-\d+)?\.tmp")
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -49,10 +56,17 @@ def inside(root: Path, relative: str) -> Path:
     InvalidDocument
         It is not: a document must not make us read elsewhere.
     """
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root.resolve()):
+    try:
+        path = (root / relative).resolve()
+        is_below = path.is_relative_to(root.resolve())
+    except (ValueError, OSError, RuntimeError) as error:  # a NUL in it, a name too long, links in a circle
         raise InvalidDocument(
-            f"expected a path below {root}, a document says {relative!r}; nothing was read or written there"
+            f"expected a path below {root}, a document says {relative!r:.200}, which is none: {error}; "
+            "nothing was read or written there"
+        ) from error
+    if not is_below:
+        raise InvalidDocument(
+            f"expected a path below {root}, a document says {relative!r:.200}; nothing was read or written there"
         )
     return path
 
@@ -87,15 +101,27 @@ def create_file(path: Path, data: bytes) -> None:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Put these bytes at ``path`` so that a reader, or a crash, finds either the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
     try:
         temporary.unlink(missing_ok=True)
         create_file(temporary, data)
         replace_file(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what is raised is why it could not be written
+            temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def is_leftover(name: str) -> bool:
+    """Say whether a file is what a `write_atomic` that died leaves behind.
+
+    Examples
+    --------
+    >>> is_leftover(".zarr.json.4711-4712.tmp"), is_leftover("zarr.json"), is_leftover("notes.tmp")
+    (True, False, False)
+    """
+    return LEFTOVER.fullmatch(name) is not None
 
 
 def replace_file(source: Path, target: Path) -> None:
@@ -133,19 +159,38 @@ def make_folders(path: Path) -> None:
         sync_folder(folder.parent)
 
 
-def try_lock(fd: int) -> bool:
-    """Take the kernel's exclusive lock on an open file, without waiting; it goes when the process or the fd does.
+def try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Take the kernel's lock on an open file, without waiting; it goes when the process or the fd does.
 
-    Readers are not hindered: on Windows, where locks are mandatory, a byte far beyond the end is locked.
+    A lock is exclusive, or ``shared``: that is refused only by an exclusive one. Readers of the file are not
+    hindered: on Windows, where locks are mandatory and always exclusive, a byte far beyond the end is locked.
     """
     try:
         if sys.platform == "win32":
             os.lseek(fd, LOCK_OFFSET, os.SEEK_SET)
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         else:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in {errno.EACCES, errno.EAGAIN, errno.EDEADLK}:
             return False
         raise
     return True
+
+
+def wait_for_lock(fd: int) -> None:
+    """Take the exclusive lock as soon as whoever has it lets go. For new files, which others only look at."""
+    if sys.platform == "win32":
+        os.lseek(fd, LOCK_OFFSET, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_LOCK, 1)
+    else:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+
+
+def unlock(fd: int) -> None:
+    """Let go of a lock and keep the file open."""
+    if sys.platform == "win32":
+        os.lseek(fd, LOCK_OFFSET, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(fd, fcntl.LOCK_UN)

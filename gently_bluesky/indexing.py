@@ -331,7 +331,7 @@ def _ascending(pick: int | Places) -> slice | NDArray[np.intp]:
     if isinstance(pick, int):
         return slice(pick, pick + 1, 1)
     low, high = sorted((pick[0], pick[-1]))
-    return slice(low, high + 1, abs(pick.step) if len(pick) > 1 else 1)
+    return slice(low, high + 1, abs(pick.step))
 
 
 def _turn(pick: int | Places) -> int | slice:

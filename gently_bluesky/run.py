@@ -17,7 +17,7 @@ from gently_bluesky.documents.filling import filled, rooted
 from gently_bluesky.documents.handlers import asset_array
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.documents.live import is_live
-from gently_bluesky.errors import AmbiguousArray, AssetMissing, LookupFailed, UnknownUid
+from gently_bluesky.errors import AmbiguousArray, AssetMissing, InvalidDocument, LookupFailed
 from gently_bluesky.files import inside
 from gently_bluesky.index.index import Index, Point
 from gently_bluesky.lazy import ArraySource, LazyArray, Selection
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["Run", "Stream", "open_asset"]
+__all__ = ["InlineSource", "Run", "Stream", "asset_events", "datum_array"]
 
 
 class Run:
@@ -65,10 +65,11 @@ class Run:
     @property
     def status(self) -> str:
         """How the run stands: running, complete, failed, aborted, or incomplete."""
-        status = self.record.status or "running"
-        if status == "running" and not is_live((self._root / self._record.path).parent):
-            return "incomplete"
-        return status
+        if self.record.status != "running" or is_live((self._root / self._record.path).parent):
+            return self.record.status or "running"
+        # it may have ended since we asked; otherwise its process has died, and the next writer will say so on record
+        status = self.record.status
+        return "incomplete" if status == "running" else status or "incomplete"
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -141,14 +142,18 @@ class Run:
 
     def _lines(self) -> Sequence[JournalLine]:
         path = self._root / self._record.path
+        lines: list[JournalLine] = []
         try:
-            lines = list(read_journal(path))
+            for line in read_journal(path, _place(path, self.uid)):
+                if line.name == "start" and lines:
+                    break
+                if lines or (line.name == "start" and line.doc["uid"] == self.uid):
+                    lines.append(line)
         except FileNotFoundError as error:
             raise AssetMissing(f"{path}: the journal of run {self.uid} is not there; nothing was read") from error
-        starts = [i for i, line in enumerate(lines) if line.name == "start"]
-        first = next(i for i in starts if lines[i].doc["uid"] == self.uid)
-        last = next((i for i in starts if i > first), len(lines))
-        return lines[first:last]
+        if not lines:
+            raise AssetMissing(f"{path}: run {self.uid} is not in this journal any more; nothing was read")
+        return lines
 
     def _events(self, stream: str) -> list[Mapping[str, Any]]:
         """Return the last event of each ``seq_num``: what a rewind repeated stands in the journal alone."""
@@ -171,14 +176,7 @@ class Run:
                 f"run {self.uid[:8]}/{stream}/{data_key} changed its shape, dtype or scale during the run and is kept in "
                 f"{len(assets)} arrays; ask for each with store.array(uid): {', '.join(assets)}"
             )
-        rows = [_row(point) for point in points]
-        array = self._opened(assets[0])
-        if rows == list(range(rows[0], rows[0] + len(rows))):
-            return array[rows[0] : rows[0] + len(rows)]
-        return array[rows]
-
-    def _opened(self, asset_uid: str) -> LazyArray:
-        return open_asset(self._root, self._index.record(asset_uid))
+        return _opened_at(self._root, self._index.record(assets[0]), points)
 
     def _inline_array(self, stream: str, data_key: str) -> LazyArray:
         """Return values that stand in the events themselves, one for each ``seq_num``."""
@@ -188,7 +186,7 @@ class Run:
         dtype = declared.get("dtype_numpy") if declared.get("dtype") == "array" else None
         try:
             array = np.asarray(values, dtype=dtype if isinstance(dtype, str) else None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             array = np.empty(len(values), dtype=object)
             array[:] = values
         dims = ("t", *(f"dim_{axis}" for axis in range(array.ndim - 1)))
@@ -274,35 +272,76 @@ class InlineSource(ArraySource):
         return array.copy()
 
 
-def open_asset(root: Path, record: Record) -> LazyArray:
-    """Open an asset of this store by its record, as ``(t, ...)``, without reading pixels.
+def asset_events(root: Path, index: Index, record: Record) -> LazyArray:
+    """Return all announced events of an asset, ``(t, ...)``, those that a rewind superseded too. Reads no pixels.
 
     Raises
     ------
     LookupFailed
         No installed backend reads it.
     AssetMissing, AssetDamaged
-        As ``Backend.open``.
+        The files are not what the record says.
+    InvalidDocument
+        Its path leads out of the store.
     """
+    return _opened_at(root, record, index.points_of_asset(record.uid))
+
+
+def datum_array(root: Path, index: Index, record: Record) -> LazyArray:
+    """Return one event's array, by the record of its datum. Reads no pixels; raises as `asset_events`."""
+    document = index.datum_document(record.uid)
+    asset = index.record(str(document.get("resource") or document.get("stream_resource")))
+    points = [point for point in index.points_of_asset(asset.uid) if point.datum_uid == record.uid]
+    array = _opened_at(root, asset, points)
+    if len(points) != 1:
+        raise LookupFailed(
+            f"datum {record.uid} stands for {len(points)} events; ask for its asset, store.array({asset.uid!r})"
+        )
+    return array[0]
+
+
+def _opened_at(root: Path, record: Record, points: Sequence[Point]) -> LazyArray:
+    """Return the events of an asset at these points, in this order."""
+    array = _open_asset(root, record)
+    rows = [point.point_number for point in points]
+    known = [row for row in rows if row is not None]
+    if len(known) < len(rows):
+        raise LookupFailed(f"the datums of asset {record.uid} do not say which of its events they are")
+    if known and not 0 <= max(known) < len(array):
+        raise AssetMissing(
+            f"{root / record.path}: event {max(known)} was announced, the files hold {len(array)}; nothing was read; "
+            "restore them from a copy"
+        )
+    if known == list(range(known[0], known[0] + len(known)) if known else ()):
+        return array[known[0] : known[0] + len(known)] if known else array[:0]
+    return array[known]
+
+
+def _open_asset(root: Path, record: Record) -> LazyArray:
     backend = backend_for_spec(record.format or "")
-    if backend is None or not record.path:
+    if backend is None:
         raise LookupFailed(
             f"asset {record.uid} is of the kind {record.format!r}, which nothing installed here opens; it is indexed, "
             "and its resource document is in the journal of its run"
+        )
+    if not record.path:
+        raise InvalidDocument(
+            f"expected asset {record.uid} of run {record.run_uid} to lie in the store, its resource document leads out "
+            f"of {root}; nothing was read there"
         )
     source = backend.open(inside(root, record.path), record.metadata)
     return asset_array(source, record.metadata, uid=record.uid, name=record.data_key or "")
 
 
+def _place(journal: Path, run_uid: str) -> int:
+    """Return where in a journal a run may begin: the line that is the first to name it. Derived runs share one."""
+    text = journal.read_bytes()
+    return text.rfind(b"\n", 0, max(text.find(run_uid.encode()), 0)) + 1
+
+
 def _last_points(points: Sequence[Point]) -> list[Point]:
     last = {point.seq_num: point for point in points}
     return [last[number] for number in sorted(last)]
-
-
-def _row(point: Point) -> int:
-    if point.point_number is None:
-        raise UnknownUid(f"datum {point.datum_uid} does not say which event of asset {point.asset_uid} it is")
-    return point.point_number
 
 
 def _listed(streams: Mapping[str, Sequence[str]]) -> str:

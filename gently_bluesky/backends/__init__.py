@@ -1,1 +1,1 @@
-"""Ways of keeping pixels: one room each, behind the contract in ``base``. Importing this imports none of them."""
+"""Ways of keeping pixels: one room each, behind the contract in ``base``. Importing this imports none."""

@@ -101,7 +101,8 @@ class Capabilities:
 class Sink(ABC):
     """One asset being written. Used by one thread at a time; several writes may be under way.
 
-    Nothing is appended: each frame goes to the index it is given, and writing an index again replaces the frame.
+    Nothing is appended: each frame goes to the index it is given, and writing an index again replaces the
+    frame.
     """
 
     @property
@@ -118,8 +119,8 @@ class Sink(ABC):
         index
             Zero-based place along the event axis.
         frame
-            C-contiguous, little-endian, of the spec's shape and dtype. It is not copied: it must stay as it is
-            until the returned ``Pending`` has a result.
+            C-contiguous, little-endian, of the spec's shape and dtype. It is not copied: it must stay as it
+            is until the returned ``Pending`` has a result.
         time
             Seconds since the epoch at which the event happened, for the asset's own metadata.
 
@@ -152,7 +153,8 @@ class Sink(ABC):
         Raises
         ------
         OSError
-            The metadata could not be finished. Everything is let go of all the same; published events are safe.
+            The metadata could not be finished. Everything is let go of all the same; published events are
+            safe.
         """
 
 
@@ -181,7 +183,7 @@ class Backend(ABC):
 
     @abstractmethod
     def open(self, path: Path, resource_kwargs: Mapping[str, Any]) -> ArraySource:
-        """Open an asset for reading, as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
+        """Open an asset as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
 
         Raises
         ------
@@ -191,13 +193,13 @@ class Backend(ABC):
             What is there is not what ``resource_kwargs`` says.
         """
 
-    def recover(  # noqa: B027 - nothing to do is the right default
-        self, path: Path, resource_kwargs: Mapping[str, Any], count: int
-    ) -> None:
-        """After the death of a writer: make exactly ``count`` events published and sweep what it left half done.
+    # Doing nothing is right where assets are always whole.
+    def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:  # noqa: B027
+        """After the death of a writer: publish exactly ``count`` events and sweep what it left half done.
 
-        Events that were announced are not touched; stored ones beyond ``count`` need not be kept. Doing it again
-        changes nothing. Synced on return. A backend whose assets are always whole need not override this.
+        Events that were announced are not touched; stored ones beyond ``count`` need not be kept. Doing it
+        again changes nothing. Synced on return. A backend whose assets are always whole need not override
+        this.
 
         Raises
         ------
@@ -211,7 +213,7 @@ class Backend(ABC):
 
 
 def frame_kwargs(spec: ArraySpec) -> dict[str, Any]:
-    """Return the part of ``resource_kwargs`` that every backend gives: what one event is, and what its axes mean."""
+    """Return the part of ``resource_kwargs`` that every backend gives: what one event is, and its axes."""
     return {
         "frame_shape": list(spec.shape),
         "dtype": spec.dtype.str,
@@ -261,8 +263,8 @@ def check_frame(path: Path, spec: ArraySpec, index: int, frame: NDArray[Any]) ->
     """
     if index < 0 or frame.shape != spec.shape or frame.dtype != spec.dtype or not frame.flags.c_contiguous:
         raise FrameMismatch(
-            f"{path.name}: expected a C-contiguous frame of shape {spec.shape} and dtype {spec.dtype.str}, got shape "
-            f"{frame.shape} and dtype {frame.dtype.str} for event {index}; the frame was not stored"
+            f"{path.name}: expected a C-contiguous frame of shape {spec.shape} and dtype {spec.dtype.str}, "
+            f"got shape {frame.shape} and dtype {frame.dtype.str} for event {index}; the frame was not stored"
         )
 
 

@@ -22,7 +22,7 @@ CHUNKS_ALONG_SHARD = 16
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Lengths of a shard (one file) and of an inner chunk along the axes of one event; a shard is whole chunks."""
+    """Lengths of a shard (one file) and of a chunk in it along the axes of one event."""
 
     shard: tuple[int, ...]
     inner: tuple[int, ...]
@@ -31,9 +31,9 @@ class Layout:
 def choose_layout(shape: tuple[int, ...], itemsize: int, chunks: str | tuple[int, ...]) -> Layout:
     """Return how to cut arrays of this shape.
 
-    Pieces along an axis are even, so that the last one is not mostly padding. Chunks smaller than 64 KiB and shards
-    smaller than 4 MiB take in more of the axes in front; otherwise views and the like get files of their own, and
-    volumes are cut into slabs of 16 planes.
+    Pieces along an axis are even, so that the last one is not mostly padding. Chunks smaller than 64 KiB and
+    shards smaller than 4 MiB take in more of the axes in front; otherwise views and the like get files of
+    their own, and volumes are cut into slabs of 16 planes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a sink has been given and what became of it: writes under way, the times of events, what is published."""
+"""What a sink was given and what became of it: writes under way, times of events, what is published."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Ledger:
         missing = [index for index in range(self.count, count) if index not in self._times]
         if count < self.count or missing:
             raise InputError(
-                f"{self.name}: {count} events cannot be published: {self.count} are, and {missing[:5]} were never "
-                "written; readers see what they saw before"
+                f"{self.name}: {count} events cannot be published: {self.count} are, and {missing[:5]} were "
+                "never written; readers see what they saw before"
             )
         stored = sorted(index for index in self._unpublished if index < count)
         for index in stored:

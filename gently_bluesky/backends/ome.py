@@ -1,4 +1,4 @@
-"""What OME's formats can hold, and what is said in their terms: decisions that the Zarr and TIFF backends share.
+"""What OME's formats can hold, and how it is said in their terms: shared by the Zarr and TIFF backends.
 
 It composes metadata; it writes nothing.
 """
@@ -42,15 +42,15 @@ UNIT_SYMBOLS = {
     "inch": "in",
     "foot": "ft",
 }
-"""Units of length that OME-NGFF 0.5 (section 2.2, after UDUNITS-2) and OME-XML 2016-06 both know, and the latter's
-symbols."""
+"""Units of length that OME-NGFF 0.5 (section 2.2) and OME-XML 2016-06 both know; the latter's symbols."""
 
 
 def ome_axes(spec: ArraySpec) -> tuple[str, ...] | None:
     """Return OME's names for the axes of one event, or None where OME cannot hold it as an image.
 
-    OME-NGFF 0.5 (section 2.3) allows 2 to 5 axes: time, then channel, then 2 or 3 of space. With the event axis as
-    time that leaves ``y x``, ``z y x``, ``c y x`` and ``c z y x`` for one event; a view ``v`` is OME's channel.
+    OME-NGFF 0.5 (section 2.3) allows 2 to 5 axes: time, then channel, then 2 or 3 of space. With the event
+    axis as time that leaves ``y x``, ``z y x``, ``c y x`` and ``c z y x`` for one event; a view ``v`` is
+    OME's channel.
     """
     axes = tuple("c" if dim == "v" else dim for dim in spec.dims)
     return axes if axes in IMAGE_AXES and len(spec.shape) == len(axes) else None

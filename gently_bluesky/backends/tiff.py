@@ -1,8 +1,8 @@
 """Pixels in OME-TIFF: one uncompressed, contiguous, memory-mappable file per event.
 
 What OME cannot hold (waveforms, 5-D events, 64-bit integers, float16) becomes a plain TIFF of the same build.
-A file is written and synced under a hidden temporary name; its renaming is its publication, so that whoever looks
-into the folder sees whole, published events and nothing else.
+A file is written and synced under a hidden temporary name; its renaming is its publication, so that whoever
+looks into the folder sees whole, published events and nothing else.
 
 Uncompressed TIFF has no checksum: a changed pixel is found by ``verify`` and the journal's digests, not here.
 """
@@ -48,7 +48,7 @@ PLAIN_TEMPLATE = "{:06d}.tif"
 TEMPORARY = ".partial"
 WRITERS = 2
 BIGTIFF_NBYTES = 2**32 - 2**26
-"""Above it offsets may not fit 32 bits, with room for the metadata (tifffile's own limit leaves half of that)."""
+"""Above it offsets may not fit 32 bits; there is room for the metadata."""
 
 
 class TiffBackend(Backend):
@@ -79,7 +79,7 @@ class TiffBackend(Backend):
         return TiffSink(path, spec)
 
     def open(self, path: Path, resource_kwargs: Mapping[str, Any]) -> TiffSource:
-        """Open an asset for reading, as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
+        """Open an asset as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class TiffSink(Sink):
 
     @property
     def resource_kwargs(self) -> Mapping[str, Any]:
-        """What ``open`` needs, and what a reader wants to know about the axes; ``dtype`` is bool where uint8 stands."""
+        """What ``open`` needs, and what a reader wants to know of the axes; bool stays bool here."""
         return {**frame_kwargs(self._spec), "template": self._template}
 
     def write(self, index: int, frame: NDArray[Any], time: float) -> Future[None]:

@@ -29,8 +29,8 @@ KNOWN_OFFSETS = 4096
 class TiffSource(ArraySource):
     """Published event files, read by selection. Holds no file open between reads. Any thread.
 
-    Files are read, not mapped: where a disk fails, reading raises, while touching a map kills the process (SIGBUS).
-    A crop costs whole rows of its planes.
+    Files are read, not mapped: where a disk fails, reading raises, while touching a map kills the process
+    (SIGBUS). A crop costs whole rows of its planes.
     """
 
     def __init__(self, path: Path, template: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -94,7 +94,7 @@ class TiffSource(ArraySource):
             raise storage_error(error, f"{file_path} cannot be read") from error
 
     def _locate(self, file: FileIO, event: int) -> int:
-        """Return where the pixels begin in a file that holds just what was declared; looks into each file once."""
+        """Return where the pixels begin in a file that holds what was declared; looks into each file once."""
         status = os.fstat(file.fileno())
         key = (event, status.st_ino, status.st_size, status.st_mtime_ns)
         with self._lock:
@@ -151,7 +151,7 @@ def count_events(path: Path) -> int:
 
 
 def _find_pixels(file: FileIO, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> int:
-    """Return the offset of the pixels, if all planes are there one behind the other, plain and uncompressed."""
+    """Return the offset of the pixels, if all planes are there, uncompressed, one behind the other."""
     plane_nbytes = shape[-2] * shape[-1] * dtype.itemsize
     planes = prod(shape[:-2])
     # tifffile closes what it opened itself, and leaves a handle it was given alone.
@@ -159,11 +159,14 @@ def _find_pixels(file: FileIO, shape: tuple[int, ...], dtype: np.dtype[Any], siz
         first = tiff.pages.first
         found = (len(tiff.pages), *first.shape)
         wanted = (planes, *shape[-2:])
-        if prod(found) != prod(wanted) or found != wanted or first.dtype != dtype or first.compression != 1:
+        if found != wanted or first.dtype != dtype or first.compression != 1 or tiff.byteorder != "<":
             raise AssetDamaged(
                 f"{file.name}: expected {wanted} planes, rows, columns of {dtype}, as announced, "
-                f"found {found} of {first.dtype}; no pixels were returned"
+                f"found {found} of {first.dtype}, byte order {tiff.byteorder}, compression "
+                f"{first.compression}; no pixels were returned"
             )
+        if not first.description:
+            raise EOFError("its description, written last, is not there")
         tiff.pages.set_keyframe(0)
         tiff.pages.useframes = True
         offset = first.dataoffsets[0]

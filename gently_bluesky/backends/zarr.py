@@ -1,7 +1,7 @@
 """Pixels in OME-Zarr 0.5 (Zarr v3): zarr-python composes the hierarchy, TensorStore moves the chunks.
 
-What OME cannot hold (waveforms, 5-D events, other axes) becomes a plain Zarr group of the same build. Chunks carry
-a crc32c, so that a flipped bit is an error; an event whose files are gone is an error too, never zeros.
+What OME cannot hold (waveforms, 5-D events, other axes) becomes a plain Zarr group of the same build. Chunks
+carry a crc32c, so that a flipped bit is an error; an event whose files are gone is an error too, never zeros.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class ZarrBackend(Backend):
     Parameters
     ----------
     chunks
-        ``"planes"`` (inner chunks of 1 x 512 x 512: a plane costs a plane), ``"blocks"`` (4 x 256 x 256: for cutting
-        in every direction), or the lengths of an inner chunk along the axes of one event.
+        ``"planes"`` (inner chunks of 1 x 512 x 512: a plane costs a plane), ``"blocks"`` (4 x 256 x 256: for
+        cutting in every direction), or the lengths of an inner chunk along the axes of one event.
     """
 
     name: ClassVar[str] = "zarr"
@@ -92,7 +92,7 @@ class ZarrBackend(Backend):
             raise
 
     def open(self, path: Path, resource_kwargs: Mapping[str, Any]) -> ZarrSource:
-        """Open an asset for reading, as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
+        """Open an asset as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class ZarrBackend(Backend):
         return open_published(path, resource_kwargs)
 
     def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:
-        """Lower (or raise) the published shape to ``count`` and sweep lock files and empty folders; no shard is deleted.
+        """Set the published shape to ``count``, sweep lock files and empty folders; no shard is deleted.
 
         Raises
         ------
@@ -168,7 +168,8 @@ class ZarrPending:
 class ZarrSink(Sink):
     """One Zarr array being written through a handle without bounds; what readers see is ``publish``'s alone.
 
-    Writing beyond the shape that is on disk needs a handle that was not told it: a resize first would show zeros.
+    Writing beyond the shape that is on disk needs a handle that was not told it: a resize first would show
+    zeros.
     """
 
     def __init__(self, path: Path, spec: ArraySpec, layout: Layout, files: Mapping[str, bytes]) -> None:
@@ -180,7 +181,6 @@ class ZarrSink(Sink):
         self._ledger: Ledger = Ledger(path.name)
         # Folders above the shards: one for each place along each axis of an event but the last.
         self._folder_grid: tuple[int, ...] = tuple(map(_ceil_div, spec.shape, layout.shard))[:-1]
-        self._block: int = max(1, PREPARED_FOLDERS // (1 + prod(self._folder_grid)))
         self._prepared: set[int] = set()
 
     @property
@@ -195,13 +195,15 @@ class ZarrSink(Sink):
         ------
         FrameMismatch
             The frame is not what the spec says.
+        StorageError
+            The folders for it could not be made.
         """
         what = f"{self._path.name}: event {index}"
         if self._array is None:
             raise InputError(f"{what} came after the asset was closed; it was not stored")
         check_frame(self._path, self._spec, index, frame)
         self._ledger.settle(index)
-        self._prepare_folders(index // self._block)
+        self._prepare_folders(index)
         future = self._array[index].write(frame, can_reference_source_data_indefinitely=True).commit
         future.force()
         pending = ZarrPending(future, what)
@@ -248,29 +250,30 @@ class ZarrSink(Sink):
             what = f"{self._path.name}: the times of its events were not stored, the events are safe"
             raise storage_error(error, what) from error
 
-    def _prepare_folders(self, block: int) -> None:
-        """Make the folders for a block of events and sync them, since TensorStore syncs only the shard's own folder.
+    def _prepare_folders(self, index: int) -> None:
+        """Make and sync the folders of an event: TensorStore syncs only the folder that the shard is in.
 
-        Done for many at once: syncing them one by one between the writes costs a third of the throughput.
+        Made for more and more events ahead: syncing them one by one between the writes costs a third of the
+        speed.
         """
-        if block in self._prepared or not self._spec.shape:
+        if index in self._prepared or not self._spec.shape:
             return
+        ahead = min(len(self._prepared), PREPARED_FOLDERS // (1 + prod(self._folder_grid)))
         chunks = self._path / ARRAY / "c"
+        events = range(index, index + 1 + ahead)
         try:
-            for index in range(block * self._block, (block + 1) * self._block):
-                _make_synced(chunks / str(index), self._folder_grid)
+            for event in events:
+                _make_synced(chunks / str(event), self._folder_grid)
             sync_folder(chunks)
         except OSError as error:
-            raise storage_error(
-                error, f"{self._path.name}: folders for more events could not be made"
-            ) from error
-        self._prepared.add(block)
+            raise storage_error(error, f"{self._path.name}: event {index} was not stored") from error
+        self._prepared.update(events)
 
     def _remove_unused_folders(self) -> None:
-        for block in self._prepared:
-            for index in range(block * self._block, (block + 1) * self._block):
-                if not self._ledger.was_written(index):
-                    _remove_empty(self._path / ARRAY / "c" / str(index))
+        for event in self._prepared:
+            if not self._ledger.was_written(event):
+                for folder, _, _ in os.walk(self._path / ARRAY / "c" / str(event), topdown=False):
+                    _remove_if_empty(Path(folder))
 
 
 def _open_unbounded(path: Path, metadata: Mapping[str, Any]) -> ts.TensorStore:
@@ -289,7 +292,7 @@ def _open_unbounded(path: Path, metadata: Mapping[str, Any]) -> ts.TensorStore:
 
 
 def _compose_hierarchy(spec: ArraySpec, layout: Layout) -> dict[str, bytes]:
-    """Let zarr-python make the empty group and array in memory; return its metadata files by relative path."""
+    """Let zarr-python make the empty group and array in memory; return its files by relative path."""
     # zarr-python takes as long to import as everything else here; readers do without it.
     import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
@@ -320,11 +323,6 @@ def _make_synced(folder: Path, grid: tuple[int, ...]) -> None:
         _make_synced(folder / str(place), grid[1:])
     if grid:
         sync_folder(folder)
-
-
-def _remove_empty(folder: Path) -> None:
-    for inner, _, _ in os.walk(folder, topdown=False):
-        _remove_if_empty(Path(inner))
 
 
 def _remove_if_empty(folder: Path) -> None:

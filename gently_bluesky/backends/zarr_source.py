@@ -1,4 +1,4 @@
-"""Reading a published Zarr array with TensorStore, without caches and without trust in what the files declare."""
+"""Reading a published Zarr array with TensorStore, without caches and without trust in the files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_published(path: Path, resource_kwargs: Mapping[str, Any]) -> ZarrSource
 
 
 class ZarrSource(ArraySource):
-    """A published Zarr array, read by selection. Its shape is that of the moment it was opened. Any thread."""
+    """A published Zarr array, read by selection, with the shape of when it was opened. Any thread."""
 
     def __init__(self, path: Path, array: ts.TensorStore) -> None:
         self._path: Path = path

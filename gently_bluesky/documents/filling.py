@@ -1,18 +1,28 @@
-"""Recorded documents with this store's arrays put back in the place of the references to them, lazily."""
+"""Recorded documents with this store's arrays put back in the place of the references to them, lazily.
+
+It turns announced documents back into documents as devices make them. It reads no pixels and no journals.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from event_model import unpack_datum_page, unpack_event_page
+from numpy.typing import NDArray
+
 from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.documents.handlers import AssetHandler, handler_registry
-from gently_bluesky.errors import UnknownReference
+from gently_bluesky.documents.journal import encode
+from gently_bluesky.errors import InvalidDocument
 from gently_bluesky.files import inside
 from gently_bluesky.lazy import LazyArray
+from gently_bluesky.model import JournalLine
 
-__all__ = ["filled", "rooted"]
+__all__ = ["filled", "filled_lines", "rooted"]
 
 Named = tuple[str, dict[str, Any]]
 
@@ -28,72 +38,164 @@ def rooted(documents: Iterable[Named], root: Path) -> Iterator[Named]:
 
 
 def filled(documents: Iterable[Named], root: Path | None) -> Iterator[Named]:
-    """Yield documents as they came in: events hold lazy arrays, and what announced those arrays is left out.
+    """Yield documents as they came in; `filled_lines` for those who have no journal lines."""
+    lines = (JournalLine(name, doc) for name, doc in documents)
+    return ((line.name, dict(line.doc)) for line in filled_lines(lines, root))
 
-    Assets of other writers stay referred to. A descriptor is yielded just before its first event, which tells which
-    of its keys are filled.
+
+def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[JournalLine]:
+    """Yield lines whose documents are as they came in: arrays in the events, and nothing that announced them.
+
+    Stored arrays are lazy; small ones, which the journal holds as lists, are numpy's. A descriptor with external
+    keys is yielded just before its first event, which tells what stands in for those keys; what else names the
+    descriptor waits with it. Everything else keeps its place. Assets that are not this store's stay referred to.
 
     Parameters
     ----------
-    documents
-        In the order in which they were announced, dicts of the caller's own.
+    lines
+        In the order in which they were announced; runs may be interleaved. Their documents are not changed.
     root
-        Of the store they come from; None to believe the resource documents.
+        Of the store they come from, wherever it was moved to; None to believe the resource documents.
 
     Raises
     ------
     AssetMissing, AssetDamaged
         The files of an announced asset are not there, or not what was announced.
     InvalidDocument
-        A resource's path leads out of its root.
+        A resource's path leads out of its root, or a document lacks what event-model demands.
     """
     filling = _Filling(root)
-    for name, doc in documents:
-        yield from filling.take(name, doc)
+    for line in lines:
+        try:
+            yield from filling.take(line)
+        except (KeyError, TypeError) as error:
+            raise InvalidDocument(
+                f"expected a valid {line.name} document, got one that cannot be followed ({error!r}); what came before "
+                "it was read"
+            ) from error
+    yield from filling.release_all()
 
 
 class _Filling:
+    """Takes lines one by one, and knows what the next ones may refer to."""
+
     def __init__(self, root: Path | None) -> None:
         self._root = root
         self._kinds = handler_registry()
         self._handlers: dict[str, AssetHandler] = {}
         self._datums: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._descriptors: dict[str, dict[str, Any]] = {}
+        self._held: dict[str, list[JournalLine]] = {}
+        self._small: dict[str, dict[str, _Small]] = {}
 
-    def take(self, name: str, doc: dict[str, Any]) -> Iterator[Named]:
+    def take(self, line: JournalLine) -> Iterator[JournalLine]:
+        name, doc = line.name, line.doc
         if name == "descriptor":
-            self._descriptors[doc["uid"]] = doc
-        elif name == "resource" and doc["spec"] in self._kinds:
-            root = self._root or Path(doc["root"])
-            path = inside(root, doc["resource_path"])
+            yield from self._descriptor(line)
+        elif name == "resource" and (path := self._path_here(doc)) is not None:
             self._handlers[doc["uid"]] = self._kinds[doc["spec"]](str(path), **doc["resource_kwargs"])
         elif name == "datum" and doc["resource"] in self._handlers:
             self._datums[doc["datum_id"]] = doc["resource"], doc["datum_kwargs"]
         elif name == "event":
-            yield from self._event(doc)
+            yield from self._event(line)
+        elif name == "datum_page" and doc["resource"] in self._handlers:
+            for datum in unpack_datum_page(dict(doc)):  # pyright: ignore[reportArgumentType] # a page, by its name
+                yield from self.take(JournalLine("datum", dict(datum)))
+        elif name == "event_page" and doc["descriptor"] in self._held:
+            for event in unpack_event_page(dict(doc)):  # pyright: ignore[reportArgumentType] # as above
+                yield from self.take(JournalLine("event", dict(event)))
+        elif name == "stream_datum" and doc.get("descriptor") in self._held:
+            self._held[doc["descriptor"]].append(line)
         else:
             if name == "stop":
-                yield from (("descriptor", held) for held in self._descriptors.values())
-                self._descriptors.clear()
-            yield name, doc
+                yield from self.release_all(doc["run_start"])
+            yield line
 
-    def _event(self, event: dict[str, Any]) -> Iterator[Named]:
-        keys = [key for key, is_filled in event.get("filled", {}).items() if not is_filled]
-        arrays = {key: self._array(event["data"][key]) for key in keys if event["data"][key] in self._datums}
-        descriptor = self._descriptors.pop(event["descriptor"], None)
-        if descriptor is not None:
-            yield "descriptor", _without_references(descriptor, arrays)
-        rest = {key: value for key, value in event.get("filled", {}).items() if key not in arrays}
-        yield "event", {**event, "data": {**event["data"], **arrays}, "filled": rest}
+    def release_all(self, run_uid: str | None = None) -> Iterator[JournalLine]:
+        """Yield what waits for a first event that will not come: of one run, or of all."""
+        for uid, (descriptor, *waiting) in list(self._held.items()):
+            if run_uid in (None, descriptor.doc.get("run_start")):
+                del self._held[uid]
+                yield descriptor
+                yield from waiting
 
-    def _array(self, datum_id: str) -> LazyArray:
-        resource, datum_kwargs = self._datums.pop(datum_id)
-        if resource not in self._handlers:
-            raise UnknownReference(f"datum {datum_id} names resource {resource}, which did not come before it")
-        return self._handlers[resource](**datum_kwargs)
+    def _path_here(self, resource: Mapping[str, Any]) -> Path | None:
+        """Return where a resource's files are if they are this store's, else None: it stays a reference."""
+        if resource["spec"] not in self._kinds:
+            return None
+        said = Path(resource["root"])
+        if self._root is None:
+            return inside(said, resource["resource_path"])
+        path = inside(self._root, resource["resource_path"])
+        elsewhere = said != self._root and not path.exists() and (said / resource["resource_path"]).exists()
+        return None if elsewhere else path
+
+    def _descriptor(self, line: JournalLine) -> Iterator[JournalLine]:
+        uid, data_keys = line.doc["uid"], line.doc["data_keys"]
+        small = {key: _Small.of(declared) for key, declared in data_keys.items()}
+        self._small[uid] = {key: known for key, known in small.items() if known is not None}
+        if any(declared.get("external") == EXTERNAL for declared in data_keys.values()):
+            self._held[uid] = [line]
+        else:
+            yield line
+
+    def _event(self, line: JournalLine) -> Iterator[JournalLine]:
+        event = line.doc
+        flags = event.get("filled", {})
+        arrays: dict[str, LazyArray] = {}
+        for key, is_filled in flags.items():
+            value = event["data"][key]
+            if not is_filled and isinstance(value, str) and value in self._datums:
+                resource, datum_kwargs = self._datums.pop(value)
+                arrays[key] = self._handlers[resource](**datum_kwargs)
+        waiting = self._held.pop(event["descriptor"], None)
+        if waiting is not None:
+            yield replace(waiting[0], doc=_without_references(waiting[0].doc, arrays))
+            yield from waiting[1:]
+        data = {**event["data"], **arrays}
+        for key, small in self._small.get(event["descriptor"], {}).items():
+            if key in data:
+                data[key] = small.restored(data[key])
+        rest = {key: value for key, value in flags.items() if key not in arrays}
+        yield replace(line, doc={**event, "data": data, "filled": rest})
 
 
-def _without_references(descriptor: dict[str, Any], arrays: dict[str, LazyArray]) -> dict[str, Any]:
+class _Small:
+    """What a descriptor says of an array that stands in the events themselves, as a list."""
+
+    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self._dtype = dtype
+        self._shape = shape
+
+    @classmethod
+    def of(cls, declared: Mapping[str, Any]) -> _Small | None:
+        """Return what a data key declares, or None where it declares no such array."""
+        dtype, shape = declared.get("dtype_numpy"), declared.get("shape")
+        if declared.get("external") or declared.get("dtype") != "array" or not shape or not isinstance(dtype, str):
+            return None
+        try:
+            known = np.dtype(dtype)
+        except TypeError:
+            return None
+        return cls(known, tuple(shape)) if known.kind in "biufU" else None
+
+    def restored(self, value: object) -> object:
+        """Return a list as the array it was; as it is where that would not say exactly the same."""
+        if not isinstance(value, list):
+            return value
+        try:
+            array: NDArray[Any] = np.asarray(value, self._dtype)
+        except (ValueError, TypeError, OverflowError):
+            return value
+        if array.size == 0 == np.prod(self._shape):
+            array = array.reshape(self._shape)
+        return array if array.ndim == len(self._shape) and _says(array, value) else value
+
+
+def _says(array: NDArray[Any], value: list[Any]) -> bool:
+    return encode(array.reshape(-1) if array.size == 0 else array) == encode(value)
+
+
+def _without_references(descriptor: Mapping[str, Any], arrays: Mapping[str, LazyArray]) -> dict[str, Any]:
     data_keys = {key: dict(known) for key, known in descriptor["data_keys"].items()}
     for key in arrays:
         if data_keys[key].get("external") == EXTERNAL:

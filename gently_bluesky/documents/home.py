@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gently_bluesky.documents.journal import Journal
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.names import day_folder, run_folder
-from gently_bluesky.errors import StorageFull
+from gently_bluesky.errors import StorageError, StorageFull
 from gently_bluesky.files import make_folders, storage_error, sync_folder
 
 __all__ = ["FolderHome", "RunHome", "SharedHome", "SharedJournal"]
@@ -50,8 +51,8 @@ class RunHome(ABC):
         """Note how many frames are announced."""
 
     @abstractmethod
-    def make_room(self) -> None:
-        """Give back reserved space: the run has failed and has to say so."""
+    def make_room(self, reason: str) -> None:
+        """Give back reserved space: the run has failed and has to say so. Keep ``reason`` in case it cannot."""
 
     @abstractmethod
     def close(self, *, recorded: bool) -> None:
@@ -68,46 +69,56 @@ class FolderHome(RunHome):
         self._min_free_bytes = min_free_bytes
         self._live: LiveFile | None = None
         self._journal: Journal | None = None
+        self.folder = ""
 
     def open(self, start: Mapping[str, Any]) -> None:
         """Make the folder, the lock and the journal, after looking at the free space."""
         wanted = run_folder(start)
         try:
-            free = shutil.disk_usage(self._root).free
-            if free < self._min_free_bytes:
-                raise StorageFull(
-                    f"{self._root} has {free} bytes free, the writer wants min_free_bytes={self._min_free_bytes} "
-                    "before a run starts; nothing was written; make room"
-                )
+            self._require_room()
             make_folders((self._root / wanted).parent)
-            self.folder = self._make_folder(wanted)
-        except OSError as error:
-            raise storage_error(error, f"{self._root / wanted}: the run's folder cannot be made") from error
-        self.journal = f"{self.folder}/documents.jsonl"
-        folder = self._root / self.folder
-        try:
-            self._live = LiveFile.create(folder)
+            folder = self._make_folder(wanted)
             self._journal = Journal(folder / "documents.jsonl")
             sync_folder(folder)
         except OSError as error:
             self.discard()
-            raise storage_error(error, f"{folder}: the run's files cannot be made") from error
+            if isinstance(error, StorageError):
+                raise
+            raise storage_error(error, f"{self._root / wanted}: the run's folder cannot be made") from error
+        self.journal = f"{self.folder}/documents.jsonl"
 
-    def _make_folder(self, wanted: str) -> str:
+    def _require_room(self) -> None:
+        free = shutil.disk_usage(self._root).free
+        if free < self._min_free_bytes:
+            raise StorageFull(
+                f"{self._root} has {free} bytes free, the writer wants min_free_bytes={self._min_free_bytes} before "
+                "a run starts; nothing was written; make room"
+            )
+
+    def _make_folder(self, wanted: str) -> Path:
+        """Make a folder that nobody has, and its lock, which says that it is not a dead process's."""
         for number in range(1, MOST_NAMESAKES):
-            folder = wanted if number == 1 else f"{wanted}-{number}"
+            name = wanted if number == 1 else f"{wanted}-{number}"
+            folder = self._root / name
             try:
-                (self._root / folder).mkdir()
+                folder.mkdir()
             except FileExistsError:
                 continue
-            sync_folder((self._root / folder).parent)
+            self.folder = name
+            try:
+                self._live = LiveFile.create(folder)
+            except FileNotFoundError:
+                continue  # swept away by a process that is opening the store, before the lock was there
+            sync_folder(folder.parent)
             return folder
         raise FileExistsError(f"{self._root / wanted} and {MOST_NAMESAKES} namesakes exist")
 
     def discard(self) -> None:
         """Remove the folder, in which there is nothing of a run yet."""
-        self.close(recorded=True)
-        shutil.rmtree(self._root / self.folder, ignore_errors=True)
+        with suppress(OSError):  # what brought us here is raised; what is left is swept when the store is opened
+            self.close(recorded=True)
+        if self.folder:
+            shutil.rmtree(self._root / self.folder, ignore_errors=True)
 
     def append(self, lines: Sequence[bytes]) -> int:
         """Append to the run's own journal."""
@@ -124,10 +135,12 @@ class FolderHome(RunHome):
         if self._live is not None:
             self._live.count_stored(frames)
 
-    def make_room(self) -> None:
-        """Give back the reserve."""
+    def make_room(self, reason: str) -> None:
+        """Give back the reserve, and keep ``reason`` in the ``.live`` file, which has its place on the disk."""
         if self._live is not None:
-            self._live.release_reserve()
+            self._live.note_failure(reason)
+            with suppress(OSError):  # then there may still be room
+                self._live.release_reserve()
 
     def close(self, *, recorded: bool) -> None:
         """Close the journal and let go of the lock; its file stays if the run's end is not on record."""
@@ -201,7 +214,7 @@ class SharedHome(RunHome):
     def count_stored(self, frames: int) -> None:
         """Nothing to do: such a run has no frames."""
 
-    def make_room(self) -> None:
+    def make_room(self, reason: str) -> None:
         """Nothing to do: nothing is reserved."""
 
     def close(self, *, recorded: bool) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ import numpy as np
 import orjson
 
 from gently_bluesky.errors import InvalidDocument, JournalDamaged
-from gently_bluesky.files import storage_error, try_lock, write_all
+from gently_bluesky.files import storage_error, try_lock, wait_for_lock, write_all
 from gently_bluesky.model import JournalLine
 
 __all__ = ["Journal", "decode", "digest_of", "encode", "encode_line", "plain", "read_journal", "scan_journal"]
 
 FAST = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
+AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
+LONG_INTEGER = b"0" * 19
+"""orjson reads integers beyond 64 bits as floats; those have 19 digits or more."""
 
 
 def encode(value: object) -> bytes:
@@ -58,6 +63,8 @@ def _unknown(value: object) -> object:
 
 def decode(line: bytes) -> Any:
     """Undo `encode`; raises ValueError on anything that is not JSON."""
+    if LONG_INTEGER in line.translate(AS_ZEROS):
+        return json.loads(line)
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -97,15 +104,21 @@ class Journal:
         flags = os.O_RDWR | getattr(os, "O_BINARY", 0)
         self.path = path
         self._fd = os.open(path, flags if existing else flags | os.O_CREAT | os.O_EXCL, 0o644)
-        self.end = os.fstat(self._fd).st_size
-        if lock and not try_lock(self._fd):
+        try:
+            if lock and not existing:
+                wait_for_lock(self._fd)
+            elif lock and not try_lock(self._fd):
+                raise JournalDamaged(f"{path} is being written by another process; nothing was written")
+            self.end = os.fstat(self._fd).st_size
+        except BaseException:
             self.close()
-            raise JournalDamaged(f"{path} is being written by another process; nothing was written")
+            raise
+        self._is_torn = False
 
     def append(self, lines: Sequence[bytes]) -> int:
         """Append whole lines; *synced* on return. Return the offset behind them.
 
-        After a failure the file is as it was before.
+        After a failure the file is as it was before, or, if that cannot be, nothing more is appended.
 
         Raises
         ------
@@ -114,21 +127,23 @@ class Journal:
         """
         data = b"".join(lines)
         try:
+            if self._is_torn:
+                self._cut()
             os.lseek(self._fd, self.end, os.SEEK_SET)
             write_all(self._fd, data)
             os.fsync(self._fd)
         except OSError as error:
-            self._cut()
+            self._is_torn = True
+            with suppress(OSError):  # tried again before anything is appended; a reader drops the torn tail
+                self._cut()
             raise storage_error(error, f"{self.path}: {len(lines)} documents could not be recorded") from error
         self.end += len(data)
         return self.end
 
     def _cut(self) -> None:
-        try:
-            os.ftruncate(self._fd, self.end)
-            os.fsync(self._fd)
-        except OSError:
-            return  # the next reader drops the torn tail; the failure that is raised is the one that brought us here
+        os.ftruncate(self._fd, self.end)
+        os.fsync(self._fd)
+        self._is_torn = False
 
     def close(self) -> None:
         """Close the file. Idempotent."""

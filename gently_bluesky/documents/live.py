@@ -1,7 +1,8 @@
 """The ``.live`` file of a run being written: a lock that dies with its process, and counters that do not.
 
-The counters stand in a memory map, so that counting a frame is a store to memory and still is read after a SIGKILL.
-Beside it lies a reserve of disk space, given back at a failure so that a full disk has room for saying so.
+The counters stand in a memory map, so that counting a frame is a store to memory and still is read after a SIGKILL;
+so does the reason of a failure that a full disk would not let into the journal. Beside the file lies a reserve of
+disk space, given back at a failure so that there is room for saying so.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ import mmap
 import os
 import struct
 import sys
+import time
 from pathlib import Path
 
-from gently_bluesky.files import try_lock, write_all
+from gently_bluesky.files import try_lock, unlock, wait_for_lock, write_all
 
 __all__ = ["LiveFile", "is_live"]
 
 MAGIC = b"gently-1"
-LAYOUT = struct.Struct("<8sQQ")
+LAYOUT = struct.Struct("<8sQQI")
 COUNTER = struct.Struct("<Q")
+LENGTH = struct.Struct("<I")
 SIZE = 4096
+LONGEST_REASON = SIZE - LAYOUT.size
 RESERVE = 256 * 1024
+TAKE_ATTEMPTS = 20
+TAKE_PAUSE_S = 0.005
+BINARY = getattr(os, "O_BINARY", 0)
 
 
 class LiveFile:
@@ -33,30 +40,47 @@ class LiveFile:
 
     @classmethod
     def create(cls, folder: Path) -> LiveFile:
-        """Make and lock the file of a new run, and its reserve. Raises OSError."""
+        """Make and lock the file of a new run, and its reserve.
+
+        Raises
+        ------
+        FileNotFoundError
+            The folder is gone: somebody took it for what a dead process left. Make another one.
+        OSError
+            It cannot be made; what there is of it is for the caller to remove.
+        """
         path = folder / ".live"
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o644)
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | BINARY, 0o644)
         try:
-            try_lock(fd)
+            wait_for_lock(fd)  # others take it for a moment, to see whether it is free
             os.lseek(fd, 0, os.SEEK_SET)
-            write_all(fd, LAYOUT.pack(MAGIC, 0, 0).ljust(SIZE, b"\0"))
-            live = cls(path, fd)
+            write_all(fd, LAYOUT.pack(MAGIC, 0, 0, 0).ljust(SIZE, b"\0"))
+            if not _is_at(fd, path):
+                raise FileNotFoundError(f"{path} was removed while it was made")
+            # of noise: what a file system would compress is no reserve
+            (folder / ".reserve").write_bytes(os.urandom(RESERVE))
+            return cls(path, fd)
         except BaseException:
             os.close(fd)
-            path.unlink()
             raise
-        (folder / ".reserve").write_bytes(bytes(RESERVE))
-        return live
 
     @classmethod
-    def take(cls, folder: Path) -> LiveFile | None:
-        """Lock the file that a dead process left; None while its process lives. Raises FileNotFoundError."""
+    def take(cls, folder: Path, *, make: bool = False) -> LiveFile | None:
+        """Lock the file that a dead process left; None while its process lives.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none; with ``make`` one is made that knows no counts.
+        """
         path = folder / ".live"
-        fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+        fd = os.open(path, os.O_RDWR | BINARY | (os.O_CREAT if make else 0), 0o644)
         try:
-            if not try_lock(fd):
+            if not _lock_unless_held(fd):
                 os.close(fd)
                 return None
+            if not _is_at(fd, path):
+                raise FileNotFoundError(f"{path} was removed by another process")
             if os.fstat(fd).st_size < SIZE:
                 os.ftruncate(fd, SIZE)
             return cls(path, fd)
@@ -67,8 +91,16 @@ class LiveFile:
     @property
     def counts(self) -> tuple[int, int] | None:
         """Frames received and stored, or None if the file says nothing (power was lost before it was written)."""
-        magic, received, stored = LAYOUT.unpack_from(self._map)
+        magic, received, stored, _ = LAYOUT.unpack_from(self._map)
         return (received, stored) if magic == MAGIC else None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run failed, if it did and its journal does not say so."""
+        magic, _, _, length = LAYOUT.unpack_from(self._map)
+        if magic != MAGIC or not 0 < length <= LONGEST_REASON:
+            return None
+        return self._map[LAYOUT.size : LAYOUT.size + length].decode(errors="ignore")
 
     def count_received(self, frames: int) -> None:
         """Set the counter: a store to memory, no call to the system."""
@@ -78,31 +110,59 @@ class LiveFile:
         """Set the counter: a store to memory, no call to the system."""
         COUNTER.pack_into(self._map, 16, frames)
 
+    def note_failure(self, reason: str) -> None:
+        """Keep why the run failed, cut to what there is room for: a store to memory, no call to the system."""
+        text = reason.encode(errors="replace")[:LONGEST_REASON]
+        self._map[LAYOUT.size : LAYOUT.size + len(text)] = text
+        LENGTH.pack_into(self._map, 24, len(text))
+
     def release_reserve(self) -> None:
         """Give the reserved space back to the file system."""
         (self.path.parent / ".reserve").unlink(missing_ok=True)
 
     def close(self, *, remove: bool) -> None:
-        """Let go of the lock; with ``remove`` the run has ended and the file goes. Idempotent."""
+        """Let go of the lock; with ``remove`` the run has ended and the files go, ``.live`` last. Idempotent."""
         if self._fd < 0:
             return
         self._map.close()
         fd, self._fd = self._fd, -1
-        if remove and sys.platform != "win32":
-            self.path.unlink(missing_ok=True)
-        os.close(fd)
+        try:
+            if remove:
+                self.release_reserve()
+            if remove and sys.platform != "win32":
+                self.path.unlink(missing_ok=True)
+        finally:
+            os.close(fd)
         if remove:
             self.path.unlink(missing_ok=True)
-            self.release_reserve()
 
 
 def is_live(folder: Path) -> bool:
-    """Say whether a living process writes the run in this folder. Changes nothing."""
+    """Say whether a living process writes the run in this folder. Changes nothing, and hinders no writer."""
     try:
-        fd = os.open(folder / ".live", os.O_RDONLY)
-    except FileNotFoundError:
+        fd = os.open(folder / ".live", os.O_RDONLY | BINARY)
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
-        return not try_lock(fd)
+        return not try_lock(fd, shared=True)
     finally:
         os.close(fd)
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock_unless_held(fd: int) -> bool:
+    """Take the exclusive lock unless a process has it. One that looks, as `is_live` does, is waited for."""
+    for _ in range(TAKE_ATTEMPTS):
+        if try_lock(fd):
+            return True
+        if not try_lock(fd, shared=True):
+            return False
+        unlock(fd)
+        time.sleep(TAKE_PAUSE_S)
+    return False

@@ -1,8 +1,8 @@
 """The bounded way between the threads that produce documents and the one thread that stores them.
 
 Tasks go in by ``put``, after ``reserve``, which waits while too many bytes are pending, and are begun and committed
-in that order on the pipeline's thread; the writes that ``begin`` starts may overlap. The pipeline knows nothing of documents: a task
-and its owner do. The thread lives while somebody holds the pipeline open.
+in that order on the pipeline's thread; the writes that ``begin`` starts may overlap. The pipeline knows nothing of
+documents: a task and its owner do. The thread lives while somebody holds the pipeline open.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import suppress
 from itertools import groupby
 
 from gently_bluesky.backends.base import Pending
-from gently_bluesky.errors import InputError, InvalidSetting, StorageStalled
+from gently_bluesky.errors import InputError, InvalidSetting, StorageError, StorageStalled
 
 __all__ = ["Owner", "Pipeline", "Task"]
 
@@ -31,6 +31,10 @@ class Task:
         self.owner = owner
         self.nbytes = nbytes
         self.pendings: list[Pending] = []
+
+    def let_go(self) -> None:
+        """Drop what the task holds in memory: it is committed, and its bytes are given back."""
+        self.pendings.clear()
 
 
 class Owner(ABC):
@@ -62,10 +66,12 @@ class Pipeline:
         self._changed = threading.Condition()
         self._queue: deque[Task] = deque()
         self._in_flight: deque[Task] = deque()
+        self._committing = False
         self._pending_bytes = 0
         self._holders = 0
         self._progress_s = time.monotonic()
         self._thread: threading.Thread | None = None
+        self._fault: BaseException | None = None
 
     def hold(self) -> None:
         """Keep the thread alive until as many calls of `release` have come."""
@@ -77,23 +83,40 @@ class Pipeline:
                 self._thread.start()
                 atexit.register(self._drain)
 
-    def release(self) -> None:
-        """Undo one `hold`; after the last one the thread ends when all is committed, and is waited for."""
+    def release(self, *, join: bool = True) -> None:
+        """Undo one `hold`; after the last one the thread ends when all is committed.
+
+        With ``join`` it is waited for. A thread that hangs in a disk's call is not: it ends when the disk lets it.
+        """
         with self._changed:
             self._holders -= 1
             self._changed.notify_all()
             thread = self._thread if self._holders == 0 else None
-        if thread is not None and not self._stalled:
+        if join and thread is not None and not self.is_own_thread:
             thread.join()
-            atexit.unregister(self._drain)
 
     def _drain(self) -> None:
         """Let what was accepted be stored before an interpreter that exits in mid-run takes the thread with it."""
-        with suppress(StorageStalled):
-            self.wait_until(lambda: not self._queue and not self._in_flight, "the buffer to drain at exit")
+        with suppress(StorageError):
+            self.wait_until(self._is_idle, "the buffer to drain at exit")
 
-    def reserve(self, nbytes: int) -> None:
+    def _is_idle(self) -> bool:
+        return not (self._queue or self._in_flight or self._committing)
+
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller is on the pipeline's thread, where it must not wait for the pipeline."""
+        return threading.current_thread() is self._thread
+
+    def reserve(self, nbytes: int, check: Callable[[], object] | None = None) -> None:
         """Take this much of the buffer, waiting while it is full; a task of that size must follow, or `give_back`.
+
+        Parameters
+        ----------
+        nbytes
+            Of the task.
+        check
+            Called while waiting; what it raises ends the wait, and nothing is taken.
 
         Raises
         ------
@@ -107,8 +130,10 @@ class Pipeline:
                 f"one event holds {nbytes} bytes, more than max_pending_bytes={self._max_pending_bytes}; "
                 "it was not stored; make the writer with a larger max_pending_bytes"
             )
-        self.wait_until(lambda: self._pending_bytes + nbytes <= self._max_pending_bytes, "room in the buffer")
         with self._changed:
+            self.wait_until(
+                lambda: self._pending_bytes + nbytes <= self._max_pending_bytes, "room in the buffer", check
+            )
             self._pending_bytes += nbytes
 
     def give_back(self, nbytes: int) -> None:
@@ -123,56 +148,94 @@ class Pipeline:
             self._queue.append(task)
             self._changed.notify_all()
 
-    def wait_until(self, predicate: Callable[[], bool], what: str) -> None:
-        """Wait until ``predicate``, which storing makes true, holds. Raises StorageStalled."""
-        if threading.current_thread() is self._thread:
+    def wait_until(
+        self, predicate: Callable[[], bool], what: str, check: Callable[[], object] | None = None
+    ) -> None:
+        """Wait until ``predicate``, which storing makes true, holds; ``check`` may end the wait by raising.
+
+        Raises
+        ------
+        StorageStalled
+            Nothing was committed for ``stall_timeout_s``.
+        """
+        entered_s = time.monotonic()
+        with self._changed:
+            while not predicate():
+                if check is not None:
+                    check()
+                left_s = self.patience_s(entered_s)
+                if left_s <= 0:
+                    raise self.stalled(what)
+                self._changed.wait(left_s)
+
+    def patience_s(self, since_s: float) -> float:
+        """Return for how long whoever waits since then (`time.monotonic`) should go on.
+
+        Raises
+        ------
+        InputError
+            It is the pipeline's own thread that waits.
+        StorageError
+            The thread has died, which only a fault in this package can bring about.
+        """
+        if self.is_own_thread:
             raise InputError(
                 "a subscriber sent documents into the writer that called it, which would wait for itself for ever; "
                 "they were not stored; let it use a writer of its own"
             )
-        entered_s = time.monotonic()
-        with self._changed:
-            while not predicate():
-                left_s = max(self._progress_s, entered_s) + self._stall_timeout_s - time.monotonic()
-                if left_s <= 0:
-                    raise StorageStalled(
-                        f"waited for {what}, but storage made no progress for {self._stall_timeout_s:g} s; what was "
-                        "announced is safe, what was only accepted may be lost; look at the disk"
-                    )
-                self._changed.wait(left_s)
+        if self._fault is not None:
+            raise StorageError(
+                f"the storing thread died of {self._fault!r}; what was announced is safe, what was only accepted is "
+                "lost; make a new writer, and please report this"
+            ) from self._fault
+        return max(self._progress_s, since_s) + self._stall_timeout_s - time.monotonic()
+
+    def stalled(self, what: str) -> StorageStalled:
+        """Return the error for a wait that was longer than `patience_s`."""
+        return StorageStalled(
+            f"waited for {what}, but storage made no progress for {self._stall_timeout_s:g} s; what was "
+            "announced is safe, what was only accepted may be lost; look at the disk"
+        )
 
     def wake(self) -> None:
         """Let everybody who waits look again."""
         with self._changed:
             self._changed.notify_all()
 
-    @property
-    def _stalled(self) -> bool:
-        return bool(self._in_flight) and time.monotonic() - self._progress_s > self._stall_timeout_s
-
     # -- on the pipeline's thread ------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while self._wait_for_work():
+        try:
+            while self._wait_for_work():
+                self._begin_queued()
+                self._commit_ended()
+        except BaseException as error:
+            # an owner raised, which it must not: nobody may wait for this thread any longer
             with self._changed:
-                fresh = list(self._queue)
-                self._queue.clear()
-                self._in_flight.extend(fresh)
-            for task in fresh:
-                task.owner.begin(task)
-                for pending in task.pendings:
-                    pending.add_done_callback(self._on_done)
-            self._commit_ended()
+                self._fault = error
+                self._thread = None
+                self._changed.notify_all()
+            raise
 
     def _wait_for_work(self) -> bool:
         with self._changed:
             while not (self._queue or self._head_ended()):
                 if not self._in_flight and self._holders == 0:
                     self._thread = None
-                    self._changed.notify_all()
+                    atexit.unregister(self._drain)
                     return False
                 self._changed.wait()
         return True
+
+    def _begin_queued(self) -> None:
+        with self._changed:
+            fresh = list(self._queue)
+            self._queue.clear()
+            self._in_flight.extend(fresh)
+        for task in fresh:
+            task.owner.begin(task)
+            for pending in task.pendings:
+                pending.add_done_callback(self._on_done)
 
     def _head_ended(self) -> bool:
         return bool(self._in_flight) and all(pending.done() for pending in self._in_flight[0].pendings)
@@ -182,10 +245,17 @@ class Pipeline:
 
     def _commit_ended(self) -> None:
         ended: list[Task] = []
-        while self._head_ended():
-            ended.append(self._in_flight.popleft())
+        with self._changed:
+            while self._head_ended():
+                ended.append(self._in_flight.popleft())
+            self._committing = bool(ended)
         for owner, tasks in groupby(ended, key=lambda task: task.owner):
             mine = list(tasks)
             owner.commit(mine)
             self._progress_s = time.monotonic()
+            for task in mine:
+                task.let_go()  # before their bytes are given back, so that the bound is one of memory
             self.give_back(sum(task.nbytes for task in mine))
+        with self._changed:
+            self._committing = False
+            self._changed.notify_all()

@@ -17,18 +17,31 @@ from typing import Any, NamedTuple
 import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
+from sqlalchemy import select
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.home import RunHome
-from gently_bluesky.documents.journal import decode, digest_of, encode_line
+from gently_bluesky.documents.journal import decode, digest_of, encode_line, read_journal
 from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
-from gently_bluesky.errors import ConflictingDocument, RunExists, UnknownUid
+from gently_bluesky.errors import ConflictingDocument, LookupFailed, RunExists
 from gently_bluesky.files import storage_error
-from gently_bluesky.index.index import Index
-from gently_bluesky.model import JournalLine, Settings
+from gently_bluesky.index.index import Index, JournalOutOfStep
+from gently_bluesky.index.schema import descriptors
+from gently_bluesky.model import JournalLine, Record, Settings
 
-__all__ = ["Desk", "DocumentTask", "DuplicateTask", "FailTask", "FirstFailure", "Frame", "OpenTask", "RunStorage", "StopTask"]
+__all__ = [
+    "Desk",
+    "DocumentTask",
+    "DuplicateTask",
+    "FailTask",
+    "FirstFailure",
+    "Frame",
+    "OpenTask",
+    "RunStorage",
+    "StopTask",
+    "conflicting_event",
+]
 
 Subscriber = Callable[[str, dict[str, Any]], object]
 
@@ -47,27 +60,46 @@ class Desk:
 
 
 class FirstFailure:
-    """The first failure of a run, kept for everybody who asks. Any thread."""
+    """The first failure of a run, kept for everybody who asks. Any thread.
 
-    def __init__(self, on_failure: Callable[[Exception], object] | None) -> None:
+    Parameters
+    ----------
+    on_failure
+        Called with it at once, on a thread of its own: it may well wait for the RunEngine, whose thread may be the one
+        that failed, or may be waiting for storage. What it raises becomes a note on the failure.
+    wake
+        Called when it is set, for those who wait for what will not come any more.
+    """
+
+    def __init__(self, on_failure: Callable[[Exception], object] | None, wake: Callable[[], object]) -> None:
         self.error: Exception | None = None
         self._on_failure = on_failure
+        self._wake = wake
         self._lock = threading.Lock()
 
     def set(self, error: Exception) -> bool:
-        """Keep ``error`` if it is the first, and call ``on_failure``; say whether it was."""
+        """Keep ``error`` if it is the first, and have ``on_failure`` called; say whether it was."""
         with self._lock:
             if self.error is not None:
                 return False
             self.error = error
+        self._wake()
         if self._on_failure is not None:
-            self._on_failure(error)
+            arguments = self._on_failure, error
+            threading.Thread(target=_tell_of, args=arguments, name="gently-bluesky-on-failure", daemon=True).start()
         return True
 
     def raise_if_set(self) -> None:
         """Raise the first failure, always the same object."""
         if self.error is not None:
             raise self.error
+
+
+def _tell_of(on_failure: Callable[[Exception], object], error: Exception) -> None:
+    try:
+        on_failure(error)
+    except Exception as raised:  # noqa: BLE001 # goes with the failure, which is raised for everybody to see
+        error.add_note(f"on_failure raised {raised!r}")
 
 
 class Frame(NamedTuple):
@@ -106,6 +138,11 @@ class DocumentTask(Task):
         self.frames = frames
         self.error: Exception | None = None
 
+    def let_go(self) -> None:
+        """Drop the frames."""
+        super().let_go()
+        self.frames = ()
+
 
 class DuplicateTask(DocumentTask):
     """An event that came again under its uid: to be compared, not stored."""
@@ -135,7 +172,7 @@ class RunStorage(Owner):
     def __init__(self, start: dict[str, Any], desk: Desk, home: RunHome, failure: FirstFailure) -> None:
         self.home = home
         self.ended = False
-        self.subscriber_errors: list[Exception] = []
+        self.subscriber_errors: list[BaseException] = []
         self._start = start
         self._desk = desk
         self._failure = failure
@@ -213,14 +250,32 @@ class RunStorage(Owner):
 
     def _refuse_known_run(self) -> None:
         uid = self._start["uid"]
-        try:
-            known = self._desk.index.record(uid)
-        except UnknownUid:
-            return
-        if known.uid == uid:
+        known = self._known(uid)
+        if known is not None:
             raise RunExists(
                 f"run {uid} is in this store already ({known.status}, at {known.path}); nothing of it was touched and "
                 "nothing was stored; replay into another store, or acquire under a new uid"
+            )
+
+    def _known(self, uid: str) -> Record | None:
+        try:
+            found = self._desk.index.record(uid)
+        except LookupFailed:
+            return None
+        return found if found.uid == uid else None
+
+    def _refuse_known_uid(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Refuse a uid that another run brought: in the journal it would keep this run out of the index for ever."""
+        uid = doc["datum_id" if name == "datum" else "uid"]
+        if name == "descriptor":
+            # the index offers no question about descriptors, which are no records
+            known = bool(self._desk.index.rows(select(descriptors.c.uid).where(descriptors.c.uid == uid)))
+        else:
+            known = name != "event" and self._known(uid) is not None
+        if known:
+            raise ConflictingDocument(
+                f"run {self._start['uid'][:8]}: {name} {uid} is in this store already, from another run, which was not "
+                "touched; the second one was not stored; give every document a uid of its own"
             )
 
     def _commit_documents(self, batch: Sequence[DocumentTask]) -> None:
@@ -245,6 +300,7 @@ class RunStorage(Owner):
             raise failure
 
     def _await(self, task: DocumentTask) -> None:
+        self._refuse_known_uid(task.name, task.doc)
         if task.error is not None:
             raise task.error
         for pending in task.pendings:
@@ -266,21 +322,33 @@ class RunStorage(Owner):
         raw = [encode_line(line) for line in lines]
         end = self.home.append(raw)
         self._unwritten = []
+        self._recorded = last
         self._stored += frames
         self.home.count_stored(self._stored)
         for line in lines:
             self._note(line)
-        self._desk.index.add(self.home.journal, lines, end)
+        self._index(lines, end, end - sum(map(len, raw)))
         self._tell(raw)
 
+    def _index(self, lines: Sequence[JournalLine], end: int, begin: int) -> None:
+        index, journal = self._desk.index, self.home.journal
+        try:
+            index.add(journal, lines, end, begin=begin)
+        except JournalOutOfStep:  # an earlier call failed, or somebody else has indexed a part
+            index.forget(journal)
+            index.add(journal, list(read_journal(self._desk.root / journal)), end, begin=0)
+
     def _note(self, line: JournalLine) -> None:
+        """Count events as ``num_events`` does, for a stop of our own."""
         doc = line.doc
         if line.name == "descriptor":
             self._streams[doc["uid"]] = doc.get("name", "primary")
             self._seq_nums.setdefault(doc.get("name", "primary"), 0)
-        elif line.name == "event":
-            stream = self._streams[doc["descriptor"]]
-            self._seq_nums[stream] = max(self._seq_nums[stream], doc["seq_num"])
+            return
+        stream = self._streams.get(doc.get("descriptor", ""))
+        if stream is not None:
+            last = doc["seq_num"] if line.name == "event" else doc["seq_nums"]["stop"] - 1
+            self._seq_nums[stream] = max(self._seq_nums[stream], last)
 
     def _tell(self, raw: Sequence[bytes]) -> None:
         """Call the subscribers, each with copies of its own. One that raises is not called again in this run."""
@@ -291,17 +359,14 @@ class RunStorage(Owner):
                 for line in raw:
                     named = decode(line)
                     subscriber(named["name"], named["doc"])
-            except Exception as error:  # noqa: BLE001 # raised at stop as SubscriberError; storage goes on
+            except BaseException as error:  # noqa: BLE001 # raised at stop as SubscriberError; storage goes on
                 self._silenced.add(token)
                 self.subscriber_errors.append(error)
 
     def _compare(self, task: DuplicateTask) -> None:
         digest = {frame.data_key: frame.digest for frame in task.frames}
         if self._fingerprints.get(task.doc["uid"]) != _fingerprint(task.doc, digest):
-            raise ConflictingDocument(
-                f"run {self._start['uid'][:8]}: event {task.doc['uid']} came twice with different contents; the first "
-                "one is stored and stands, the second was not stored; give every event a uid of its own"
-            )
+            raise conflicting_event(self._start["uid"], task.doc["uid"])
 
     # -- the end, good or bad ----------------------------------------------------------------------------------
 
@@ -313,16 +378,18 @@ class RunStorage(Owner):
 
     def _record_failure(self, stop: Mapping[str, Any] | None = None) -> None:
         """Write our own stop into the journal. If even that is refused, the next opening says what happened."""
-        if self._recorded or not self._open:
+        if self._recorded or not self._open or self.ended:
             return
         self._broken = True
-        self.home.make_room()
         try:
+            self.home.make_room(self._reason())
             self._announce([self._stop_line("failed", stop or self._own_stop())], last=True)
-            self._recorded = True
         except Exception as error:  # noqa: BLE001 # the failure that led here is raised; the run is labelled when the store is next opened
             self._failure.set(error)
         self._desk.pipeline.wake()
+
+    def _reason(self) -> str:
+        return f"{type(self._failure.error).__name__}: {self._failure.error}"
 
     def _own_stop(self) -> dict[str, Any]:
         return {"uid": str(uuid.uuid4()), "run_start": self._start["uid"], "time": time.time()}
@@ -330,8 +397,7 @@ class RunStorage(Owner):
     def _stop_line(self, status: str, stop: Mapping[str, Any]) -> JournalLine:
         doc = dict(stop)
         if self._failure.error is not None:
-            reason = f"{type(self._failure.error).__name__}: {self._failure.error}"
-            doc.update(exit_status="fail", reason=reason, num_events=dict(self._seq_nums))
+            doc.update(exit_status="fail", reason=self._reason(), num_events=dict(self._seq_nums))
         elif status == "incomplete":
             reason = "the writer was closed before a stop document came"
             doc.update(exit_status="abort", reason=reason, num_events=dict(self._seq_nums))
@@ -345,7 +411,10 @@ class RunStorage(Owner):
         if self._failure.error is not None:
             self._record_failure(task.stop)
         self._close_assets_quietly()
-        self.home.close(recorded=self._recorded)
+        try:
+            self.home.close(recorded=self._recorded)
+        except OSError as error:
+            self._failure.set(storage_error(error, f"run {self._start['uid'][:8]}: its files could not be closed"))
         self.ended = True
         self._desk.pipeline.wake()
 
@@ -356,7 +425,6 @@ class RunStorage(Owner):
         if task.stop is not None:
             status = {"success": "complete", "abort": "aborted"}.get(task.stop["exit_status"], "failed")
         self._announce([self._stop_line(status, task.stop or self._own_stop())], last=True)
-        self._recorded = True
 
     def _close_assets_quietly(self) -> None:
         for asset in self._assets.values():
@@ -364,6 +432,14 @@ class RunStorage(Owner):
                 asset.close()
             except Exception:  # noqa: BLE001, S110 # only after a failure that is on record and raised; close() finishes metadata, not pixels
                 pass
+
+
+def conflicting_event(run_uid: str, uid: str) -> ConflictingDocument:
+    """Return the error for an event that came again under its uid and says something else."""
+    return ConflictingDocument(
+        f"run {run_uid[:8]}: event {uid} came twice with different contents; the first one is stored and stands, the "
+        "second was not stored; give every event a uid of its own"
+    )
 
 
 def _fingerprint(event: Mapping[str, Any], digest: Mapping[str, str]) -> bytes:

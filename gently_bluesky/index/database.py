@@ -138,7 +138,7 @@ class Database:
     def _current(self) -> Engine:
         if self._closed:
             raise StoreUnusable(f"the index {self.place} was closed; open the store again")
-        return self._engine or self._file.engine()  # pyright: ignore[reportOptionalMemberAccess]  # one is there
+        return self._file.engine() if self._file else self._opened()
 
     @contextmanager
     def _translated(self) -> Generator[None]:
@@ -158,7 +158,7 @@ def _parsed(url: str) -> URL:
         parsed.get_dialect()
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise InvalidSetting(
-            f"expected the URL of a database such as 'sqlite:////folder/index.sqlite', got {url!r}: {error}; nothing "
-            "was written"
+            f"expected the URL of a database such as 'sqlite:////folder/index.sqlite', got {url!r}: {error}; "
+            "nothing was written"
         ) from error
     return parsed

@@ -1,48 +1,31 @@
 """The index over the records of a store: takes journals in, answers by uid and by query.
 
-Everything here is a function of the journals' lines. This module does not read journals, knows no files but its
-own, and decides nothing about runs; what the lines mean as rows is in ``rows.py``.
+Everything here is a function of the journals' lines. This module does not read journals and decides nothing
+about runs; what the lines mean as rows is in ``rows.py``.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Executable, Row, Select, bindparam, func, select
+from sqlalchemy import Executable, Row, Select, bindparam, func, select
 from sqlalchemy.exc import IntegrityError
 
-from gently_bluesky.errors import (
-    AmbiguousUid,
-    GentlyError,
-    InputError,
-    InvalidDocument,
-    StoreReadOnly,
-    UnknownUid,
-)
+from gently_bluesky.errors import AmbiguousUid, GentlyError, InputError, UnknownUid
 from gently_bluesky.index import keeping, queries
+from gently_bluesky.index.database import Database
+from gently_bluesky.index.points import POINTS_OF_ASSET, POINTS_OF_KEY, Point, expanded
 from gently_bluesky.index.records import record_of, select_records
 from gently_bluesky.index.rows import Batch, JournalState
-from gently_bluesky.index.schema import (
-    IndexUnusable,
-    create_tables,
-    descriptors,
-    in_memory,
-    journals,
-    open_engine,
-    points,
-    records,
-    translated,
-    writing,
-)
+from gently_bluesky.index.schema import IndexUnusable, descriptors, journals, records
 from gently_bluesky.model import JournalLine, Record
 
-__all__ = ["Index", "JournalOutOfStep", "Point"]
+__all__ = ["Index", "IndexUnusable", "JournalOutOfStep", "Point"]
 
 PAGE: Final = 256
 """Records that a query reads at a time."""
@@ -50,90 +33,11 @@ PAGE: Final = 256
 CANDIDATES: Final = 5
 """Uids that the message about an ambiguous prefix lists."""
 
-MOST_POINTS: Final = 50_000_000
-"""Points of one data key; a stream_datum that claims more is not believed."""
-
 
 class JournalOutOfStep(GentlyError):
     """The index does not hold a journal up to where the lines begin; forget the journal and add all of it."""
 
     code = "journal-out-of-step"
-
-
-class Point(NamedTuple):
-    """One event's array of one data key: where it is kept, and which event it belongs to.
-
-    ``point_number`` counts along the asset and is None where the datum does not say; an array that came by
-    stream_datum has an empty ``event_uid``.
-    """
-
-    asset_uid: str
-    datum_uid: str
-    point_number: int | None
-    event_uid: str
-    seq_num: int
-    time: float
-    descriptor_uid: str
-
-
-_BY_UID: Final = select_records().where(records.c.uid == bindparam("uid"))
-_DOCUMENT: Final = select(records.c.document).where(
-    records.c.uid == bindparam("uid"), records.c.kind == bindparam("kind")
-)
-_POINTS: Final = select(
-    points.c.asset_uid,
-    points.c.datum_uid,
-    points.c.number,
-    points.c.event_uid,
-    points.c.seq_num,
-    points.c.time,
-    points.c.descriptor_uid,
-    points.c.span,
-).order_by(points.c.position, points.c.data_key)
-_POINTS_OF_KEY: Final = _POINTS.where(
-    points.c.run_uid == bindparam("run_uid"),
-    points.c.stream == bindparam("stream"),
-    points.c.data_key == bindparam("data_key"),
-)
-_POINTS_OF_ASSET: Final = _POINTS.where(points.c.asset_uid == bindparam("asset_uid"))
-_UID: Final = select(records.c.uid).where(records.c.uid == bindparam("uid"))
-_TOTALS: Final = select(
-    records.c.kind, func.count().label("number"), func.sum(records.c.nbytes).label("nbytes")
-).group_by(records.c.kind)
-_RUNS: Final = records.c.kind == "run"
-_STATUSES: Final = (
-    select(records.c.status, func.count().label("number")).where(_RUNS).group_by(records.c.status)
-)
-_DERIVED: Final = select(func.count().label("number")).where(_RUNS, records.c.derived)
-_SESSIONS: Final = (
-    select(records.c.session)
-    .where(_RUNS, records.c.session.is_not(None))
-    .distinct()
-    .order_by(records.c.session)
-)
-_KEYS: Final = (
-    select(descriptors.c.stream, descriptors.c.data_keys)
-    .where(descriptors.c.run_uid == bindparam("run_uid"))
-    .order_by(descriptors.c.position)
-)
-_holder = records.alias("holder")
-_IN_RANGE: Final = (
-    select(records.c.uid)
-    .outerjoin(_holder, _holder.c.uid == records.c.asset_uid)
-    .where(
-        records.c.uid >= bindparam("low"),
-        records.c.uid < bindparam("high"),
-        # an asset stands for its datums: the prefix of both means the asset
-        ~(
-            (records.c.kind == "datum")
-            & _holder.c.uid.is_not(None)
-            & (_holder.c.uid >= bindparam("low"))
-            & (_holder.c.uid < bindparam("high"))
-        ),
-    )
-    .order_by(records.c.uid)
-    .limit(CANDIDATES + 1)
-)
 
 
 class Index:
@@ -146,38 +50,31 @@ class Index:
     url
         Of SQLAlchemy: ``"sqlite:////folder/index.sqlite"``, or ``"sqlite://"`` for one in memory.
     read_only
-        Open an index that exists, and write nothing.
+        Open an index that exists, and write nothing, not even a file beside it.
 
     Raises
     ------
     IndexUnusable
-        When the file is damaged or of another version: delete it and add every journal again.
+        When the file is damaged or of another version: delete it and add every journal again. For reading
+        only also when there is none.
+    InvalidSetting
+        When the URL names no kind of database that is installed.
     StorageError
         When the file cannot be opened.
     """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
-        self._engine = open_engine(url, read_only=read_only)
-        self._url = self._engine.url
-        self._read_only = read_only
+        self._database = Database(url, read_only=read_only)
         self._states: dict[str, JournalState] = {}
-        self._write_lock = threading.RLock()
-        # One connection in memory serves all threads, so that they have to take turns.
-        self._read_lock = self._write_lock if in_memory(self._url) else nullcontext()
-        try:
-            with translated(self._url):
-                create_tables(self._engine, read_only=read_only)
-        except BaseException:
-            self._engine.dispose()
-            raise
+        self._states_lock = threading.RLock()
 
     def close(self) -> None:
         """Close the database; calling it again does nothing."""
-        with self._write_lock:
+        with self._states_lock:
             self._states.clear()
-            self._engine.dispose()
+            self._database.close()
 
-    # -- taking journals in ----------------------------------------------------------------------------------------
+    # -- taking journals in ----------------------------------------------------------------------------------
 
     def add(self, journal: str, lines: Sequence[JournalLine], end: int, *, begin: int | None = None) -> None:
         """Index lines that stand in a journal up to byte ``end``, all of them or none.
@@ -198,8 +95,8 @@ class Index:
         Raises
         ------
         JournalOutOfStep
-            When what is indexed of the journal does not end where the lines begin, because another process indexed
-            it or a call failed: ``forget`` the journal and add the whole of it.
+            When what is indexed of the journal does not end where the lines begin, because another process
+            indexed it or a call failed: ``forget`` the journal and add the whole of it.
         ConflictingDocument
             When a uid is in the index already.
         InvalidDocument, UnknownReference
@@ -208,17 +105,17 @@ class Index:
             When the database cannot be written.
         """
         batch: Batch | None = None
-        with self._write_lock:
-            # Taken out, and put back when all is done: after a failure the rows themselves say what was indexed.
+        with self._states_lock:
+            # Taken out, and put back when all is done: after a failure the rows say what was indexed.
             state = self._states.pop(journal, None)
             try:
-                with self._changing() as connection:
+                with self._database.writing() as connection:
                     indexed = keeping.indexed_end(connection, journal)
                     if indexed >= end:
                         return
-                    _check_step(
-                        journal, begin if begin is not None else state.end if state else indexed, indexed
-                    )
+                    known = state.end if begin is None and state is not None else begin
+                    if known not in (None, indexed):
+                        raise _out_of_step(journal, known, indexed)
                     if state is None or state.end != indexed:
                         state = keeping.load_state(connection, journal)
                     batch = Batch(state, lambda uid: keeping.find_datum(connection, uid))
@@ -239,16 +136,15 @@ class Index:
         StorageError
             When the database cannot be written.
         """
-        with self._changing() as connection:
+        with self._states_lock, self._database.writing() as connection:
             self._states.pop(journal, None)
             keeping.forget_journal(connection, journal)
 
     def journals(self) -> dict[str, int]:
         """Return the journals that are indexed, and up to which byte."""
-        rows = self.rows(select(journals.c.journal, journals.c.end).order_by(journals.c.journal))
-        return {row.journal: row.end for row in rows}
+        return {row.journal: row.end for row in self.rows(_JOURNALS)}
 
-    # -- one record ------------------------------------------------------------------------------------------------
+    # -- one record ------------------------------------------------------------------------------------------
 
     def resolve(self, uid: str) -> str:
         """Return the whole uid of the one record whose uid is this or begins with it.
@@ -265,7 +161,7 @@ class Index:
         found = [row.uid for row in self.rows(_IN_RANGE, low=uid, high=_behind(uid))]
         if not found:
             raise UnknownUid(f"no run, asset or datum has the uid {uid!r} or one that begins with it")
-        if len(found) > 1:
+        if len(found) > 1 and found[0] != uid:  # it may have come in between the two questions
             more = ", ..." if len(found) > CANDIDATES else ""
             raise AmbiguousUid(
                 f"expected the beginning of one uid, got {uid!r}, with which several begin: "
@@ -306,7 +202,7 @@ class Index:
         """
         return self._document(uid, "datum")
 
-    # -- many records ----------------------------------------------------------------------------------------------
+    # -- many records ----------------------------------------------------------------------------------------
 
     def query(
         self,
@@ -332,36 +228,32 @@ class Index:
         data_type, session, status, operation
             Of the run.
         stream, data_key
-            Where an asset or datum belongs; of a run, that it has such a stream, data key, or the one in the other.
+            Where an asset or datum belongs; of a run, that it has such a stream, and such a data key in it.
         since, until
-            Seconds since the epoch, a datetime, or text such as ``"2026-11-21T14:30"``; both included. Without a
-            zone they are local; as ``until``, a date alone stands for the whole day.
+            Seconds since the epoch, a datetime, or text such as ``"2026-11-21T14:30"``; both included.
+            Without a zone they are local; as ``until``, a date alone stands for the whole day.
         derived
             Whether the run is a derived result.
         **metadata
             What the start document holds under these keys. A mapping asks for each of its keys
-            (``sample={"age_h": 3}``), as does a dotted key (``**{"sample.age_h": 3}``); a list in the start document
-            answers to each of its first 1,000 members. Numbers compare by value, True is not 1.
+            (``sample={"age_h": 3}``), as does a dotted key (``**{"sample.age_h": 3}``); a list in the start
+            document answers to each of its first 1,000 members. Numbers compare by value, True is not 1.
 
         Raises
         ------
         InvalidSetting
             When a condition cannot hold for any record. Raised here, not at the first record.
         """
+        texts = {
+            "data_type": data_type,
+            "session": session,
+            "status": status,
+            "stream": stream,
+            "data_key": data_key,
+            "operation": operation,
+        }
         statement = queries.newest_first(
-            kind=kind,
-            texts={
-                "data_type": data_type,
-                "session": session,
-                "status": status,
-                "stream": stream,
-                "data_key": data_key,
-                "operation": operation,
-            },
-            since=since,
-            until=until,
-            derived=derived,
-            wanted=metadata,
+            kind=kind, texts=texts, since=since, until=until, derived=derived, wanted=metadata
         )
         return self._pages(statement.limit(PAGE))
 
@@ -374,11 +266,11 @@ class Index:
 
     def points(self, run_uid: str, stream: str, data_key: str) -> list[Point]:
         """Return every event's array of a data key in the order of announcement, superseded ones too."""
-        return _expanded(self.rows(_POINTS_OF_KEY, run_uid=run_uid, stream=stream, data_key=data_key))
+        return expanded(self.rows(POINTS_OF_KEY, run_uid=run_uid, stream=stream, data_key=data_key))
 
     def points_of_asset(self, asset_uid: str) -> list[Point]:
         """Return every event's array that an asset keeps, in the order of announcement."""
-        return _expanded(self.rows(_POINTS_OF_ASSET, asset_uid=asset_uid))
+        return expanded(self.rows(POINTS_OF_ASSET, asset_uid=asset_uid))
 
     def stats(self) -> dict[str, Any]:
         """Return how much is in the index.
@@ -386,38 +278,33 @@ class Index:
         Returns
         -------
         dict
-            ``runs`` (by status), ``assets``, ``datums``, ``derived``, ``nbytes`` (of pixels) and ``sessions``.
+            ``runs`` (by status), ``assets``, ``datums``, ``derived`` (runs), ``nbytes`` (of pixels) and
+            ``sessions``.
         """
-        kinds = {row.kind: row for row in self.rows(_TOTALS)}
+        totals = self.rows(_TOTALS)[0]
         return {
             "runs": {row.status: row.number for row in self.rows(_STATUSES)},
-            "assets": kinds["asset"].number if "asset" in kinds else 0,
-            "datums": kinds["datum"].number if "datum" in kinds else 0,
-            "derived": self.rows(_DERIVED)[0].number,
-            "nbytes": int(kinds["asset"].nbytes or 0) if "asset" in kinds else 0,
+            "assets": totals.assets,
+            "datums": totals.datums,
+            "derived": totals.derived,
+            "nbytes": int(totals.nbytes or 0),
             "sessions": [row.session for row in self.rows(_SESSIONS)],
         }
 
-    # -- for this room ---------------------------------------------------------------------------------------------
+    # -- for this room ---------------------------------------------------------------------------------------
 
-    def rows(self, statement: Executable, **parameters: object) -> Sequence[Row[Any]]:
-        """Return the rows that a statement reads. For the modules of this room; others ask by the methods above."""
-        with self._read_lock, translated(self._url), self._engine.connect() as connection:
+    def rows(self, statement: Executable, **parameters: object) -> Sequence[Row[*tuple[Any, ...]]]:
+        """Return the rows that a statement reads. For this room; others ask by the methods above."""
+        with self._database.reading() as connection:
             return connection.execute(statement, parameters).fetchall()
-
-    @contextmanager
-    def _changing(self) -> Generator[Connection]:
-        if self._read_only:
-            raise StoreReadOnly(f"the index {self._url!s} is open for reading only; nothing was written")
-        with self._write_lock, translated(self._url), writing(self._engine) as connection:
-            yield connection
 
     def _conflict(self, batch: Batch | None, error: IntegrityError) -> GentlyError:
         if batch is None:
+            place = self._database.place
             return IndexUnusable(
-                f"the index {self._url!s} contradicts itself: {error}; delete it and build it again"
+                f"the index {place} contradicts itself: {error}; delete it and build it again"
             )
-        with self._read_lock, translated(self._url), self._engine.connect() as connection:
+        with self._database.reading() as connection:
             return keeping.conflict(connection, batch, error)
 
     def _document(self, uid: str, kind: str) -> Mapping[str, Any]:
@@ -435,12 +322,11 @@ class Index:
             page = self.rows(queries.after(statement, page[-1].time, page[-1].uid))
 
 
-def _check_step(journal: str, begin: int, indexed: int) -> None:
-    if begin != indexed:
-        raise JournalOutOfStep(
-            f"{journal}: expected it to be indexed up to byte {begin}, found it indexed up to {indexed}; nothing of "
-            "this call was indexed; forget the journal and add the whole of it"
-        )
+def _out_of_step(journal: str, begin: int | None, indexed: int) -> JournalOutOfStep:
+    return JournalOutOfStep(
+        f"{journal}: expected it to be indexed up to byte {begin}, found it indexed up to {indexed}; nothing "
+        "of this call was indexed; forget the journal and add the whole of it"
+    )
 
 
 def _checked(uid: object) -> str:
@@ -460,19 +346,49 @@ def _behind(prefix: str) -> str:
     return prefix[:-1] + ("\ue000" if chr(last) == "\ud800" else chr(last))
 
 
-def _expanded(rows: Sequence[Row[Any]]) -> list[Point]:
-    """Return one point per event; a row that came from a stream_datum stands for a range of them."""
-    if sum(row.span for row in rows) > MOST_POINTS:
-        raise InvalidDocument(
-            f"expected at most {MOST_POINTS:,} events of one data key, but the stream_datum documents of asset "
-            f"{rows[0].asset_uid!r} claim more; nothing was read"
-        )
-    found: list[Point] = []
-    for row in rows:
-        first = Point(*row[:7])
-        if row.span == 1:
-            found.append(first)
-            continue
-        number = first.point_number or 0
-        found += (first._replace(point_number=number + i, seq_num=first.seq_num + i) for i in range(row.span))
-    return found
+# -- the statements ------------------------------------------------------------------------------------------
+
+_UID: Final = select(records.c.uid).where(records.c.uid == bindparam("uid"))
+_BY_UID: Final = select_records().where(records.c.uid == bindparam("uid"))
+_DOCUMENT: Final = select(records.c.document).where(
+    records.c.uid == bindparam("uid"), records.c.kind == bindparam("kind")
+)
+_JOURNALS: Final = select(journals.c.journal, journals.c.end).order_by(journals.c.journal)
+_KEYS: Final = (
+    select(descriptors.c.stream, descriptors.c.data_keys)
+    .where(descriptors.c.run_uid == bindparam("run_uid"))
+    .order_by(descriptors.c.position)
+)
+
+_holder: Final = records.alias("holder")
+_IN_RANGE: Final = (
+    select(records.c.uid)
+    .outerjoin(_holder, _holder.c.uid == records.c.asset_uid)
+    .where(
+        records.c.uid >= bindparam("low"),
+        records.c.uid < bindparam("high"),
+        # An asset stands for its datums: what begins them all means the asset.
+        (records.c.kind != "datum")
+        | _holder.c.uid.is_(None)
+        | (_holder.c.uid < bindparam("low"))
+        | (_holder.c.uid >= bindparam("high")),
+    )
+    .order_by(records.c.uid)
+    .limit(CANDIDATES + 1)
+)
+
+_number: Final = func.count().label("number")
+_of_kind: Final = {kind: records.c.kind == kind for kind in ("run", "asset", "datum")}
+_TOTALS: Final = select(
+    select(func.count()).where(_of_kind["asset"]).scalar_subquery().label("assets"),
+    select(func.count()).where(_of_kind["datum"]).scalar_subquery().label("datums"),
+    select(func.count()).where(_of_kind["run"], records.c.derived).scalar_subquery().label("derived"),
+    select(func.sum(records.c.nbytes)).where(_of_kind["asset"]).scalar_subquery().label("nbytes"),
+)
+_STATUSES: Final = select(records.c.status, _number).where(_of_kind["run"]).group_by(records.c.status)
+_SESSIONS: Final = (
+    select(records.c.session)
+    .where(_of_kind["run"], records.c.session.is_not(None))
+    .distinct()
+    .order_by(records.c.session)
+)

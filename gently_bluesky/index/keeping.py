@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Executable, bindparam, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from gently_bluesky.errors import ConflictingDocument
-from gently_bluesky.index.rows import Batch, DescriptorState, JournalState, Row
+from gently_bluesky.index.rows import Batch
 from gently_bluesky.index.schema import descriptors, edges, journals, metadata, points, records, stream_keys
+from gently_bluesky.index.states import DescriptorState, JournalState, Row
 
 __all__ = [
     "conflict",
@@ -169,6 +170,6 @@ def conflict(connection: Connection, batch: Batch, error: IntegrityError) -> Con
         else f"it has two documents of one uid ({error.orig})"
     )
     return ConflictingDocument(
-        f"{batch.state.journal}: expected uids that no other document has, but {what}; nothing of this call was "
-        "indexed and no journal was changed; if the journal is a copy of the other, take one of them away"
+        f"{batch.state.journal}: expected uids that no other document has, but {what}; nothing of this call "
+        "was indexed; no journal was changed; if the journal is a copy of the other, take one of them away"
     )

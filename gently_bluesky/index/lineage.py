@@ -1,8 +1,9 @@
 """Where a result came from and what was made of it: the graph over records, upward and downward.
 
-A result names its parents in its start document: runs, assets or datums, several of them if need be. A run contains
-its assets and an asset its datums, so that a datum's own origin is that of the run it belongs to. Each question is
-one recursive statement; nothing here recurses in Python, and cycles, which only journals made by hand have, end.
+A result names its parents in its start document: runs, assets or datums, several of them if need be. A run
+contains its assets and an asset its datums, so that a datum's own origin is that of the run it belongs to.
+Each question is one recursive statement. Nothing here recurses in Python, and cycles, which only journals
+made by hand have, end.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import CTE, ColumnElement, Select, bindparam, select
 
@@ -27,8 +28,7 @@ UID_SHOWN: Final = 8
 """Characters of a uid that a tree shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class LineageNode:
+class LineageNode(NamedTuple):
     """One line of a lineage.
 
     Attributes
@@ -51,7 +51,7 @@ class LineageNode:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A record and all it was made from, as a value: printed as a tree, iterated as records, each of them once.
+    """A record and all it was made from: a value, printed as a tree, iterated as records, each of them once.
 
     Attributes
     ----------
@@ -119,24 +119,24 @@ def ancestors(index: Index, uid: str) -> Lineage:
         As ``Index.resolve``.
     """
     record = index.record(uid)
-    found: dict[str, list[tuple[str, Record | None]]] = {}
-    for child, parent, *row in index.rows(_UPWARD, run_uid=record.run_uid):
-        found.setdefault(child, []).append((parent, None if row[0] is None else record_of(row)))
+    found: dict[str, dict[int, tuple[str, Record | None]]] = {}
+    for child, position, parent, *values in map(tuple, index.rows(_UPWARD, run_uid=record.run_uid)):
+        found.setdefault(child, {})[position] = (parent, None if values[0] is None else record_of(values))
     return Lineage(tuple(_walk(record, found)))
 
 
-def _walk(record: Record, found: dict[str, list[tuple[str, Record | None]]]) -> Iterator[LineageNode]:
+def _walk(record: Record, found: dict[str, dict[int, tuple[str, Record | None]]]) -> Iterator[LineageNode]:
     """Go through the graph depth first; the parents of a run are gone into once, which also ends cycles."""
     entered: set[str] = set()
     todo: list[tuple[int, str, Record | None]] = [(0, record.uid, record)]
     while todo:
         depth, uid, here = todo.pop()
-        parents = found.get(here.run_uid, []) if here else []
-        repeated = bool(parents) and here is not None and here.run_uid in entered
+        parents = found.get(here.run_uid) if here else None
+        repeated = here is not None and here.run_uid in entered
         yield LineageNode(depth, uid, here, repeated)
         if here and parents and not repeated:
             entered.add(here.run_uid)
-            todo += ((depth + 1, *parent) for parent in reversed(parents))
+            todo += ((depth + 1, *parents[position]) for position in sorted(parents, reverse=True))
 
 
 def children(index: Index, uid: str) -> list[Record]:
@@ -168,11 +168,11 @@ def _results(index: Index, uid: str, statements: dict[str, Select[*tuple[Any, ..
     ]
 
 
-# -- the statements --------------------------------------------------------------------------------------------
+# -- the statements ------------------------------------------------------------------------------------------
 
 
 def _upward() -> Select[*tuple[Any, ...]]:
-    """Every edge above a run, with the record of the parent where there is one, in the order of the edges."""
+    """Every edge above a run, in any order, with the record of the parent where there is one."""
     parent = records.alias("parent")
     edge = select(
         edges.c.child, edges.c.position, edges.c.parent, parent.c.run_uid.label("parent_run")
@@ -180,11 +180,7 @@ def _upward() -> Select[*tuple[Any, ...]]:
     walk = edge.where(edges.c.child == bindparam("run_uid")).cte("walk", recursive=True)
     walk = walk.union(edge.where(edges.c.child == walk.c.parent_run))
     source = joined(walk.outerjoin(records, records.c.uid == walk.c.parent))
-    return (
-        select(walk.c.child, walk.c.parent, *columns)
-        .select_from(source)
-        .order_by(walk.c.child, walk.c.position)
-    )
+    return select(walk.c.child, walk.c.position, walk.c.parent, *columns).select_from(source)
 
 
 def _contained(kind: str) -> ColumnElement[bool]:
@@ -193,8 +189,7 @@ def _contained(kind: str) -> ColumnElement[bool]:
         return records.c.run_uid == bindparam("uid")
     if kind == "asset":
         # its datums are among the records of its run, of which there is an index
-        of_asset = (records.c.run_uid == bindparam("run_uid")) & (records.c.asset_uid == bindparam("uid"))
-        return of_asset
+        return (records.c.run_uid == bindparam("run_uid")) & (records.c.asset_uid == bindparam("uid"))
     return records.c.uid == bindparam("uid")
 
 
@@ -225,11 +220,11 @@ _CHILDREN: Final = {kind: _select_results(_made_from(kind)) for kind in _KINDS}
 _DESCENDANTS: Final = {kind: _select_results(select(_downward(kind).c.child)) for kind in _KINDS}
 
 
-# -- the tree in print -----------------------------------------------------------------------------------------
+# -- the tree in print ---------------------------------------------------------------------------------------
 
 
 def _tree(nodes: tuple[LineageNode, ...]) -> Iterator[str]:
-    """Yield one line per node, drawn from the last to the first, since only what follows tells which bar goes on."""
+    """Return a line per node, drawn from the last to the first: what follows tells which bar goes on."""
     goes_on: list[bool] = []
     lines: list[str] = []
     top = nodes[0].depth

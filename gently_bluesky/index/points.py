@@ -61,8 +61,8 @@ def expanded(rows: Sequence[Row[*tuple[Any, ...]]]) -> list[Point]:
     """
     if sum(row.span for row in rows) > MOST_POINTS:
         raise InvalidDocument(
-            f"expected at most {MOST_POINTS:,} events of one data key, but the stream_datum documents of asset "
-            f"{rows[0].asset_uid!r} claim more; nothing was read"
+            f"expected at most {MOST_POINTS:,} events of one data key, but the stream_datum documents of "
+            f"asset {rows[0].asset_uid!r} claim more; nothing was read"
         )
     found: list[Point] = []
     for *values, span in rows:

@@ -39,13 +39,14 @@ def newest_first(
     """
     _check(kind, texts, derived)
     found: list[ColumnElement[bool]] = [records.c.kind == kind]
+    owner = records if kind == "run" else run
     found += [
-        run.c[name] == texts[name]
+        owner.c[name] == texts[name]
         for name in ("data_type", "session", "status", "operation")
         if texts.get(name) is not None
     ]
     if derived is not None:
-        found.append(run.c.derived == derived)
+        found.append(owner.c.derived == derived)
     found += _of_streams(kind, texts.get("stream"), texts.get("data_key"))
     if since is not None:
         found.append(records.c.time >= seconds("since", since))
@@ -117,7 +118,7 @@ def seconds(name: str, value: object) -> float:
     if isinstance(value, str):
         value = _parsed(name, value)
     if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)  # noqa: DTZ001
+        value = datetime(value.year, value.month, value.day)
     if isinstance(value, datetime):
         return value.timestamp()
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Select, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.sql.selectable import FromClause
 
 from gently_bluesky.index.schema import records
@@ -32,9 +32,9 @@ columns: Final = (
     records.c.stored,
     records.c.lost,
     records.c.path,
-    run.c.data_type,
-    run.c.session,
-    run.c.status,
+    func.coalesce(run.c.data_type, records.c.data_type),
+    func.coalesce(run.c.session, records.c.session),
+    func.coalesce(run.c.status, records.c.status),
     asset.c.path,
     asset.c.format,
     asset.c.count,
@@ -46,10 +46,9 @@ columns: Final = (
 
 
 def joined(source: FromClause) -> FromClause:
-    """Join the run and the asset to a source that has ``records`` in it."""
-    return source.outerjoin(run, run.c.uid == records.c.run_uid).outerjoin(
-        asset, asset.c.uid == records.c.asset_uid
-    )
+    """Join the run and the asset to a source that has ``records`` in it; a run is not joined to itself."""
+    of_run = case((records.c.kind != "run", records.c.run_uid))
+    return source.outerjoin(run, run.c.uid == of_run).outerjoin(asset, asset.c.uid == records.c.asset_uid)
 
 
 def select_records() -> Select[*tuple[Any, ...]]:
@@ -81,28 +80,28 @@ def record_of(row: Sequence[Any]) -> Record:
     if kind == "asset":
         axes = _with_events(axes, sizes)
         sizes = None if sizes is None else (count, *sizes)
-    return Record(
-        uid=uid,
-        kind=kind,
-        run_uid=run_uid,
-        time=time,
-        data_type=data_type,
-        session=session,
-        status=status,
-        stream=stream,
-        data_key=data_key,
-        seq_num=seq_num,
-        shape=sizes,
-        dtype=dtype,
-        dims=axes,
-        format=form,
-        path=path if kind == "run" else asset_path or "",
-        operation=operation,
-        parents=tuple(orjson.loads(parents)) if parents else (),
-        received=received,
-        stored=stored,
-        lost=lost,
-        metadata=_metadata(kind, doc),
+    return Record(  # by position, since lineages make them by the thousand
+        uid,
+        kind,
+        run_uid,
+        time,
+        data_type,
+        session,
+        status,
+        stream,
+        data_key,
+        seq_num,
+        sizes,
+        dtype,
+        axes,
+        form,
+        path if kind == "run" else asset_path or "",
+        operation,
+        tuple(orjson.loads(parents)) if parents else (),
+        received,
+        stored,
+        lost,
+        _metadata(kind, doc),
     )
 
 

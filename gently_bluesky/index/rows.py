@@ -1,70 +1,38 @@
 """Turns the lines of a journal into rows: a pure function of the lines, however they are cut into batches.
 
-What has to be remembered from one batch to the next is a `JournalState`, which can also be read back from the rows
-themselves. This module writes nothing: it fills a `Batch`, which ``index.py`` stores in one transaction.
+What has to be remembered from one batch to the next is a `JournalState`. This module writes nothing: it fills
+a `Batch`, which ``keeping.py`` stores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import isfinite, prod
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
 import orjson
 
 from gently_bluesky.errors import InvalidDocument, UnknownReference
+from gently_bluesky.index.fields import (
+    LARGEST,
+    integer,
+    itemsize,
+    json_text,
+    seconds,
+    sequence,
+    text,
+    text_or_none,
+)
+from gently_bluesky.index.states import DescriptorState, JournalState, Row
 from gently_bluesky.index.values import leaves
 from gently_bluesky.model import JournalLine
 
-__all__ = ["Batch", "DescriptorState", "JournalState", "point_number"]
+__all__ = ["Batch", "point_number"]
 
-Row = dict[str, Any]
-
-LARGEST: Final = 2**63 - 1
-STATUS_OF_EXIT = {"success": "complete", "abort": "aborted", "fail": "failed"}
-ENDED = ("complete", "failed", "aborted", "incomplete")
-
-
-@dataclass(slots=True)
-class DescriptorState:
-    """What later documents need of a descriptor: where it belongs and what its data keys are."""
-
-    run_uid: str
-    stream: str
-    data_keys: Mapping[str, Mapping[str, Any]]
-    external: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.external = tuple(
-            key for key, about in self.data_keys.items() if str(about.get("external", "STREAM:")) != "STREAM:"
-        )
-
-
-@dataclass(slots=True)
-class JournalState:
-    """What is remembered of a journal between two batches: how far it is indexed, and its open runs."""
-
-    journal: str
-    end: int = 0
-    lines: int = 0
-    time: float = 0.0
-    runs: dict[str, float] = field(default_factory=dict[str, float])
-    descriptors: dict[str, DescriptorState] = field(default_factory=dict[str, DescriptorState])
-    assets: dict[str, Row] = field(default_factory=dict[str, Row])
-    waiting: dict[str, Row] = field(default_factory=dict[str, Row])
-    """Datums that were announced and that no event has named yet."""
-
-    def drop_run(self, run_uid: str) -> None:
-        """Forget what is only needed while the run goes on."""
-        self.runs.pop(run_uid, None)
-        for uid in [uid for uid, about in self.descriptors.items() if about.run_uid == run_uid]:
-            del self.descriptors[uid]
-        for rows in (self.assets, self.waiting):
-            for uid in [uid for uid, row in rows.items() if row["run_uid"] == run_uid]:
-                del rows[uid]
+STATUS_OF_EXIT: Final = {"success": "complete", "abort": "aborted", "fail": "failed"}
+NOT_INDEXED: Final = "nothing of this call was indexed; the journal was not changed"
+ENDED: Final = ("complete", "failed", "aborted", "incomplete")
 
 
 class Batch:
@@ -112,33 +80,35 @@ class Batch:
                     self._takers[line.name](line.doc)
             except (KeyError, TypeError, AttributeError) as error:
                 raise InvalidDocument(
-                    f"{self.state.journal} line {self.state.lines + 1}: expected a whole document of event-model, got "
-                    f"a {line.name!r} without a usable {error}; nothing of this call was indexed; the journal was not "
-                    "changed"
+                    f"{self._here()}: expected a whole document of event-model, got a {line.name!r} without "
+                    f"a usable {error}; {NOT_INDEXED}"
                 ) from error
             self.state.lines += 1
 
-    # -- the run ---------------------------------------------------------------------------------------------------
+    def _here(self) -> str:
+        return f"{self.state.journal} line {self.state.lines + 1}"
+
+    # -- the run ---------------------------------------------------------------------------------------------
 
     def _start(self, doc: Mapping[str, Any]) -> None:
-        uid = _text(doc["uid"])
+        uid = text(doc["uid"])
         lineage = doc.get("lineage")
         lineage = lineage if isinstance(lineage, Mapping) else {}
-        parents = [parent for parent in _sequence(lineage.get("parents")) if isinstance(parent, str)]
-        operation = _text_or_none(lineage.get("operation"))
-        self.state.time = self.state.runs[uid] = _seconds(doc["time"])
+        parents = [parent for parent in sequence(lineage.get("parents")) if isinstance(parent, str)]
+        operation = text_or_none(lineage.get("operation"))
+        self.state.time = self.state.runs[uid] = seconds(doc["time"])
         self.runs[uid] = {
             "uid": uid,
             "kind": "run",
             "run_uid": uid,
             "time": self.state.time,
-            "document": _json(doc),
-            "data_type": _text_or_none(doc.get("data_type")),
-            "session": _text_or_none(doc.get("session")),
+            "document": json_text(doc),
+            "data_type": text_or_none(doc.get("data_type")),
+            "session": text_or_none(doc.get("session")),
             "status": "running",
             "derived": bool(parents or operation),
             "operation": operation,
-            "parents": _json(parents),
+            "parents": json_text(parents),
             "received": None,
             "stored": None,
             "lost": None,
@@ -150,14 +120,14 @@ class Batch:
         )
 
     def _stop(self, doc: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
-        uid = _text(doc["run_start"])
+        uid = text(doc["run_start"])
         if uid not in self.state.runs:
             return  # the first stop stands
         status = outcome.get("status")
         if status not in ENDED:
             status = STATUS_OF_EXIT.get(str(doc.get("exit_status")), "incomplete")
         ended: Row = {"status": status} | {
-            name: _integer(outcome.get(name)) for name in ("received", "stored", "lost")
+            name: integer(outcome.get(name)) for name in ("received", "stored", "lost")
         }
         if uid in self.runs:
             self.runs[uid].update(ended)
@@ -170,13 +140,13 @@ class Batch:
         run_uid = doc.get("run_start") or next(reversed(self.state.runs), None)
         if run_uid not in self.state.runs:
             raise UnknownReference(
-                f"{self.state.journal} line {self.state.lines + 1}: expected a document of a run that is open, got one "
-                f"of run {run_uid!r}; nothing of this call was indexed; the journal was not changed"
+                f"{self._here()}: expected a document of a run that is open, got one of run {run_uid!r}; "
+                f"{NOT_INDEXED}"
             )
         return str(run_uid)
 
     def _descriptor(self, doc: Mapping[str, Any]) -> None:
-        uid, run_uid, stream = _text(doc["uid"]), self._open_run(doc), _text(doc.get("name", "primary"))
+        uid, run_uid, stream = text(doc["uid"]), self._open_run(doc), text(doc.get("name", "primary"))
         about = {
             key: {name: value[name] for name in ("shape", "dtype_numpy", "external", "dims") if name in value}
             for key, value in doc["data_keys"].items()
@@ -188,26 +158,27 @@ class Batch:
                 "run_uid": run_uid,
                 "position": self.state.lines,
                 "stream": stream,
-                "data_keys": _json(about),
+                "data_keys": json_text(about),
             }
         )
         self.stream_keys |= {(run_uid, stream, key) for key in (*about, "")}
 
-    # -- assets ----------------------------------------------------------------------------------------------------
+    # -- assets ----------------------------------------------------------------------------------------------
 
     def _resource(self, doc: Mapping[str, Any]) -> None:
         root, path = str(doc.get("root", "")), str(doc["resource_path"])
-        spec = _text_or_none(doc.get("spec"))
-        place = self._inside(f"{root}/{path}") or (path if (spec or "").startswith("GENTLY_") else "")
+        spec = text_or_none(doc.get("spec"))
+        ours = (spec or "").startswith("GENTLY_") and not path.startswith("/")
+        place = self._inside(f"{root}/{path}") or (path if ours else "")
         self._asset(doc, spec, place, doc.get("resource_kwargs"))
 
     def _stream_resource(self, doc: Mapping[str, Any]) -> None:
         place = self._inside(unquote(urlsplit(str(doc.get("uri", ""))).path))
-        row = self._asset(doc, _text_or_none(doc.get("mimetype")), place, doc.get("parameters"))
-        row["data_key"] = _text(doc["data_key"])
+        row = self._asset(doc, text_or_none(doc.get("mimetype")), place, doc.get("parameters"))
+        row["data_key"] = text(doc["data_key"])
 
     def _asset(self, doc: Mapping[str, Any], form: str | None, path: str, opening: object) -> Row:
-        uid, run_uid = _text(doc["uid"]), self._open_run(doc)
+        uid, run_uid = text(doc["uid"]), self._open_run(doc)
         dims = opening.get("dims") if isinstance(opening, Mapping) else None
         row: Row = {
             "uid": uid,
@@ -217,20 +188,20 @@ class Batch:
             "time": self.state.runs[run_uid],
             "stream": None,
             "data_key": None,
-            "document": _json(doc),
-            "path": "" if ".." in path.split("/") else path.lstrip("/"),
+            "document": json_text(doc),
+            "path": "" if ".." in path.split("/") else path,
             "format": form,
             "count": 0,
             "shape": None,
             "dtype": None,
-            "dims": _json([dim for dim in _sequence(dims) if isinstance(dim, str)]),
+            "dims": json_text([dim for dim in sequence(dims) if isinstance(dim, str)]),
             "nbytes": 0,
         }
         self.assets[uid] = self.state.assets[uid] = row
         return row
 
     def _inside(self, path: str) -> str:
-        """Return the part of ``path`` from the store's root on, where the file lies in the journal's own folder."""
+        """Return the path from the store's root on, of a file that lies in the journal's own folder."""
         folder = self.state.journal.rpartition("/")[0]
         _, found, rest = path.replace("\\", "/").rpartition(f"/{folder}/")
         return f"{folder}/{rest}" if folder and found else ""
@@ -239,14 +210,14 @@ class Batch:
         """Keep what the first event that names one of an asset's datums tells about the asset."""
         about = of.data_keys.get(key, {})
         shape = [
-            size for size in map(_integer, _sequence(about.get("shape"))) if size is not None and size >= 0
+            size for size in map(integer, sequence(about.get("shape"))) if size is not None and size >= 0
         ]
         dtype = about.get("dtype_numpy")
         row["stream"], row["data_key"], row["time"] = of.stream, key, time
-        row["shape"] = _json(shape)
-        row["dtype"] = dtype if isinstance(dtype, str) or dtype is None else _json(dtype)
+        row["shape"] = json_text(shape)
+        row["dtype"] = dtype if isinstance(dtype, str) or dtype is None else json_text(dtype)
         if row["dims"] == "[]":
-            row["dims"] = _json([dim for dim in _sequence(about.get("dims")) if isinstance(dim, str)])
+            row["dims"] = json_text([dim for dim in sequence(about.get("dims")) if isinstance(dim, str)])
         self._count(row, row["count"])
 
     def _count(self, row: Row, count: int) -> None:
@@ -254,14 +225,14 @@ class Batch:
         row["count"] = count
         if row["shape"] is not None:
             pixels = count * prod(orjson.loads(row["shape"]))
-            row["nbytes"] = min(pixels * _itemsize(row["dtype"]), LARGEST)
+            row["nbytes"] = min(pixels * itemsize(row["dtype"]), LARGEST)
         if row["uid"] not in self.assets:
             self.changed_assets[row["uid"]] = row
 
-    # -- datums ----------------------------------------------------------------------------------------------------
+    # -- datums ----------------------------------------------------------------------------------------------
 
     def _datum(self, doc: Mapping[str, Any]) -> None:
-        uid, asset_uid = _text(doc["datum_id"]), _text(doc["resource"])
+        uid, asset_uid = text(doc["datum_id"]), text(doc["resource"])
         asset = self.state.assets.get(asset_uid)
         run_uid = asset["run_uid"] if asset else self._open_run({})
         row = self._datum_row(uid, run_uid, asset_uid, doc)
@@ -279,20 +250,20 @@ class Batch:
             "stream": None,
             "data_key": None,
             "seq_num": None,
-            "document": _json(doc),
+            "document": json_text(doc),
         }
 
     def _event(self, doc: Mapping[str, Any]) -> None:
         of = self._described(doc)
-        time = self.state.time = _seconds(doc["time"])
+        time = self.state.time = seconds(doc["time"])
         filled, data = doc.get("filled", {}), doc["data"]
-        for key in {key: None for key in (*of.external, *filled)}:
+        for key in dict.fromkeys((*of.external, *filled)):
             uid = data.get(key)
             if not isinstance(uid, str) or filled.get(key, False) is not False:
                 continue
             row = self.state.waiting.pop(uid, None)
             if row is not None:
-                self._name_datum(row, key, of, time, _integer(doc["seq_num"]) or 0)
+                self._name_datum(row, key, of, time, integer(doc["seq_num"]) or 0)
             row = row or self.datums.get(uid) or self._find_datum(uid)
             if row is not None and row["run_uid"] == of.run_uid:
                 self._point(doc, of, key, uid, orjson.loads(row["document"]))
@@ -318,8 +289,8 @@ class Batch:
                 "datum_uid": uid,
                 "number": point_number(datum.get("datum_kwargs")),
                 "span": 1,
-                "event_uid": _text(event["uid"]),
-                "seq_num": _integer(event["seq_num"]) or 0,
+                "event_uid": text(event["uid"]),
+                "seq_num": integer(event["seq_num"]) or 0,
                 "time": self.state.time,
                 "descriptor_uid": event["descriptor"],
             }
@@ -330,16 +301,16 @@ class Batch:
             return self.state.descriptors[doc["descriptor"]]
         except KeyError:
             raise UnknownReference(
-                f"{self.state.journal} line {self.state.lines + 1}: expected a descriptor of a run that is open, got "
-                f"{doc.get('descriptor')!r}; nothing of this call was indexed; the journal was not changed"
+                f"{self._here()}: expected a descriptor of a run that is open, got "
+                f"{doc.get('descriptor')!r}; {NOT_INDEXED}"
             ) from None
 
     def _stream_datum(self, doc: Mapping[str, Any]) -> None:
-        uid, asset_uid = _text(doc["uid"]), _text(doc["stream_resource"])
+        uid, asset_uid = text(doc["uid"]), text(doc["stream_resource"])
         asset = self.state.assets[asset_uid]
         of, key, time = self._described(doc), asset["data_key"], self.state.time
-        start, stop = (_integer(doc["indices"][name]) or 0 for name in ("start", "stop"))
-        seq_num = _integer(doc["seq_nums"]["start"]) or 0
+        start, stop = (integer(doc["indices"][name]) or 0 for name in ("start", "stop"))
+        seq_num = integer(doc["seq_nums"]["start"]) or 0
         row = self._datum_row(uid, asset["run_uid"], asset_uid, doc)
         self.datums[uid] = row | {"stream": of.stream, "data_key": key, "time": time, "seq_num": seq_num}
         if asset["shape"] is None:
@@ -357,45 +328,9 @@ def point_number(datum_kwargs: object) -> int | None:
         return None
     return next(
         (
-            _integer(datum_kwargs[name])
+            integer(datum_kwargs[name])
             for name in ("point_number", "indices", "frame")
             if name in datum_kwargs
         ),
         None,
     )
-
-
-def _json(value: object) -> str:
-    return orjson.dumps(value).decode()
-
-
-def _integer(value: object) -> int | None:
-    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
-    return value if whole else None  # pyright: ignore[reportReturnType]
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise TypeError(f"time in seconds, {value!r}")
-    return float(value)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"text, {value!r}")
-    return value
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _sequence(value: object) -> Sequence[Any]:
-    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-
-
-def _itemsize(dtype: str | None) -> int:
-    try:
-        return np.dtype(dtype).itemsize if dtype else 0
-    except (TypeError, ValueError):
-        return 0

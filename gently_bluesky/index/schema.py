@@ -176,7 +176,7 @@ def has_tables(connection: Connection) -> bool:
     found = connection.scalars(select(version.c.version)).all() if version.name in names else []
     if found != [VERSION] or not names.issuperset(tables.tables):
         raise IndexUnusable(
-            f"expected an index of version {VERSION}, found {found or 'none'} in {connection.engine.url!s}; nothing "
-            "was changed; delete the index and build it again from the journals"
+            f"expected an index of version {VERSION}, found {found or 'none'} in {connection.engine.url!s}; "
+            "nothing was changed; delete the index and build it again from the journals"
         )
     return True

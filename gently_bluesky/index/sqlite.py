@@ -1,5 +1,6 @@
-"""All that is particular to SQLite: the write-ahead log, when a transaction takes its lock, codes of errors, and
-files that must not be written to.
+"""All that is particular to SQLite: its log, when a transaction takes its lock, its errors, read-only files.
+
+Nothing here knows what is in the database.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def sqlite_engine(url: URL, *, read_only: bool, connection: sqlite3.Connection |
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # Reads are single statements and need no BEGIN. Where a write begins without the lock and wants it later,
-        # SQLite says "database is locked" at once, whatever the timeout.
+        # Reads are single statements and need no BEGIN. To a write that begins without the lock and wants it
+        # later, SQLite says "database is locked" at once, whatever the timeout.
         if connection.get_execution_options().get(WRITING):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -69,7 +70,7 @@ def sqlite_engine(url: URL, *, read_only: bool, connection: sqlite3.Connection |
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Turn on the write-ahead log. SQLite's timeout does not cover this one statement, so we wait ourselves."""
+    """Turn on the write-ahead log. SQLite's timeout does not cover this statement, so we wait ourselves."""
     give_up = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
@@ -89,13 +90,13 @@ def explained(error: BaseException, place: str) -> GentlyError:
     if code in DAMAGED or "no such" in str(error) or "has no column" in str(error):
         return IndexUnusable(f"{reason}; delete the index and build it again from the journals")
     if code == sqlite3.SQLITE_FULL:
-        return StorageFull(f"{reason}; nothing of this call was indexed; make room and add the journal again")
+        return StorageFull(f"{reason}; nothing of this call was indexed; make room and call again")
     if code == sqlite3.SQLITE_READONLY:
         return StoreReadOnly(f"{reason}; nothing was written; open the store with mode='r'")
     if code == sqlite3.SQLITE_BUSY:
         return StorageStalled(
-            f"{reason} for {BUSY_TIMEOUT_S:g} s by another process; nothing of this call was indexed; end the "
-            "other process or give the store an index of its own"
+            f"{reason} for {BUSY_TIMEOUT_S:g} s; nothing of this call was indexed; end the other process "
+            "that writes, or give the store an index of its own"
         )
     return StorageError(f"{reason}; nothing of this call was indexed; the journals hold everything")
 
@@ -103,9 +104,10 @@ def explained(error: BaseException, place: str) -> GentlyError:
 class ReadOnlyFile:
     """An index in a file, read without writing anything: neither the file nor another beside it.
 
-    SQLite makes files of its own beside a database even to read it, unless a writer has made them already, and on a
-    read-only mount it cannot. So where nobody writes, and wherever SQLite cannot open the file in place, a copy in
-    memory is read, and made anew when the file has changed. The caller lets one thread in at a time.
+    SQLite makes files of its own beside a database even to read it, unless a writer has made them already,
+    and on a read-only mount it cannot. So where nobody writes, and wherever SQLite cannot open the file in
+    place, a copy in memory is read, and made anew when the file has changed. The caller lets one thread in at
+    a time.
     """
 
     def __init__(self, url: URL) -> None:
@@ -175,8 +177,9 @@ class ReadOnlyFile:
                 if self._signature()[0] == self._seen[0]:
                     return _in_memory_copy(copy)
         raise StorageError(
-            f"the index {self._path} cannot be opened in place and changed during each of {COPY_ATTEMPTS} attempts "
-            "to copy it; nothing was read; try again, or open the store where its folder can be written to"
+            f"the index {self._path} cannot be opened in place, and it changed during each of "
+            f"{COPY_ATTEMPTS} attempts to copy it; nothing was read; try again, or open the store where its "
+            "folder can be written to"
         )
 
     def _signature(self) -> tuple[object, ...]:

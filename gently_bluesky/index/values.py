@@ -1,4 +1,4 @@
-"""The one text under which a value of a start document is kept and looked for. No SQL here, no documents' meaning."""
+"""The one text under which a value of a start document is kept and looked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gently_bluesky.errors import InvalidSetting
 __all__ = ["canonical", "conditions", "leaves"]
 
 LONGEST = 200
-"""Characters of a key or value in the index; longer ones are cut and a digest of the whole put behind them."""
+"""Characters of a key or value in the index; longer ones are cut, and a digest of the whole stands behind."""
 
 MOST_MEMBERS = 1000
 """Members of a list that can be looked for one by one."""
@@ -26,7 +26,7 @@ MAPPING = "{}"
 def leaves(document: Mapping[str, Any]) -> set[tuple[str, str]]:
     """Return every leaf of a document as ``(dotted key, canonical text)``.
 
-    A list stands under its key as a whole and with each of its first members; a mapping with each of its leaves.
+    A list stands under its key as a whole and with each of its first members, a mapping with its leaves.
     """
     found: set[tuple[str, str]] = set()
     todo: list[tuple[str, Any]] = [(str(key), value) for key, value in document.items()]
@@ -54,7 +54,8 @@ def canonical(value: object) -> str:
         return bounded(json.dumps(_plain(value), sort_keys=True, separators=(",", ":")))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidSetting(
-            f"expected a value that can stand in a start document, got {value!r} ({error}); nothing was looked for"
+            f"expected a value that can stand in a start document, got {value!r} ({error}); "
+            "nothing was looked for"
         ) from error
 
 

@@ -235,9 +235,8 @@ class SimulatedDiSPIM:
         self.light_sheet.n_slices.put(n_slices)
         self.light_sheet.z_step_um.put(round(min(VOLUME_DEPTH_UM / n_slices, WIDEST_STEP_UM), 4))
         self.light_sheet.dual.put(dual)
-        x_um, y_um = self.embryos["e1"].position_um
-        self.stage.x.set(x_um)
-        self.stage.y.set(y_um)
+        for axis, place_um in zip((self.stage.x, self.stage.y), self.embryos["e1"].position_um, strict=True):
+            axis.set(place_um)
 
     @property
     def axes(self) -> tuple[Device, ...]:

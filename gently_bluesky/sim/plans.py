@@ -20,6 +20,7 @@ from ophyd import Device
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.sim.detectors import Camera
 from gently_bluesky.sim.devices import SimulatedDiSPIM
+from gently_bluesky.sim.motion import Axis
 
 __all__ = ["acquire_volume", "focus_sweep", "timelapse"]
 
@@ -193,15 +194,10 @@ def focus_sweep(
     ophyd.utils.LimitError
         When the sweep would leave the limits of the piezo; nothing has moved then.
     """
-    if steps < 2:
-        raise InvalidSetting(f"focus_sweep: two steps or more, not {steps!r}")
     camera = camera or scope.camera_a
     detectors = _readable(camera, scope.piezo)
     piezo, start_um = scope.piezo, scope.piezo.position
-    middle_um = start_um if centre_um is None else centre_um
-    positions_um = [float(p) for p in np.linspace(middle_um - span_um / 2, middle_um + span_um / 2, steps)]
-    for position_um in (positions_um[0], positions_um[-1]):
-        piezo.check_value(position_um)
+    positions_um = _positions_of_sweep(piezo, start_um if centre_um is None else centre_um, span_um, steps)
     if embryo is not None:
         yield from _move_to(scope, embryo)
     metadata = _metadata(
@@ -233,6 +229,15 @@ def _metadata(plan_name: str, md: Mapping[str, Any] | None, **known: Any) -> dic
     """Return the metadata of a start document: what is known, and what the caller says on top."""
     said = {key: value for key, value in known.items() if value is not None}
     return {"plan_name": plan_name, **said, **(md or {})}
+
+
+def _positions_of_sweep(piezo: Axis, centre_um: float, span_um: float, steps: int) -> list[float]:
+    if steps < 2:
+        raise InvalidSetting(f"focus_sweep: two steps or more, not {steps!r}")
+    positions_um = [float(p) for p in np.linspace(centre_um - span_um / 2, centre_um + span_um / 2, steps)]
+    for position_um in (positions_um[0], positions_um[-1]):
+        piezo.check_value(position_um)
+    return positions_um
 
 
 def _readable(*devices: Device) -> list[Readable[Any]]:

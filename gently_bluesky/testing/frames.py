@@ -1,7 +1,7 @@
 """Frames that say where they belong: every plane's pixels follow from run, stream, data key, event and plane.
 
-A plane that was stored in the wrong place, twice, or half, cannot pass for another. Values stay below 4096 where the
-dtype has room, like a camera's.
+A plane that was stored in the wrong place, twice, or half, cannot pass for another. Values stay below 4096
+where the dtype has room, like a camera's.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def encoded_frame(
 ) -> NDArray[Any]:
     """Return the frame that belongs to this event: C-contiguous, of this shape and dtype, new memory.
 
-    Planes are the last two axes, counted in C order along the others; an array of one axis is one plane. Costs about
-    a copy of the frame.
+    Planes are the last two axes, counted in C order along the others; an array of one axis is one plane.
+    Costs about a copy of the frame.
 
     Examples
     --------
@@ -89,8 +89,8 @@ def check_frame(
         found = _recognise(pixels, event, plane, where)
         wrong = np.argwhere(pixels != expected)
         raise AssertionError(
-            f"{run}/{stream}/{key}: plane {plane} of event {event} {found}: {len(wrong)} of {pixels.size} pixels "
-            f"differ, the first at {tuple(map(int, wrong[0]))}"
+            f"{run}/{stream}/{key}: plane {plane} of event {event} {found}: {len(wrong)} of {pixels.size} "
+            f"pixels differ, the first at {tuple(map(int, wrong[0]))}"
         )
 
 

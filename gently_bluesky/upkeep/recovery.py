@@ -1,7 +1,7 @@
 """What opening a store for writing does first: dead runs get their end on record, and the index follows the files.
 
 Only runs whose lock can be taken are touched, so that no living writer is disturbed. Doing it twice, or dying inside
-it, changes nothing that a further time does not put right. No pixels are deleted.
+it, changes nothing that a further time does not put right. No announced pixels are deleted.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ import os
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gently_bluesky.backends.base import backend_for_spec
 from gently_bluesky.documents.journal import Journal, encode_line, scan_journal
-from gently_bluesky.documents.live import LiveFile
-from gently_bluesky.errors import GentlyError, JournalDamaged
-from gently_bluesky.files import inside, try_lock
+from gently_bluesky.documents.live import LiveFile, is_live
+from gently_bluesky.errors import GentlyError, InputError, JournalDamaged
+from gently_bluesky.files import inside, is_leftover, try_lock
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import JournalLine
 
 __all__ = ["Reconciled", "find_journals", "index_journals", "reconcile"]
+
+DOCUMENTS = "documents.jsonl"
+LOCK_OF_TENSORSTORE = ".__lock"
+UNREADABLE = (JournalDamaged, InputError, ValueError, KeyError, TypeError, AttributeError)
+"""What is raised over a journal that does not hold what a writer of ours writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,8 @@ class Reconciled:
     Attributes
     ----------
     ended
-        Uids of runs whose process had died; each has a stop now, and the status ``incomplete``.
+        Uids of runs whose process had died; each has a stop now, and the status ``incomplete``, or ``failed`` where
+        it had failed before and the disk did not let it say so.
     indexed
         Journals of which the index knew less, or other, than the file holds.
     forgotten
@@ -52,106 +58,213 @@ class Reconciled:
 def reconcile(root: Path, index: Index) -> Reconciled:
     """Recover the dead runs of a store and bring its index in step with its journals.
 
-    A damaged run is left as it is, a RuntimeWarning says where, and the others are dealt with.
+    A run that is damaged, or that cannot be written to, is left as it is; a RuntimeWarning says why, and the others
+    are dealt with.
 
     Raises
     ------
     StorageError
-        Recovery itself could not write.
+        The index could not be read or written.
     """
-    ended: list[str] = []
-    indexed: list[str] = []
-    damaged: list[str] = []
     known = index.journals()
+    work = _Work(root, index, known, {record.path for record in index.query(status="running")})
     there: set[str] = set()
-    for journal in find_journals(root):
-        there.add(journal)
-        path = root / journal
-        try:
-            if path.name == "documents.jsonl" and (path.parent / ".live").exists():
-                ended.extend(_recover_run(path))
-            if path.name != "documents.jsonl" and path.stat().st_size != known.get(journal, 0):
-                _recover_shared(path)
-            if path.stat().st_size != known.get(journal, 0) and not _is_live(path):
-                index.forget(journal)
-                _add_whole(root, journal, index)
-                indexed.append(journal)
-        except (JournalDamaged, ValueError) as error:
-            damaged.append(f"{journal}: {error}")
-            warnings.warn(f"a run was left alone: {error}", RuntimeWarning, stacklevel=3)
+    for name in _find(root):
+        if name.endswith("/"):
+            _sweep_start(root / name)
+            continue
+        there.add(name)
+        with suppress(FileNotFoundError):  # taken away meanwhile, by another process
+            work.bring_in_step(name)
     gone = sorted(known.keys() - there)
     for journal in gone:
         index.forget(journal)
-    return Reconciled(tuple(ended), tuple(indexed), tuple(gone), tuple(damaged))
+    return Reconciled(tuple(work.ended), tuple(work.indexed), tuple(gone), tuple(work.damaged))
 
 
 def index_journals(root: Path, index: Index) -> None:
     """Index every journal as it stands, for a reader that may not write. Torn tails are left out."""
     for journal in find_journals(root):
         try:
-            _add_whole(root, journal, index)
-        except (JournalDamaged, ValueError) as error:
+            lines, end = _whole_lines(root / journal)
+            if lines:
+                index.add(journal, lines, end)
+        except FileNotFoundError:
+            continue
+        except UNREADABLE as error:
             warnings.warn(f"a run was left alone: {error}", RuntimeWarning, stacklevel=3)
 
 
 def find_journals(root: Path) -> Iterator[str]:
     """Yield the paths of all journals, relative to the root, oldest day first."""
+    return (name for name in _find(root) if not name.endswith("/"))
+
+
+def _find(root: Path) -> Iterator[str]:
+    """Yield the paths of journals and, with a slash at the end, of the folders that have none."""
     for day in sorted(root.glob("runs/*/*/*")):
         with os.scandir(day) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 relative = f"{day.relative_to(root).as_posix()}/{entry.name}"
-                if entry.name.startswith("derived-") and entry.name.endswith(".jsonl"):
+                if _is_shared(entry.name):
                     yield relative
-                elif os.path.exists(f"{entry.path}/documents.jsonl"):  # noqa: PTH110 # ten times faster than Path here
-                    yield f"{relative}/documents.jsonl"
+                elif os.path.exists(f"{entry.path}/{DOCUMENTS}"):  # noqa: PTH110 # ten times faster than Path here
+                    yield f"{relative}/{DOCUMENTS}"
+                elif entry.is_dir():
+                    yield f"{relative}/"
 
 
-def _is_live(path: Path) -> bool:
-    return path.name == "documents.jsonl" and (path.parent / ".live").exists()
+def _is_shared(name: str) -> bool:
+    return name.startswith("derived-") and name.endswith(".jsonl")
 
 
-def _add_whole(root: Path, journal: str, index: Index) -> None:
-    lines: list[JournalLine] = []
-    end = 0
-    for line, position in scan_journal(root / journal):
-        lines.append(line)
-        end = position
-    if lines:
-        index.add(journal, lines, end)
+@dataclass(slots=True)
+class _Work:
+    """What `reconcile` does to one journal after the other, and what came of it."""
+
+    root: Path
+    index: Index
+    known: Mapping[str, int]
+    running: set[str]
+    ended: list[str] = field(default_factory=list[str])
+    indexed: list[str] = field(default_factory=list[str])
+    damaged: list[str] = field(default_factory=list[str])
+
+    def bring_in_step(self, journal: str) -> None:
+        path = self.root / journal
+        step = self._shared if _is_shared(path.name) else self._run
+        try:
+            step(journal, path)
+        except FileNotFoundError:
+            raise
+        except UNREADABLE as error:
+            self._leave_alone(journal, error)
+
+    def _run(self, journal: str, path: Path) -> None:
+        is_open = journal in self.running or (path.parent / ".live").exists()
+        if is_open:
+            self._recover(journal, path)
+        if path.stat().st_size == self._end(journal) or is_live(path.parent):
+            return
+        lines, end = _whole_lines(path)
+        if not is_open and not _has_stop(lines):
+            self._recover(journal, path)
+            lines, end = _whole_lines(path)
+        self._index(journal, lines, end)
+
+    def _recover(self, journal: str, path: Path) -> None:
+        try:
+            self.ended.extend(_recover_run(path))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if isinstance(error, JournalDamaged):
+                raise
+            self._leave_alone(journal, error)  # a full disk must not keep people from opening the store to make room
+
+    def _shared(self, journal: str, path: Path) -> None:
+        """Cut a journal of derived results back to its last whole run, if nobody is writing it, and index it."""
+        if path.stat().st_size == self._end(journal):
+            return
+        try:
+            with path.open("r+b") as file:
+                if not try_lock(file.fileno()):
+                    return
+                lines, end = _whole_lines(path)
+                if end != os.fstat(file.fileno()).st_size:
+                    file.truncate(end)
+                    os.fsync(file.fileno())
+        except OSError as error:
+            self._leave_alone(journal, error)
+            return
+        self._index(journal, lines, end)
+
+    def _end(self, journal: str) -> int:
+        """Return how far a journal is indexed, asking again where another process may have indexed it meanwhile."""
+        known = self.known.get(journal, 0)
+        if known and known != (self.root / journal).stat().st_size:
+            return self.index.journals().get(journal, 0)
+        return known
+
+    def _index(self, journal: str, lines: Sequence[JournalLine], end: int) -> None:
+        if self.known.get(journal, 0) or journal in self.known:
+            self.index.forget(journal)
+        if lines:
+            self.index.add(journal, lines, end)
+        self.indexed.append(journal)
+
+    def _leave_alone(self, journal: str, error: Exception) -> None:
+        self.damaged.append(f"{journal}: {error}")
+        warnings.warn(f"a run was left alone: {error}", RuntimeWarning, stacklevel=5)
 
 
 def _recover_run(path: Path) -> list[str]:
     """Give a run without a stop its end, if its process is dead; return the uids of runs that got one."""
+    has_lock = (path.parent / ".live").exists()
+    if not has_lock and _has_stop(_whole_lines(path)[0]):
+        return []
     try:
-        live = LiveFile.take(path.parent)
+        live = LiveFile.take(path.parent, make=not has_lock)
     except FileNotFoundError:
         return []  # its writer has just ended it, or another process has just recovered it
     if live is None:
         return []
-    recorded = False
+    done = False
     try:
         lines, end = _whole_lines(path)
-        recorded = any(line.name == "stop" for line in lines)
         ended: list[str] = []
-        if not recorded:
+        if not _has_stop(lines):
+            lines, end = _without_loose_ends(path, lines, end)
+            live.release_reserve()
             _cut(path, end)
             if lines:
-                _append(path, _stop_line(lines, live.counts))
+                _append(path, _stop_line(lines, live))
                 ended = [lines[0].doc["uid"]]
-            recorded = True
         _sweep(path.parent, lines)
+        if not lines:
+            path.unlink()
+        done = True
     finally:
-        live.close(remove=recorded)
+        live.close(remove=done)
+    if not lines:
+        _remove_if_empty(path.parent)
     return ended
 
 
+def _has_stop(lines: Sequence[JournalLine]) -> bool:
+    return any(line.name == "stop" for line in lines)
+
+
 def _whole_lines(path: Path) -> tuple[list[JournalLine], int]:
+    """Return a journal's whole lines, of a shared one those of its whole runs, and the offset behind them."""
     lines: list[JournalLine] = []
     end = 0
+    whole = 0
     for line, position in scan_journal(path):
         lines.append(line)
-        end = position
-    return lines, end
+        if line.name == "stop" or not _is_shared(path.name):
+            whole, end = len(lines), position
+    return lines[:whole], end
+
+
+def _without_loose_ends(path: Path, lines: Sequence[JournalLine], end: int) -> tuple[list[JournalLine], int]:
+    """Leave out what was written to announce an event whose own line is not there, so that nothing was announced."""
+    ours = {line.doc["uid"] for line in lines if line.name == "resource" and _is_ours(line.doc, path.parent)}
+    whole = len(lines)
+    while whole and (
+        (lines[whole - 1].name == "resource" and lines[whole - 1].doc["uid"] in ours)
+        or (lines[whole - 1].name == "datum" and lines[whole - 1].doc["resource"] in ours)
+    ):
+        whole -= 1
+    if whole == len(lines):
+        return list(lines), end
+    ends = [position for _, position in scan_journal(path)]
+    return list(lines[:whole]), ends[whole - 1]
+
+
+def _is_ours(resource: Mapping[str, Any], folder: Path) -> bool:
+    relative = folder.relative_to(folder.parents[4]).as_posix()
+    return str(resource.get("resource_path", "")).startswith(f"{relative}/")
 
 
 def _cut(path: Path, end: int) -> None:
@@ -171,7 +284,7 @@ def _append(path: Path, line: JournalLine) -> None:
         journal.close()
 
 
-def _stop_line(lines: Sequence[JournalLine], counts: tuple[int, int] | None) -> JournalLine:
+def _stop_line(lines: Sequence[JournalLine], live: LiveFile) -> JournalLine:
     streams = {line.doc["uid"]: line.doc.get("name", "primary") for line in lines if line.name == "descriptor"}
     num_events = dict.fromkeys(streams.values(), 0)
     stored = 0
@@ -180,48 +293,55 @@ def _stop_line(lines: Sequence[JournalLine], counts: tuple[int, int] | None) -> 
             stream = streams[line.doc["descriptor"]]
             num_events[stream] = max(num_events[stream], line.doc["seq_num"])
             stored += len(line.digest or {})
-    received = None if counts is None else max(counts[0], stored)
+    received = None if live.counts is None else max(live.counts[0], stored)
     stop = {
         "uid": str(uuid.uuid4()),
         "run_start": lines[0].doc["uid"],
         "time": time.time(),
-        "exit_status": "abort",
-        "reason": "the process that wrote the run died before its stop document came",
+        "exit_status": "abort" if live.failure is None else "fail",
+        "reason": live.failure or "the process that wrote the run died before its stop document came",
         "num_events": num_events,
     }
     lost = None if received is None else received - stored
-    outcome = {"status": "incomplete", "received": received, "stored": stored, "lost": lost}
+    status = "incomplete" if live.failure is None else "failed"
+    outcome = {"status": status, "received": received, "stored": stored, "lost": lost}
     return JournalLine("stop", stop, outcome=outcome)
 
 
 def _sweep(folder: Path, lines: Sequence[JournalLine]) -> None:
-    """Let each asset's backend put away what its writer left half done."""
+    """Let each asset's backend put away what its writer left half done; then what lies in assets never announced."""
     counts: dict[str, int] = {}
     for line in lines:
         if line.name == "datum":
-            resource = line.doc["resource"]
-            number = line.doc["datum_kwargs"].get("point_number", -1)
-            counts[resource] = max(counts.get(resource, 0), number + 1)
+            resource, number = line.doc["resource"], line.doc["datum_kwargs"].get("point_number")
+            if isinstance(number, int):
+                counts[resource] = max(counts.get(resource, 0), number + 1)
     root = folder.parents[4]
     for line in lines:
         doc: Any = line.doc
-        if line.name != "resource" or not doc["resource_path"].startswith(folder.relative_to(root).as_posix() + "/"):
+        if line.name != "resource" or not _is_ours(doc, folder):
             continue
         backend = backend_for_spec(doc["spec"])
         if backend is not None:
             with suppress(GentlyError):  # what is wrong with an asset is said when it is read; its run is recovered
                 backend.recover(inside(root, doc["resource_path"]), doc["resource_kwargs"], counts.get(doc["uid"], 0))
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            if is_leftover(name) or name.endswith(LOCK_OF_TENSORSTORE):
+                Path(inner, name).unlink(missing_ok=True)
 
 
-def _recover_shared(path: Path) -> None:
-    """Cut a journal of derived results back to its last whole run, if nobody is writing it."""
-    with path.open("r+b") as file:
-        if not try_lock(file.fileno()):
-            return
-        end = 0
-        for line, position in scan_journal(path):
-            if line.name == "stop":
-                end = position
-        if end != path.stat().st_size:
-            file.truncate(end)
-            os.fsync(file.fileno())
+def _sweep_start(folder: Path) -> None:
+    """Remove a run's folder whose process died before there was a journal."""
+    with suppress(OSError):
+        if (folder / ".live").exists():
+            live = LiveFile.take(folder)
+            if live is None:
+                return
+            live.close(remove=True)
+        _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # it holds what is not ours
+        folder.rmdir()

@@ -1,0 +1,59 @@
+"""Reads single fields of documents: those of the right type; anything else as nothing or a TypeError."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+__all__ = ["LARGEST", "integer", "itemsize", "json_text", "seconds", "sequence", "text", "text_or_none"]
+
+LARGEST: Final = 2**63 - 1
+"""The largest integer that a database keeps."""
+
+
+def json_text(value: object) -> str:
+    """Return a value of a document as it is kept."""
+    return orjson.dumps(value).decode()
+
+
+def integer(value: object) -> int | None:
+    """Return an integer that a database can keep, and None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST:
+        return None
+    return value
+
+
+def seconds(value: object) -> float:
+    """Return a time; raise TypeError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise TypeError(f"time in seconds, {value!r}")
+    return float(value)
+
+
+def text(value: object) -> str:
+    """Return a text; raise TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"text, {value!r}")
+    return value
+
+
+def text_or_none(value: object) -> str | None:
+    """Return a text, and None for anything else."""
+    return value if isinstance(value, str) else None
+
+
+def sequence(value: object) -> Sequence[Any]:
+    """Return a list, and an empty one for anything else."""
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def itemsize(dtype: str | None) -> int:
+    """Return the bytes of one item of a ``dtype_numpy``, and 0 where it is none."""
+    try:
+        return np.dtype(dtype).itemsize if dtype else 0
+    except (TypeError, ValueError):
+        return 0

@@ -1,0 +1,264 @@
+"""What opening a store does: the root's marker is made or believed, and the index is brought in step with the files.
+
+Nothing here is asked again once a store is open, but for `FollowingIndex`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Executable, Row
+from sqlalchemy.engine import URL, make_url
+
+from gently_bluesky.documents.journal import scan_journal
+from gently_bluesky.documents.live import is_live
+from gently_bluesky.errors import (
+    GentlyError,
+    InvalidSetting,
+    JournalDamaged,
+    NotAStore,
+    StoreReadOnly,
+    StoreTooNew,
+    StoreUnusable,
+)
+from gently_bluesky.files import create_file, make_folders, sync_folder
+from gently_bluesky.index.index import Index
+from gently_bluesky.index.schema import IndexUnusable
+from gently_bluesky.upkeep.recovery import find_journals, index_journals, reconcile
+
+__all__ = ["FollowingIndex", "index_to_read", "index_to_write", "open_root"]
+
+MARKER = "gently-store.json"
+INDEX = "index.sqlite"
+FORMAT_VERSION = 1
+REST = 10.0
+"""Looking for news of other processes takes at most one part in so many of a reader's time."""
+
+
+def open_root(root: Path, mode: str) -> str:
+    """Return the store's uid, from its marker, which is made where there may be a new store.
+
+    Raises
+    ------
+    NotAStore, StoreTooNew, StoreReadOnly
+        As `Store`; nothing was written.
+    """
+    marker = root / MARKER
+    try:
+        if root.exists() and not root.is_dir():
+            raise NotAStore(f"expected a folder, {root} is a file; nothing was written; give another root")
+        if not marker.exists():
+            if mode == "r":
+                raise NotAStore(
+                    f"there is no store at {root}; nothing was written; open it with mode='a' to make one"
+                )
+            _make_root(root, marker)
+        content = marker.read_bytes()
+    except OSError as error:
+        raise StoreUnusable(f"the store at {root} cannot be opened: {error}; nothing was written") from error
+    uid = _checked_marker(root, content)
+    if mode == "a":
+        _require_writable(root)
+    return uid
+
+
+def _make_root(root: Path, marker: Path) -> None:
+    try:
+        make_folders(root)
+        names = {entry.name for entry in root.iterdir() if not entry.name.startswith(".")}
+        if names and MARKER not in names:
+            raise NotAStore(
+                f"{root} is no store and not empty ({', '.join(sorted(names)[:3])}, ...); nothing was written; give an "
+                f"empty or new folder, or, if it was a store, put its {MARKER} back"
+            )
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        content = {"format_version": FORMAT_VERSION, "store_uid": str(uuid.uuid4()), "created": created}
+        _create_marker(marker, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    except OSError as error:
+        raise StoreReadOnly(f"a store cannot be made at {root}: {error}; nothing was written") from error
+
+
+def _create_marker(marker: Path, data: bytes) -> None:
+    """Make the marker whole or not at all; where several processes make it at once the first one stands."""
+    temporary = marker.with_name(f".{marker.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        create_file(temporary, data)
+        with suppress(FileExistsError):
+            try:
+                marker.hardlink_to(temporary)
+            except OSError as error:
+                if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}:
+                    raise
+                temporary.rename(marker)  # a file system without hard links
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(marker.parent)
+
+
+def _checked_marker(root: Path, content: bytes) -> str:
+    try:
+        found = orjson.loads(content)
+        version, uid = found["format_version"], found["store_uid"]
+        if isinstance(version, bool) or not isinstance(version, int) or not isinstance(uid, str) or not uid:
+            raise TypeError(f"format_version {version!r}, store_uid {uid!r}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise NotAStore(
+            f"{root / MARKER} is not the marker of a store ({error}); nothing was written; put it back from a copy"
+        ) from error
+    if version > FORMAT_VERSION:
+        raise StoreTooNew(
+            f"{root} is a store of format {version}, this version of gently-bluesky knows formats up to "
+            f"{FORMAT_VERSION}; nothing was written; upgrade gently-bluesky"
+        )
+    return uid
+
+
+def _require_writable(root: Path) -> None:
+    probe = root / f".probe-{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StoreReadOnly(
+            f"{root} cannot be written: {error}; nothing was written; open it with mode='r' to read it"
+        ) from error
+
+
+def index_url(root: Path, url: str | None) -> URL:
+    """Return where the index is, by default in the root.
+
+    Raises
+    ------
+    InvalidSetting
+        It is no URL.
+    """
+    if url is None:
+        return URL.create("sqlite", database=str(root / INDEX))
+    try:
+        return make_url(url)
+    except Exception as error:
+        raise InvalidSetting(
+            f"expected the URL of an index such as 'sqlite:////local/disk/x.sqlite', got {url!r}: {error}; nothing was "
+            "opened"
+        ) from error
+
+
+def index_to_write(root: Path, url: str | None) -> Index:
+    """Return the index in step with the journals, dead runs recovered.
+
+    An index in the root that cannot be used is built anew. One elsewhere is not ours to delete.
+
+    Raises
+    ------
+    StoreUnusable
+        What is at ``url`` is not an index, or a damaged one.
+    """
+    place = index_url(root, url)
+    try:
+        index = Index(place)
+    except IndexUnusable as error:
+        if place.get_backend_name() != "sqlite" or Path(place.database or "") != root / INDEX:
+            raise StoreUnusable(
+                f"{error}; the store was not changed; if that file is an index of a store, delete it: it is built anew"
+            ) from error
+        for ending in ("", "-wal", "-shm"):
+            (root / f"{INDEX}{ending}").unlink(missing_ok=True)
+        index = Index(place)
+    try:
+        reconcile(root, index)
+    except BaseException:
+        index.close()
+        raise
+    return index
+
+
+def index_to_read(root: Path, url: str | None) -> Index:
+    """Return the index as it is, or one in memory where there is none that tells all the journals do."""
+    place = index_url(root, url)
+    try:
+        index = Index(place, read_only=True)
+    except InvalidSetting:
+        raise
+    except GentlyError:
+        return FollowingIndex(root)  # missing, damaged, of another version: the journals say all it would
+    try:
+        in_step = _in_step(root, index.journals())
+    except GentlyError:
+        in_step = False
+    if in_step:
+        return index
+    index.close()
+    return FollowingIndex(root)
+
+
+def _in_step(root: Path, known: dict[str, int]) -> bool:
+    there = set(find_journals(root))
+    return known.keys() <= there and all(_is_indexed(root / name, known.get(name, 0)) for name in there)
+
+
+def _is_indexed(journal: Path, end: int) -> bool:
+    """Say whether an index that knows a journal up to ``end`` knows all, or will in a moment: its writer lives."""
+    try:
+        return journal.stat().st_size == end or is_live(journal.parent)
+    except FileNotFoundError:
+        return False
+
+
+class FollowingIndex(Index):
+    """An index in memory for a reader that has no other, built from the journals and kept in step with them."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__("sqlite://")
+        self._root = root
+        self._turn = threading.RLock()
+        self._following = False
+        self._rest_until = 0.0
+        self._following = True
+        try:
+            index_journals(root, self)
+        finally:
+            self._following = False
+
+    def rows(self, statement: Executable, **parameters: object) -> Sequence[Row[Any]]:
+        """Return the rows that a statement reads, of all that was in the journals a moment ago."""
+        with self._turn:
+            if not self._following and time.monotonic() >= self._rest_until:
+                self._follow()
+        return super().rows(statement, **parameters)
+
+    def _follow(self) -> None:
+        begun_s = time.monotonic()
+        self._following = True
+        try:
+            known = self.journals()
+            there = set(find_journals(self._root))
+            for gone in known.keys() - there:
+                self.forget(gone)
+            for journal in sorted(there):
+                self._catch_up(journal, known.get(journal, 0))
+        finally:
+            self._following = False
+            now_s = time.monotonic()
+            self._rest_until = now_s + REST * (now_s - begun_s)
+
+    def _catch_up(self, journal: str, known: int) -> None:
+        with suppress(OSError, JournalDamaged):  # gone meanwhile, or warned of when the store was opened
+            size = os.stat(self._root / journal).st_size  # noqa: PTH116 # a good deal faster than Path's
+            if size == known:
+                return
+            if size < known:
+                self.forget(journal)
+                known = 0
+            lines = list(scan_journal(self._root / journal, known))
+            if lines:
+                self.add(journal, [line for line, _ in lines], lines[-1][1], begin=known)
