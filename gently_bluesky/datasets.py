@@ -64,7 +64,9 @@ def stream_dataset(stream: StreamLike) -> xr.Dataset:
     try:
         import xarray as xr
     except ImportError as error:
-        raise MissingExtra("to_xarray() needs xarray: python -m pip install 'gently-bluesky[xarray]'") from error
+        raise MissingExtra(
+            "to_xarray() needs xarray: python -m pip install 'gently-bluesky[xarray]'"
+        ) from error
     events = stream.events
     coords: dict[str, Any] = {
         "time": ("t", np.array([event["time"] for event in events], dtype=float), {"units": "s"}),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,15 +19,27 @@ from gently_bluesky.errors import GentlyError, InvalidDocument, InvalidSetting, 
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
 from gently_bluesky.results import KINDS, Result, put_together
-from gently_bluesky.run import InlineSource, Run
+from gently_bluesky.run import InlineSource, Run, Stream
 
 __all__ = ["Derivation", "parent_uids", "read_result", "record_run", "steps_um"]
 
 OF_ONE_RUN = frozenset(
-    "uid time scan_id plan_name plan_type plan_args plan_pattern plan_pattern_args plan_pattern_module num_points "
-    "num_intervals detectors motors hints versions data_type lineage result".split()
+    (
+        *(
+            "uid",
+            "time",
+            "scan_id",
+            "plan_name",
+            "plan_type",
+            "plan_args",
+            "plan_pattern",
+            "plan_pattern_args",
+        ),
+        *("plan_pattern_module", "num_points", "num_intervals", "detectors", "motors", "hints", "versions"),
+        *("data_type", "lineage", "result"),
+    )
 )
-"""Start-document keys that say something of one run only and are not taken over by what is derived from it."""
+"""Start-document keys that say something of one run only and are not taken over by what is made from it."""
 
 OURS = frozenset({"uid", "time", "lineage", "result"})
 """Start-document keys that `Store.put` sets itself."""
@@ -68,7 +80,7 @@ class Derivation:
         taken = sorted(OURS & self.metadata.keys())
         if taken:
             raise InvalidSetting(
-                f"expected metadata other than {', '.join(taken)}, which put() sets itself; nothing was stored"
+                f"expected metadata other than {', '.join(taken)}, which put() sets; nothing was stored"
             )
 
     def documents(self, result: Result) -> list[Named]:
@@ -131,7 +143,10 @@ class Derivation:
             steps["pixel_size_um"] = [self.steps_um["y"], self.steps_um["x"]]
         if "z" in self.steps_um:
             steps["z_step_um"] = self.steps_um["z"]
-        kinds = {"pixel_size_um": ("array", [2]), "z_step_um": ("number", [])}
+        kinds: dict[str, tuple[str, list[int]]] = {
+            "pixel_size_um": ("array", [2]),
+            "z_step_um": ("number", []),
+        }
         return {
             "uid": str(uuid.uuid4()),
             "run_start": run_uid,
@@ -144,7 +159,12 @@ class Derivation:
                     "data": steps,
                     "timestamps": dict.fromkeys(steps, now_s),
                     "data_keys": {
-                        name: {"source": DEVICE, "dtype": kinds[name][0], "shape": kinds[name][1], "units": "um"}
+                        name: {
+                            "source": DEVICE,
+                            "dtype": kinds[name][0],
+                            "shape": kinds[name][1],
+                            "units": "um",
+                        }
                         for name in steps
                     },
                 }
@@ -161,7 +181,7 @@ class Derivation:
 
 
 def record_run(writer: Callable[[str, dict[str, Any]], None], documents: Sequence[Named]) -> None:
-    """Send a whole run to a writer; where a document is refused, end the run there and raise what was raised."""
+    """Send a whole run to a writer; where a document is refused, end the run and raise what was raised."""
     try:
         for name, doc in documents:
             writer(name, doc)
@@ -179,21 +199,21 @@ def parent_uids(parents: object) -> Iterator[str]:
     UnknownUid
         One of them is none of these.
     """
-    several = not isinstance(parents, str) and not hasattr(parents, "uid")
-    for parent in parents if several and isinstance(parents, Sequence | set | frozenset) else (parents,):
+    alone = not isinstance(parents, Iterable) or isinstance(parents, str) or hasattr(parents, "uid")
+    for parent in (parents,) if alone else cast("Iterable[object]", parents):
         uid = parent if isinstance(parent, str) else getattr(parent, "uid", None)
         if not isinstance(uid, str) or not uid:
             raise UnknownUid(
-                f"expected parents by uid, or as records, runs or lazy arrays of a store, got {parent!r:.100}; nothing "
-                "was stored; an array in memory has no uid: give the uid of what it was computed from"
+                f"expected parents by uid, or as records, runs or lazy arrays of a store, got "
+                f"{parent!r:.100}; "
+                "nothing was stored; an array in memory has no uid: give the uid of what it was computed from"
             )
         yield uid
 
 
-def steps_um(array: LazyArray) -> dict[str, float]:
-    """Return the step along each axis of an array that has one in micrometres."""
-    axes = zip(array.dims, array.scale, array.units, strict=True)
-    return {dim: step for dim, step, unit in axes if unit == "micrometer"}
+def steps_um(dims: Iterable[str], scale: Iterable[float], units: Iterable[str | None]) -> dict[str, float]:
+    """Return the step along each axis of an array that has one in micrometres, by the axis' name."""
+    return {dim: step for dim, step, unit in zip(dims, scale, units, strict=True) if unit == "micrometer"}
 
 
 def read_result(run: Run) -> Any:
@@ -212,7 +232,7 @@ def read_result(run: Run) -> Any:
     declared = next((doc["data_keys"] for name, doc in documents if name == "descriptor"), None)
     if event is None or declared is None:
         raise InvalidDocument(f"run {run.uid} ({run.status}) should hold a {kind} and holds no event")
-    stream = run.stream(STREAM)
+    stream = Stream(run, STREAM, list(declared))
     stored = {key for key, is_filled in event.get("filled", {}).items() if not is_filled}
     values = {key: stream[key][0] if key in stored else value for key, value in event["data"].items()}
     found = put_together(kind, values, declared)

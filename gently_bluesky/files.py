@@ -1,7 +1,7 @@
 """File operations that survive a crash: synced writes, atomic replacement, locks that die with their process.
 
-Nothing here knows what the bytes mean. Every function returns only when what it did is *synced*, unless it says
-otherwise. Any thread.
+Nothing here knows what the bytes mean. Every function returns only when what it did is *synced*, unless it
+says otherwise. Any thread.
 """
 
 from __future__ import annotations
@@ -16,11 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from gently_bluesky.errors import InvalidDocument, StorageError, StorageFull
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 __all__ = [
     "PATH_SEMANTICS",
@@ -66,13 +61,14 @@ def inside(root: Path, relative: str) -> Path:
         ) from error
     if not is_below:
         raise InvalidDocument(
-            f"expected a path below {root}, a document says {relative!r:.200}; nothing was read or written there"
+            f"expected a path below {root}, a document says {relative!r:.200}; "
+            "nothing was read or written there"
         )
     return path
 
 
 def storage_error(error: OSError, what: str) -> StorageError:
-    """Translate an operating system's error into one of ours that says ``what`` was not done; ``errno`` is kept."""
+    """Translate a system's error into one of ours that says ``what`` was not done; ``errno`` is kept."""
     if isinstance(error, StorageError):
         return error
     kind = StorageFull if error.errno in FULL else StorageError
@@ -100,7 +96,7 @@ def create_file(path: Path, data: bytes) -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Put these bytes at ``path`` so that a reader, or a crash, finds either the old file or the new one, whole."""
+    """Put these bytes at ``path``: a reader, or a crash, finds either the old file or the new one, whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
     try:
         temporary.unlink(missing_ok=True)
@@ -125,7 +121,7 @@ def is_leftover(name: str) -> bool:
 
 
 def replace_file(source: Path, target: Path) -> None:
-    """Rename over ``target``; not synced. On Windows a reader may hold it for a moment: tried for a second."""
+    """Rename over ``target``; not synced. On Windows, where a reader may hold it, it is tried for a second."""
     for attempt in range(REPLACE_ATTEMPTS):
         try:
             source.replace(target)
@@ -159,6 +155,27 @@ def make_folders(path: Path) -> None:
         sync_folder(folder.parent)
 
 
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(fd: int, *, wait: bool, shared: bool) -> None:  # noqa: ARG001 # there are no shared ones here
+        os.lseek(fd, LOCK_OFFSET, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+
+    def _unlock(fd: int) -> None:
+        os.lseek(fd, LOCK_OFFSET, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(fd: int, *, wait: bool, shared: bool) -> None:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+
+    def _unlock(fd: int) -> None:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
 def try_lock(fd: int, *, shared: bool = False) -> bool:
     """Take the kernel's lock on an open file, without waiting; it goes when the process or the fd does.
 
@@ -166,11 +183,7 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
     hindered: on Windows, where locks are mandatory and always exclusive, a byte far beyond the end is locked.
     """
     try:
-        if sys.platform == "win32":
-            os.lseek(fd, LOCK_OFFSET, os.SEEK_SET)
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        _lock(fd, wait=False, shared=shared)
     except OSError as error:
         if error.errno in {errno.EACCES, errno.EAGAIN, errno.EDEADLK}:
             return False
@@ -180,17 +193,9 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
 
 def wait_for_lock(fd: int) -> None:
     """Take the exclusive lock as soon as whoever has it lets go. For new files, which others only look at."""
-    if sys.platform == "win32":
-        os.lseek(fd, LOCK_OFFSET, os.SEEK_SET)
-        msvcrt.locking(fd, msvcrt.LK_LOCK, 1)
-    else:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    _lock(fd, wait=True, shared=False)
 
 
 def unlock(fd: int) -> None:
     """Let go of a lock and keep the file open."""
-    if sys.platform == "win32":
-        os.lseek(fd, LOCK_OFFSET, os.SEEK_SET)
-        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
-    else:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+    _unlock(fd)

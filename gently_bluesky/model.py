@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,42 @@ class Record:
     lost: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
+    def __repr__(self) -> str:
+        words = [self.kind, _printable(self.uid), *self._words().values()]
+        return f"<Record {' '.join(words)}>"
+
+    def _repr_html_(self) -> str:
+        """Return an HTML table for notebooks."""
+        rows = {"uid": self.uid, "kind": self.kind, "run": self.run_uid, **self._words(), "path": self.path}
+        left = 'style="text-align: left"'
+        cells = (
+            f"<tr><th {left}>{name}</th><td {left}>{escape(text)}</td></tr>" for name, text in rows.items()
+        )
+        return f"<table><caption>Record</caption><tbody>{''.join(cells)}</tbody></table>"
+
+    def _words(self) -> dict[str, str]:
+        """Return what tells this record from others, where there is something to tell."""
+        shape = self.shape or ()
+        named = [f"{dim}: {length}" for dim, length in zip(self.dims, shape, strict=False)]
+        axes = ", ".join(named or map(str, shape))
+        count = len(self.parents)
+        words = {
+            "of": "/".join(filter(None, (self.stream, self.data_key))),
+            "array": f"({axes}) {self.dtype or ''}".rstrip() if self.shape else "",
+            "format": self.format if self.kind == "asset" else None,
+            "data type": self.data_type if self.kind == "run" else None,
+            "operation": f"by {self.operation}" if self.operation else None,
+            "parents": f"from {count} parent{'s' if count > 1 else ''}" if count else None,
+            "session": f"session {self.session}" if self.session else None,
+            "status": self.status,
+        }
+        return {name: _printable(word) for name, word in words.items() if word}
+
+
+def _printable(text: str) -> str:
+    """Take out what could move a terminal's cursor; the text came from a document."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -174,6 +211,10 @@ class Settings:
         for name in ("max_pending_bytes", "min_free_bytes"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InvalidSetting(f"{name} must be a whole number of bytes, 0 or more, got {value!r}; nothing was written")
+                raise InvalidSetting(
+                    f"{name} must be a whole number of bytes, 0 or more, got {value!r}; nothing was written"
+                )
         if isinstance(self.stall_timeout_s, bool) or not self.stall_timeout_s > 0:
-            raise InvalidSetting(f"stall_timeout_s must be seconds above 0, got {self.stall_timeout_s!r}; nothing was written")
+            raise InvalidSetting(
+                f"stall_timeout_s must be seconds above 0, got {self.stall_timeout_s!r}; nothing was written"
+            )

@@ -1,4 +1,4 @@
-"""What opening a store does: the root's marker is made or believed, and the index is brought in step with the files.
+"""What opening a store does: its marker is made or believed, and its index brought in step with the files.
 
 Nothing here is asked again once a store is open, but for `FollowingIndex`.
 """
@@ -25,7 +25,6 @@ from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import (
     GentlyError,
     InvalidSetting,
-    JournalDamaged,
     NotAStore,
     StoreReadOnly,
     StoreTooNew,
@@ -64,6 +63,8 @@ def open_root(root: Path, mode: str) -> str:
                 )
             _make_root(root, marker)
         content = marker.read_bytes()
+    except GentlyError:
+        raise
     except OSError as error:
         raise StoreUnusable(f"the store at {root} cannot be opened: {error}; nothing was written") from error
     uid = _checked_marker(root, content)
@@ -78,8 +79,8 @@ def _make_root(root: Path, marker: Path) -> None:
         names = {entry.name for entry in root.iterdir() if not entry.name.startswith(".")}
         if names and MARKER not in names:
             raise NotAStore(
-                f"{root} is no store and not empty ({', '.join(sorted(names)[:3])}, ...); nothing was written; give an "
-                f"empty or new folder, or, if it was a store, put its {MARKER} back"
+                f"{root} is no store and not empty ({', '.join(sorted(names)[:3])}, ...); nothing was "
+                f"written; give an empty or new folder, or, if it was a store, put its {MARKER} back"
             )
         created = datetime.now(UTC).isoformat(timespec="seconds")
         content = {"format_version": FORMAT_VERSION, "store_uid": str(uuid.uuid4()), "created": created}
@@ -113,7 +114,8 @@ def _checked_marker(root: Path, content: bytes) -> str:
             raise TypeError(f"format_version {version!r}, store_uid {uid!r}")
     except (ValueError, TypeError, KeyError) as error:
         raise NotAStore(
-            f"{root / MARKER} is not the marker of a store ({error}); nothing was written; put it back from a copy"
+            f"{root / MARKER} is not the marker of a store ({error}); nothing was written; restore it from "
+            "a copy"
         ) from error
     if version > FORMAT_VERSION:
         raise StoreTooNew(
@@ -148,8 +150,8 @@ def index_url(root: Path, url: str | None) -> URL:
         return make_url(url)
     except Exception as error:
         raise InvalidSetting(
-            f"expected the URL of an index such as 'sqlite:////local/disk/x.sqlite', got {url!r}: {error}; nothing was "
-            "opened"
+            f"expected the URL of an index such as 'sqlite:////local/disk/x.sqlite', got {url!r}: {error}; "
+            "nothing was opened"
         ) from error
 
 
@@ -165,15 +167,16 @@ def index_to_write(root: Path, url: str | None) -> Index:
     """
     place = index_url(root, url)
     try:
-        index = Index(place)
+        index = Index(place.render_as_string(hide_password=False))
     except IndexUnusable as error:
         if place.get_backend_name() != "sqlite" or Path(place.database or "") != root / INDEX:
             raise StoreUnusable(
-                f"{error}; the store was not changed; if that file is an index of a store, delete it: it is built anew"
+                f"{error}; the store was not changed; if that file is an index of a store, delete it: it "
+                "is built anew"
             ) from error
         for ending in ("", "-wal", "-shm"):
             (root / f"{INDEX}{ending}").unlink(missing_ok=True)
-        index = Index(place)
+        index = Index(place.render_as_string(hide_password=False))
     try:
         reconcile(root, index)
     except BaseException:
@@ -186,7 +189,7 @@ def index_to_read(root: Path, url: str | None) -> Index:
     """Return the index as it is, or one in memory where there is none that tells all the journals do."""
     place = index_url(root, url)
     try:
-        index = Index(place, read_only=True)
+        index = Index(place.render_as_string(hide_password=False), read_only=True)
     except InvalidSetting:
         raise
     except GentlyError:
@@ -207,7 +210,7 @@ def _in_step(root: Path, known: dict[str, int]) -> bool:
 
 
 def _is_indexed(journal: Path, end: int) -> bool:
-    """Say whether an index that knows a journal up to ``end`` knows all, or will in a moment: its writer lives."""
+    """Say whether an index that knows a journal up to ``end`` knows it all, or will: its writer lives."""
     try:
         return journal.stat().st_size == end or is_live(journal.parent)
     except FileNotFoundError:
@@ -215,7 +218,7 @@ def _is_indexed(journal: Path, end: int) -> bool:
 
 
 class FollowingIndex(Index):
-    """An index in memory for a reader that has no other, built from the journals and kept in step with them."""
+    """An index in memory for a reader that has no other: built from the journals, and follows them."""
 
     def __init__(self, root: Path) -> None:
         super().__init__("sqlite://")
@@ -252,7 +255,7 @@ class FollowingIndex(Index):
             self._rest_until = now_s + REST * (now_s - begun_s)
 
     def _catch_up(self, journal: str, known: int) -> None:
-        with suppress(OSError, JournalDamaged):  # gone meanwhile, or warned of when the store was opened
+        with suppress(OSError, ValueError):  # gone meanwhile, or damaged: warned of at opening
             size = os.stat(self._root / journal).st_size  # noqa: PTH116 # a good deal faster than Path's
             if size == known:
                 return

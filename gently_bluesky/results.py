@@ -1,7 +1,7 @@
 """What people hand to `Store.put`, taken apart into values that an event can hold, and put together again.
 
-Numbers, text and small arrays stand in the event itself, so that a thousand small results make no thousand folders.
-What JSON does not say of them (dtypes, shapes, what a table was) stands in their data keys. Nothing here knows runs.
+Numbers, text and small arrays stand in the event itself, so that a thousand small results make no thousand
+folders. What JSON does not say of them (dtypes, shapes, what a table was) stands in their data keys.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ MOST_INLINE = INLINE_NBYTES // 8
 """Elements of an array of several axes that stands in the event, as a list of numbers."""
 
 EXTENDED_DTYPES = frozenset(
-    "Int8 Int16 Int32 Int64 UInt8 UInt16 UInt32 UInt64 Float32 Float64 boolean str string".split()
+    (
+        *("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"),
+        *("Float32", "Float64", "boolean", "str", "string"),
+    )
 )
 """pandas' own dtypes that are kept: their values are JSON's, or missing."""
 
@@ -51,9 +54,9 @@ class Result:
     values
         By data key, as they are handed to the writer.
     declared
-        Their data keys, with what it takes to put them together again: ``numpy``, one entry for each value of numpy's
-        that stands in the event as a number or list; ``lifted``, where an array was inside of a mapping;
-        ``wrapped``, a list that stands in a mapping; ``column``, what a column of a table was.
+        Their data keys, with what it takes to put them together again: ``numpy``, one entry for each value of
+        numpy's that stands in the event as a number or list; ``lifted``, where an array was inside of a
+        mapping; ``wrapped``, a list that stands in a mapping; ``column``, what a column of a table was.
     """
 
     kind: str
@@ -146,8 +149,8 @@ def _array(value: object, path: Path) -> NDArray[Any]:
     """Read an array, once, and refuse what would not come back: masks, objects, bytes, moments."""
     if isinstance(value, np.ma.MaskedArray):
         raise InputError(
-            f"{_dotted(path)}: expected an array without a mask, which would be lost; nothing was stored; fill it, or "
-            "put the mask beside it"
+            f"{_dotted(path)}: expected an array without a mask, which would be lost; nothing was stored; "
+            "fill it, or put the mask beside it"
         )
     try:
         array = np.asarray(value)
@@ -163,9 +166,9 @@ def _numpy_note(path: Path, array: NDArray[Any] | np.generic) -> dict[str, Any]:
 def _plain(result: Result, notes: list[dict[str, Any]], path: Path, value: object) -> object:
     """Return a value in JSON's types, noting what it was where those do not say it. Tuples become lists."""
     if isinstance(value, np.generic):
-        if value.dtype.kind not in "biufU" or value.dtype.itemsize > 8 and value.dtype.kind == "f":
+        if value.dtype.kind not in "biufU" or (value.dtype.itemsize > 8 and value.dtype.kind == "f"):
             raise InputError(
-                f"{_dotted(path)}: JSON has no {value.dtype}; nothing was stored; give it as a number, text or array"
+                f"{_dotted(path)}: JSON has no {value.dtype}; nothing was stored; give a number or an array"
             )
         notes.append(_numpy_note(path, value))
         return value.item()
@@ -208,13 +211,13 @@ def _dotted(path: Path) -> str:
     return ".".join(map(str, path))
 
 
-# -- tables ----------------------------------------------------------------------------------------------------
+# -- tables --------------------------------------------------------------------------------------------
 
 
 def _structured(data: np.ndarray[Any, Any] | np.void) -> Result:
     if isinstance(data, np.ma.MaskedArray) or data.ndim != 1:
         raise InputError(
-            f"expected a structured array of one axis and without a mask, got shape {data.shape}; nothing was stored"
+            f"expected a structured array of one axis and no mask, got shape {data.shape}; nothing was stored"
         )
     result = Result("table")
     for name in data.dtype.names or ():
@@ -225,7 +228,9 @@ def _structured(data: np.ndarray[Any, Any] | np.void) -> Result:
 
 def _frame(frame: Any) -> Result:
     if frame.columns.nlevels > 1 or frame.index.nlevels > 1:
-        raise InputError("expected a table with one row of names and one index; nothing was stored; reset_index() first")
+        raise InputError(
+            "expected a table with one row of names and one index; nothing was stored; reset_index() first"
+        )
     names = [_checked_name(name, ("columns",)) for name in frame.columns]
     if len(set(names)) < len(names):
         raise InputError(f"expected columns of different names, got {names}; nothing was stored")
@@ -249,8 +254,8 @@ def _pandas_column(name: str, column: Any, note: dict[str, Any]) -> tuple[NDArra
         return column.to_numpy(), note
     if dtype not in EXTENDED_DTYPES:
         raise InputError(
-            f"column {name!r}: expected numbers, text or moments without a zone, got {dtype}; nothing was stored; "
-            "convert it with .astype() first"
+            f"column {name!r}: expected numbers, text or moments without a zone, got {dtype}; nothing was "
+            "stored; convert it with .astype() first"
         )
     values = np.empty(len(column), dtype=object)
     for row, (value, missing) in enumerate(zip(column, column.isna(), strict=True)):
@@ -269,7 +274,7 @@ def _add_column(result: Result, name: str, column: NDArray[Any], note: dict[str,
     result.declared[name]["dims"] = ["row", *(f"dim_{axis}" for axis in range(1, column.ndim))]
 
 
-# -- and back --------------------------------------------------------------------------------------------------
+# -- and back ------------------------------------------------------------------------------------------
 
 
 def put_together(kind: str, values: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]]) -> Any:

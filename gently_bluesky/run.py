@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import AmbiguousArray, AssetMissing, InvalidDocument, LookupFailed
 from gently_bluesky.files import inside
 from gently_bluesky.index.index import Index, Point
+from gently_bluesky.index.rows import point_number
 from gently_bluesky.lazy import ArraySource, LazyArray, Selection
 from gently_bluesky.model import JournalLine, Record
 
@@ -65,11 +65,12 @@ class Run:
     @property
     def status(self) -> str:
         """How the run stands: running, complete, failed, aborted, or incomplete."""
-        if self.record.status != "running" or is_live((self._root / self._record.path).parent):
-            return self.record.status or "running"
-        # it may have ended since we asked; otherwise its process has died, and the next writer will say so on record
-        status = self.record.status
-        return "incomplete" if status == "running" else status or "incomplete"
+        status = self.record.status or "running"
+        if status == "running" and not is_live((self._root / self._record.path).parent):
+            # it has ended since we asked, or its process has died, which the next writer will put on record
+            status = self.record.status
+            return "incomplete" if status in (None, "running") else status
+        return status
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -94,7 +95,8 @@ class Run:
             return self._array(having[0], name)
         if having:
             raise AmbiguousArray(
-                f"run {self.uid[:8]}: {name!r} is in the streams {', '.join(having)}; ask for run[stream][{name!r}]"
+                f"run {self.uid[:8]}: {name!r} is in the streams {', '.join(having)}; "
+                f"ask for run[stream][{name!r}]"
             )
         raise LookupFailed(
             f"run {self.uid[:8]} has no stream or data key {name!r}; it has {_listed(streams)}"
@@ -106,35 +108,40 @@ class Run:
     def documents(self, *, fill: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the run's documents as they were announced, as copies.
 
-        Resource documents name the root where the store is now, so that a moved store opens. With ``fill`` events
-        hold lazy arrays in the place of references to this store's assets, and the resource and datum documents of
-        those are left out.
+        Resource documents name the root where the store is now, so that a moved store opens. With ``fill``
+        events hold lazy arrays in the place of references to this store's assets, and the resource and datum
+        documents of those are left out.
         """
         documents = ((line.name, dict(line.doc)) for line in self._lines())
         return filled(documents, self._root) if fill else rooted(documents, self._root)
 
     def table(self, stream: str = "primary") -> pd.DataFrame:
-        """Return a stream's events as a table, one row for each ``seq_num``, times in seconds since the epoch.
+        """Return a stream's events as a table, one row for each ``seq_num``.
 
-        Stored arrays stand in it by the uids of their datums. Needs the extra ``xarray``, which brings pandas.
+        Times are in seconds since the epoch; stored arrays stand in it by the uids of their datums. Needs the
+        extra ``xarray``, which brings pandas.
         """
         return event_table(self._stream(stream))
 
     def to_xarray(self, stream: str = "primary") -> xr.Dataset:
-        """Return a stream as a Dataset along ``t``, its stored arrays read lazily. Needs the extra ``xarray``.
+        """Return a stream as a Dataset along ``t``, its stored arrays read lazily.
 
-        Coordinates are ``time`` in seconds since the epoch, ``seq_num``, and the axes of space in micrometres.
+        Coordinates are ``time`` in seconds since the epoch, ``seq_num``, and the axes of space in
+        micrometres.
+        Needs the extras ``xarray`` and, for stored arrays, ``dask``.
         """
         return stream_dataset(self._stream(stream))
 
-    # -- how arrays are found ----------------------------------------------------------------------------------
+    # -- how arrays are found ---------------------------------------------------------------------------
 
     def _stream(self, name: str) -> Stream:
         return Stream(self, self._known(name), self._keys(name))
 
     def _known(self, stream: str) -> str:
         if stream not in self._index.streams(self.uid):
-            raise LookupFailed(f"run {self.uid[:8]} has no stream {stream!r}; it has {', '.join(self.streams) or 'none'}")
+            raise LookupFailed(
+                f"run {self.uid[:8]} has no stream {stream!r}; it has {', '.join(self.streams) or 'none'}"
+            )
         return stream
 
     def _keys(self, stream: str) -> list[str]:
@@ -150,7 +157,9 @@ class Run:
                 if lines or (line.name == "start" and line.doc["uid"] == self.uid):
                     lines.append(line)
         except FileNotFoundError as error:
-            raise AssetMissing(f"{path}: the journal of run {self.uid} is not there; nothing was read") from error
+            raise AssetMissing(
+                f"{path}: the journal of run {self.uid} is not there; nothing was read"
+            ) from error
         if not lines:
             raise AssetMissing(f"{path}: run {self.uid} is not in this journal any more; nothing was read")
         return lines
@@ -173,10 +182,10 @@ class Run:
         assets = list(dict.fromkeys(point.asset_uid for point in points))
         if len(assets) > 1:
             raise AmbiguousArray(
-                f"run {self.uid[:8]}/{stream}/{data_key} changed its shape, dtype or scale during the run and is kept in "
-                f"{len(assets)} arrays; ask for each with store.array(uid): {', '.join(assets)}"
+                f"run {self.uid[:8]}/{stream}/{data_key} changed its shape, dtype or scale during the run "
+                f"and is kept in {len(assets)} arrays; ask for each with store.array(uid): {', '.join(assets)}"
             )
-        return _opened_at(self._root, self._index.record(assets[0]), points)
+        return _opened_at(self._root, self._index.record(assets[0]), [point.point_number for point in points])
 
     def _inline_array(self, stream: str, data_key: str) -> LazyArray:
         """Return values that stand in the events themselves, one for each ``seq_num``."""
@@ -218,6 +227,7 @@ class Stream:
         self.run = run
         self.name = name
         self.data_keys = tuple(data_keys)
+        self._events: Sequence[Mapping[str, Any]] | None = None
 
     def __getitem__(self, data_key: str) -> LazyArray:
         """Return the array of a data key; reads no pixels. Raises LookupFailed, AmbiguousArray."""
@@ -226,15 +236,17 @@ class Stream:
                 f"stream {self.name!r} of run {self.run.uid[:8]} has no data key {data_key!r}; "
                 f"it has {', '.join(self.data_keys)}"
             )
-        return self.run._array(self.name, data_key)  # pyright: ignore[reportPrivateUsage] # a Stream is a part of its Run
+        return self.run._array(self.name, data_key)  # pyright: ignore[reportPrivateUsage] # a part of its Run
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.data_keys)
 
-    @cached_property
+    @property
     def events(self) -> Sequence[Mapping[str, Any]]:
-        """The event documents, the last one of each ``seq_num``, in that order."""
-        return self.run._events(self.name)  # pyright: ignore[reportPrivateUsage] # a Stream is a part of its Run
+        """The event documents, the last one of each ``seq_num``; as of when they are first asked for."""
+        if self._events is None:
+            self._events = self.run._events(self.name)  # pyright: ignore[reportPrivateUsage] # a part of its Run
+        return self._events
 
     def __len__(self) -> int:
         return len(self.events)
@@ -273,7 +285,7 @@ class InlineSource(ArraySource):
 
 
 def asset_events(root: Path, index: Index, record: Record) -> LazyArray:
-    """Return all announced events of an asset, ``(t, ...)``, those that a rewind superseded too. Reads no pixels.
+    """Return all announced events of an asset, ``(t, ...)``, superseded ones too, without reading pixels.
 
     Raises
     ------
@@ -284,36 +296,36 @@ def asset_events(root: Path, index: Index, record: Record) -> LazyArray:
     InvalidDocument
         Its path leads out of the store.
     """
-    return _opened_at(root, record, index.points_of_asset(record.uid))
+    return _opened_at(root, record, [point.point_number for point in index.points_of_asset(record.uid)])
 
 
 def datum_array(root: Path, index: Index, record: Record) -> LazyArray:
     """Return one event's array, by the record of its datum. Reads no pixels; raises as `asset_events`."""
     document = index.datum_document(record.uid)
     asset = index.record(str(document.get("resource") or document.get("stream_resource")))
-    points = [point for point in index.points_of_asset(asset.uid) if point.datum_uid == record.uid]
-    array = _opened_at(root, asset, points)
-    if len(points) != 1:
+    number = point_number(document.get("datum_kwargs"))
+    if number is None:
         raise LookupFailed(
-            f"datum {record.uid} stands for {len(points)} events; ask for its asset, store.array({asset.uid!r})"
+            f"datum {record.uid} does not say which event of its asset it is; ask for "
+            f"store.array({asset.uid!r})"
         )
-    return array[0]
+    return _opened_at(root, asset, [number])[0]
 
 
-def _opened_at(root: Path, record: Record, points: Sequence[Point]) -> LazyArray:
-    """Return the events of an asset at these points, in this order."""
+def _opened_at(root: Path, record: Record, rows: Sequence[int | None]) -> LazyArray:
+    """Return the events of an asset at these places, in this order."""
     array = _open_asset(root, record)
-    rows = [point.point_number for point in points]
     known = [row for row in rows if row is not None]
     if len(known) < len(rows):
         raise LookupFailed(f"the datums of asset {record.uid} do not say which of its events they are")
-    if known and not 0 <= max(known) < len(array):
+    if known and not 0 <= min(known) <= max(known) < len(array):
         raise AssetMissing(
-            f"{root / record.path}: event {max(known)} was announced, the files hold {len(array)}; nothing was read; "
-            "restore them from a copy"
+            f"{root / record.path}: event {max(known)} was announced, the files hold {len(array)} events; "
+            "nothing was read; restore them from a copy"
         )
-    if known == list(range(known[0], known[0] + len(known)) if known else ()):
-        return array[known[0] : known[0] + len(known)] if known else array[:0]
+    first = known[0] if known else 0
+    if known == list(range(first, first + len(known))):
+        return array[first : first + len(known)]
     return array[known]
 
 
@@ -321,20 +333,22 @@ def _open_asset(root: Path, record: Record) -> LazyArray:
     backend = backend_for_spec(record.format or "")
     if backend is None:
         raise LookupFailed(
-            f"asset {record.uid} is of the kind {record.format!r}, which nothing installed here opens; it is indexed, "
-            "and its resource document is in the journal of its run"
+            f"asset {record.uid} is of the kind {record.format!r}, which nothing installed here opens; it is "
+            "indexed, and its resource document is in the journal of its run"
         )
     if not record.path:
         raise InvalidDocument(
-            f"expected asset {record.uid} of run {record.run_uid} to lie in the store, its resource document leads out "
-            f"of {root}; nothing was read there"
+            f"expected asset {record.uid} of run {record.run_uid} to lie in the store, its resource "
+            f"document leads out of {root}; nothing was read there"
         )
     source = backend.open(inside(root, record.path), record.metadata)
     return asset_array(source, record.metadata, uid=record.uid, name=record.data_key or "")
 
 
 def _place(journal: Path, run_uid: str) -> int:
-    """Return where in a journal a run may begin: the line that is the first to name it. Derived runs share one."""
+    """Return where in a journal a run may begin: at the first line to name it."""
+    if journal.name == "documents.jsonl":
+        return 0
     text = journal.read_bytes()
     return text.rfind(b"\n", 0, max(text.find(run_uid.encode()), 0)) + 1
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import operator
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
-
-import orjson
+from typing import Any, Literal, Self, SupportsIndex
 
 from gently_bluesky.backends.base import get_backend
-from gently_bluesky.derived import Derivation, has_assets, read_result
+from gently_bluesky.derived import Derivation, parent_uids, read_result, record_run, steps_um
 from gently_bluesky.documents.home import SharedJournal
-from gently_bluesky.documents.live import is_live
 from gently_bluesky.documents.pipeline import Pipeline
 from gently_bluesky.documents.run_storage import Desk
 from gently_bluesky.documents.writer import StoreWriter
@@ -24,26 +23,18 @@ from gently_bluesky.errors import (
     GentlyError,
     InvalidSetting,
     LookupFailed,
-    NotAStore,
-    StorageError,
     StoreReadOnly,
-    StoreTooNew,
     UnknownUid,
     WriterClosed,
 )
-from gently_bluesky.files import make_folders, write_atomic
-from gently_bluesky.index.index import Index
 from gently_bluesky.index.lineage import Lineage, ancestors, children
-from gently_bluesky.index.schema import IndexUnusable
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record, Settings
-from gently_bluesky.run import Run, open_asset
-from gently_bluesky.upkeep.recovery import find_journals, index_journals, reconcile
+from gently_bluesky.opening import index_to_read, index_to_write, open_root
+from gently_bluesky.results import take_apart
+from gently_bluesky.run import Run, asset_events, datum_array
 
 __all__ = ["Store"]
-
-MARKER = "gently-store.json"
-FORMAT_VERSION = 1
 
 
 class Store:
@@ -62,7 +53,7 @@ class Store:
     Raises
     ------
     NotAStore
-        The root is a file, holds something else, or, with ``mode="r"``, is not there.
+        The root is a file, holds something else or a damaged marker, or, with ``mode="r"``, is not there.
     StoreTooNew
         A newer version of this package made it.
     StoreReadOnly
@@ -74,30 +65,14 @@ class Store:
             raise InvalidSetting(f"expected mode 'a' or 'r', got {mode!r}; nothing was opened")
         self.root = Path(root).expanduser().resolve()
         self.mode = mode
-        self.uid = _open_root(self.root, mode)
-        self._index_url = index or f"sqlite:///{self.root / 'index.sqlite'}"
-        self._index = self._open_index()
+        self.uid = open_root(self.root, mode)
+        self._index = (index_to_read if mode == "r" else index_to_write)(self.root, index)
         self._writers: list[StoreWriter] = []
         self._result_writers: dict[str | None, StoreWriter] = {}
         self._lock = threading.Lock()
         self._closed = False
 
-    def _open_index(self) -> Index:
-        if self.mode == "r":
-            return _index_to_read(self.root, self._index_url)
-        try:
-            index = Index(self._index_url)
-        except IndexUnusable:
-            _remove_index(self.root / "index.sqlite", self._index_url)
-            index = Index(self._index_url)
-        try:
-            reconcile(self.root, index)
-        except BaseException:
-            index.close()
-            raise
-        return index
-
-    # -- writing -----------------------------------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------------------------------------
 
     def writer(
         self,
@@ -137,11 +112,16 @@ class Store:
             self._writers.append(writer)
         return writer
 
-    def _desk(self, settings: Settings, on_failure: Callable[[Exception], object] | None = None) -> Desk:
+    def _require_writable(self) -> None:
         if self.mode == "r":
-            raise StoreReadOnly(f"{self.root} was opened with mode='r'; nothing was written; open it with mode='a'")
+            raise StoreReadOnly(
+                f"{self.root} was opened with mode='r'; nothing was written; open it with mode='a'"
+            )
         if self._closed:
             raise WriterClosed(f"the store {self.root} was closed; nothing was written; open it again")
+
+    def _desk(self, settings: Settings, on_failure: Callable[[Exception], object] | None = None) -> Desk:
+        self._require_writable()
         backend = get_backend(settings.format)
         pipeline = Pipeline(
             max_pending_bytes=settings.max_pending_bytes, stall_timeout_s=settings.stall_timeout_s
@@ -153,30 +133,31 @@ class Store:
         data: Any,
         *,
         data_type: str,
-        parents: Sequence[object] = (),
+        parents: object = (),
         operation: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         session: str | None = None,
-        dims: Sequence[str] | None = None,
+        dims: tuple[str, ...] | None = None,
         format: str = "zarr",  # noqa: A002 # as in `writer`
         **metadata: Any,
     ) -> Record:
-        """Keep a derived result as a small run of its own; *synced* on return.
+        """Keep a derived result as a small run of its own; *synced* on return. Any thread.
 
         Parameters
         ----------
         data
-            An array; a mapping of names to numbers, text, lists or arrays; or a table: a structured array or a
-            DataFrame.
+            An array; a mapping of names to numbers, text, lists, arrays and mappings; a table, that is a
+            structured array or a DataFrame; or one number or text. `get` gives it back, tuples as lists.
         data_type
             What it is: ``"projection"``, ``"segmentation"``, ``"nuclei"``.
         parents
-            What it was made from: uids, records, runs or lazy arrays. What all parents' start documents agree on,
-            session and metadata, is taken over unless given here.
+            What it was made from: uids, records, runs or lazy arrays, or one of them. What all parents' start
+            documents agree on, session and metadata, is taken over unless given here.
         operation, parameters
             How it was made.
         dims
-            Names of the axes of an array; steps along axes that the first parent has too are taken over.
+            Names of the axes of an array; a lazy array has its own. Steps along axes of space are those of
+            the lazy array, or of the first parent that has any.
         **metadata
             More for its start document.
 
@@ -184,10 +165,16 @@ class Store:
         ------
         UnknownUid
             A parent is not in the store; nothing was stored.
-        UnstorableDtype, InvalidDocument
-            ``data`` cannot be stored; nothing was.
+        InputError
+            ``data``, ``parameters`` or ``metadata`` cannot be stored; nothing was.
+        StoreReadOnly, StorageError
+            The store cannot be written.
         """
-        known = [self._index.record(_uid_of(parent)) for parent in parents]
+        self._require_writable()
+        known = [self._index.record(uid) for uid in parent_uids(parents)]
+        result = take_apart(data, data_type)
+        if dims is None and isinstance(data, LazyArray):
+            dims = tuple("event" if dim == "t" else dim for dim in data.dims)
         derivation = Derivation(
             data_type=data_type,
             parents=tuple(known),
@@ -196,22 +183,26 @@ class Store:
             parameters=dict(parameters or {}),
             metadata={**metadata, **({} if session is None else {"session": session})},
             dims=None if dims is None else tuple(dims),
-            steps_um=self._steps_um(known),
+            steps_um=self._steps_um(
+                [data, parents, *(parents if isinstance(parents, list | tuple) else [])], known
+            ),
         )
-        documents = list(derivation.documents(data))
-        writer = self._writer_of_results(format if has_assets(data) else None)
-        for name, doc in documents:
-            writer(name, doc)
+        documents = derivation.documents(result)
+        record_run(self._writer_of_results(format if result.has_assets else None), documents)
         return self._index.record(documents[0][1]["uid"])
 
-    def _steps_um(self, parents: Sequence[Record]) -> dict[str, float]:
+    def _steps_um(self, arrays: list[object], parents: list[Record]) -> dict[str, float]:
+        """Return the steps of the first of these that has any: lazy arrays know how they were sliced."""
+        for array in arrays:
+            if isinstance(array, LazyArray) and (found := steps_um(array.dims, array.scale, array.units)):
+                return found
         for parent in parents:
-            try:
-                array = self.array(parent.uid)
-            except (LookupFailed, StorageError):
-                continue  # a parent without pixels, or without its pixels, still is a parent
-            axes = zip(array.dims, array.scale, array.units, strict=True)
-            return {dim: step for dim, step, unit in axes if unit == "micrometer"}
+            steps: list[dict[str, float]] = []
+            for uid in self._assets_of(parent):
+                known = self._index.record(uid).metadata
+                steps.append(steps_um(*(known.get(name, ()) for name in ("dims", "scale", "units"))))
+            if any(steps) and all(step == steps[0] for step in steps):
+                return steps[0]
         return {}
 
     def _writer_of_results(self, format: str | None) -> StoreWriter:  # noqa: A002 # as in `writer`
@@ -223,9 +214,9 @@ class Store:
                 self._result_writers[format] = StoreWriter(self._desk(settings), shared=shared)
             return self._result_writers[format]
 
-    # -- reading -----------------------------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------------
 
-    def __getitem__(self, uid: str | int) -> Run:
+    def __getitem__(self, uid: str | SupportsIndex) -> Run:
         """Return a run by its uid, a unique beginning of it, or -1, -2, ... for the latest acquired ones.
 
         Raises
@@ -233,29 +224,30 @@ class Store:
         UnknownUid, AmbiguousUid
             There is no such run, or there are several.
         """
-        if isinstance(uid, int):
-            return Run(self.root, self._index, self._nth_latest(uid))
+        if isinstance(uid, SupportsIndex):
+            return Run(self.root, self._index, self._nth_latest(operator.index(uid)))
         record = self._index.record(uid)
         if record.kind != "run":
             raise UnknownUid(
-                f"{uid!r} is {_article(record.kind)} of run {record.run_uid}, not a run; ask for store.array({uid!r})"
+                f"expected the uid of a run, {uid!r} is that of the {record.kind} {record.uid} of run "
+                f"{record.run_uid}; ask for store.array({uid!r})"
             )
         return Run(self.root, self._index, record)
 
-    def run(self, uid: str | int) -> Run:
+    def run(self, uid: str | SupportsIndex) -> Run:
         """Return a run, as ``store[uid]`` does."""
         return self[uid]
 
     def _nth_latest(self, number: int) -> Record:
         if number >= 0:
             raise UnknownUid(f"expected a uid, or -1 for the latest run, got {number}")
-        for place, record in enumerate(self._index.query(derived=False), 1):
-            if place == -number:
-                return record
-        raise UnknownUid(f"expected at least {-number} acquired runs in {self.root}, there are fewer")
+        found = next(islice(self._index.query(derived=False), -number - 1, None), None)
+        if found is None:
+            raise UnknownUid(f"expected at least {-number} acquired runs in {self.root}, there are fewer")
+        return found
 
     def array(self, uid: str) -> LazyArray:
-        """Return the array of an asset ``(t, ...)``, of a datum, or of a run that has just one. Reads no pixels.
+        """Return the array of an asset ``(t, ...)``, a datum, or a run that has just one; reads no pixels.
 
         All of an asset's announced events are in it, those that a rewind superseded too.
 
@@ -265,26 +257,32 @@ class Store:
             There is no such uid, the run has several arrays, or nothing installed opens it.
         AssetMissing, AssetDamaged
             The files are not what the record says.
+        InvalidDocument
+            The resource document leads out of the store.
         """
         record = self._index.record(uid)
-        if record.kind == "run":
-            assets = list(dict.fromkeys(self._assets_of(record.uid)))
-            if len(assets) != 1:
-                raise LookupFailed(
-                    f"run {uid} holds {len(assets)} arrays; ask for one: {', '.join(assets) or 'it has only values'}"
-                )
-            record = self._index.record(assets[0])
-        if record.kind == "asset":
-            rows = [point.point_number for point in self._index.points_of_asset(record.uid)]
-            array = open_asset(self.root, record)
-            return array[: len(rows)] if rows == list(range(len(rows))) else array[rows]
-        asset = self._index.record(self._index.datum_document(record.uid)["resource"])
-        return open_asset(self.root, asset)[self._index.datum_document(record.uid)["datum_kwargs"]["point_number"]]
+        if record.kind == "datum":
+            return datum_array(self.root, self._index, record)
+        assets = self._assets_of(record)
+        if len(assets) != 1:
+            raise LookupFailed(
+                f"run {uid} holds {len(assets)} arrays; "
+                + (f"ask for one: {', '.join(assets)}" if assets else "it has only values")
+            )
+        return asset_events(self.root, self._index, self._index.record(assets[0]))
 
-    def _assets_of(self, run_uid: str) -> Iterator[str]:
-        for stream, keys in self._index.streams(run_uid).items():
-            for key in keys:
-                yield from (point.asset_uid for point in self._index.points(run_uid, stream, key))
+    def _assets_of(self, record: Record) -> list[str]:
+        """Return the uids of the assets that a record is, contains or belongs to."""
+        if record.kind == "asset":
+            return [record.uid]
+        if record.kind == "datum":
+            document = self._index.datum_document(record.uid)
+            return [str(document.get("resource") or document.get("stream_resource"))]
+        streams = self._index.streams(record.uid)
+        points = (
+            self._index.points(record.uid, stream, key) for stream in streams for key in streams[stream]
+        )
+        return list(dict.fromkeys(point.asset_uid for of_key in points for point in of_key))
 
     def get(self, uid: str) -> Any:
         """Return what `put` was given under this uid: an array (lazily), a dict, or a structured array.
@@ -337,22 +335,13 @@ class Store:
         InvalidSetting
             A condition cannot be understood.
         """
-        return self._index.query(
-            kind=kind,
-            data_type=data_type,
-            session=session,
-            status=status,
-            stream=stream,
-            data_key=data_key,
-            since=since,
-            until=until,
-            derived=derived,
-            operation=operation,
-            **metadata,
-        )
+        of_run = {"data_type": data_type, "session": session, "status": status, "operation": operation}
+        place = {"kind": kind, "stream": stream, "data_key": data_key}
+        conditions: dict[str, Any] = {**metadata, **of_run, **place}
+        return self._index.query(since=since, until=until, derived=derived, **conditions)
 
     def latest(self, **conditions: Any) -> Record:
-        """Return the newest record that answers the conditions of `query`. Raises LookupFailed if none does."""
+        """Return the newest record that answers the conditions of `query`. Raises LookupFailed."""
         found = next(self.query(**conditions), None)
         if found is None:
             raise LookupFailed(f"nothing in {self.root} answers {conditions}")
@@ -363,7 +352,7 @@ class Store:
         return ancestors(self._index, uid)
 
     def children(self, uid: str) -> list[Record]:
-        """Return the results made directly from this run, asset or datum, or from anything in it, newest last."""
+        """Return the results made directly from a run, asset or datum, or anything in it, newest last."""
         return children(self._index, uid)
 
     def stats(self) -> dict[str, Any]:
@@ -371,7 +360,7 @@ class Store:
         free_bytes = shutil.disk_usage(self.root).free
         return {"root": str(self.root), "uid": self.uid, **self._index.stats(), "free_bytes": free_bytes}
 
-    # -- the end -----------------------------------------------------------------------------------------------
+    # -- the end ----------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close every writer and the index. Runs without a stop end as incomplete. Idempotent.
@@ -385,12 +374,14 @@ class Store:
             return
         self._closed = True
         failure: GentlyError | None = None
-        for writer in [*self._writers, *self._result_writers.values()]:
-            try:
-                writer.close()
-            except GentlyError as error:
-                failure = failure or error
-        self._index.close()
+        try:
+            for writer in [*self._writers, *self._result_writers.values()]:
+                try:
+                    writer.close()
+                except GentlyError as error:
+                    failure = failure or error
+        finally:
+            self._index.close()
         if failure is not None:
             raise failure
 
@@ -403,94 +394,5 @@ class Store:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Store {self.root} mode={self.mode!r}>"
-
-
-def _open_root(root: Path, mode: str) -> str:
-    """Return the store's uid, from its marker, which is made where there may be a new store."""
-    marker = root / MARKER
-    if root.exists() and not root.is_dir():
-        raise NotAStore(f"expected a folder, {root} is a file; nothing was written; give another root")
-    if not marker.exists():
-        if mode == "r":
-            raise NotAStore(f"there is no store at {root}; nothing was read; open it with mode='a' to make one")
-        _make_root(root, marker)
-    try:
-        found = orjson.loads(marker.read_bytes())
-        version, uid = found["format_version"], found["store_uid"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise NotAStore(f"{marker} is not a store's marker ({error!r}); nothing was written") from error
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise StoreTooNew(
-            f"{root} is a store of format {version}, this version of gently-bluesky knows formats up to "
-            f"{FORMAT_VERSION}; nothing was written; upgrade gently-bluesky"
-        )
-    if mode == "a":
-        _require_writable(root)
-    return str(uid)
-
-
-def _make_root(root: Path, marker: Path) -> None:
-    try:
-        make_folders(root)
-        strange = [entry.name for entry in root.iterdir() if not entry.name.startswith(".")]
-        if strange:
-            raise NotAStore(
-                f"{root} is no store and not empty ({', '.join(sorted(strange)[:3])}, ...); nothing was written; give an "
-                "empty or new folder"
-            )
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        content = {"format_version": FORMAT_VERSION, "store_uid": str(uuid.uuid4()), "created": created}
-        write_atomic(marker, orjson.dumps(content, option=orjson.OPT_INDENT_2))
-    except OSError as error:
-        raise StoreReadOnly(f"a store cannot be made at {root}: {error}; nothing was written") from error
-
-
-def _require_writable(root: Path) -> None:
-    probe = root / f".probe-{uuid.uuid4().hex}"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise StoreReadOnly(f"{root} cannot be written: {error}; open it with mode='r' to read it") from error
-
-
-def _index_to_read(root: Path, url: str) -> Index:
-    """Return the index as it is, or one in memory where there is none that tells all the journals do."""
-    try:
-        index = Index(url, read_only=True)
-    except GentlyError:
-        index = None  # missing, damaged, of another version: the journals say all it would
-    if index is not None:
-        known = index.journals()
-        if all(_in_step(root, journal, known.get(journal, 0)) for journal in find_journals(root)):
-            return index
-        index.close()
-    index = Index("sqlite://")
-    index_journals(root, index)
-    return index
-
-
-def _in_step(root: Path, journal: str, indexed: int) -> bool:
-    path = root / journal
-    return path.stat().st_size == indexed or is_live(path.parent)
-
-
-def _remove_index(default: Path, url: str) -> None:
-    path = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else default
-    for ending in ("", "-wal", "-shm"):
-        path.with_name(path.name + ending).unlink(missing_ok=True)
-
-
-def _uid_of(parent: object) -> str:
-    uid = parent if isinstance(parent, str) else getattr(parent, "uid", None)
-    if not isinstance(uid, str) or not uid:
-        raise UnknownUid(
-            f"expected parents by uid, or as records, runs or lazy arrays of a store, got {parent!r:.100}; nothing was "
-            "stored; an array in memory has no uid: give the uid of what it was computed from"
-        )
-    return uid
-
-
-def _article(kind: str) -> str:
-    return "an asset" if kind == "asset" else f"a {kind}"
+        state = "closed" if self._closed else "read only" if self.mode == "r" else "read and write"
+        return f"<Store {self.root} ({state})>"

@@ -10,9 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gently_bluesky import Store
+pytest.register_assert_rewrite("gently_bluesky.testing")
 
-LASTING = ("bluesky-run-engine", "ophyd", "asyncio", "ThreadPoolExecutor", "Dummy", "pytest", "IPythonHistory")
+from gently_bluesky import Store  # noqa: E402 # after the line above, which has to come first
+
+LASTING = ("bluesky-run-engine", "ophyd", "asyncio", "ThreadPoolExecutor", "Dummy", "pytest", "IPythonHistory", "zarr_io")
 """Threads that libraries start once and keep: they are not ours to end."""
 
 

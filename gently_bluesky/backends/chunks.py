@@ -14,9 +14,11 @@ __all__ = ["Layout", "choose_layout"]
 
 BLOCKS = {"planes": (1, 512, 512), "blocks": (4, 256, 256)}
 LINE = 512 * 512
-SLAB_PLANES = 16
+SLAB_PLANES = 8
 SMALL_CHUNK_BYTES = 64 * 2**10
 SMALL_SHARD_BYTES = 4 * 2**20
+MAX_SHARD_BYTES = 64 * 2**20
+"""A shard is written as a whole, and takes up to twice its size meanwhile."""
 CHUNKS_ALONG_SHARD = 16
 
 
@@ -33,7 +35,7 @@ def choose_layout(shape: tuple[int, ...], itemsize: int, chunks: str | tuple[int
 
     Pieces along an axis are even, so that the last one is not mostly padding. Chunks smaller than 64 KiB and
     shards smaller than 4 MiB take in more of the axes in front; otherwise views and the like get files of
-    their own, and volumes are cut into slabs of 16 planes.
+    their own, and volumes are cut into slabs of 8 planes, or of 64 MiB.
 
     Raises
     ------
@@ -76,8 +78,9 @@ def _shard(lengths: tuple[int, ...], inner: tuple[int, ...], itemsize: int) -> t
         behind = len(lengths) - 1 - axis
         most = CHUNKS_ALONG_SHARD
         if behind >= 2:
-            room = SMALL_SHARD_BYTES // (inner[axis] * prod(shard) * itemsize)
-            most = max(1, room, SLAB_PLANES // inner[axis] if behind == 2 else 1)
+            unit = inner[axis] * prod(shard) * itemsize
+            slab = min(SLAB_PLANES // inner[axis], MAX_SHARD_BYTES // unit) if behind == 2 else 1
+            most = max(1, slab, SMALL_SHARD_BYTES // unit)
         pieces = -(-lengths[axis] // inner[axis])
         shard = (inner[axis] * _even(pieces, most), *shard)
     return shard

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -28,12 +29,13 @@ from gently_bluesky.backends.base import (
 from gently_bluesky.backends.chunks import Layout, choose_layout
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import median_interval_s, ngff_attributes, ome_axes
-from gently_bluesky.backends.zarr_source import ARRAY, NO_CACHE, ZarrSource, kvstore, open_published, os_error
+from gently_bluesky.backends.zarr_source import ARRAY, NO_CACHE, ZarrSource, kvstore, open_published
+from gently_bluesky.backends.zarr_writing import ShardWriter
 from gently_bluesky.errors import InputError
 from gently_bluesky.files import storage_error, sync_folder, write_atomic
 from gently_bluesky.model import ArraySpec
 
-__all__ = ["ZarrBackend", "ZarrPending", "ZarrSink"]
+__all__ = ["ZarrBackend", "ZarrSink"]
 
 UNBOUNDED_EVENTS = 1 << 40
 PREPARED_FOLDERS = 64
@@ -130,41 +132,6 @@ class ZarrBackend(Backend):
             ) from error
 
 
-class ZarrPending:
-    """A write under way: TensorStore's future, with its errors in our terms."""
-
-    __slots__: tuple[str, ...] = ("_future", "_what")
-
-    def __init__(self, future: ts.Future[None], what: str) -> None:
-        self._future: ts.Future[None] = future
-        self._what: str = what
-
-    def done(self) -> bool:
-        """Say whether the write has ended, well or badly."""
-        return self._future.done()
-
-    def result(self) -> None:
-        """Wait for the write; afterwards the pixels are synced and the buffer may be used again. Any thread.
-
-        Raises
-        ------
-        StorageFull, StorageError
-            The frame is not stored. ``errno`` says why where the system said so.
-        """
-        try:
-            self._future.result()
-        except Exception as error:
-            raise storage_error(os_error(error), f"{self._what} was not stored") from error
-
-    def add_done_callback(self, fn: Callable[[Any], object], /) -> None:
-        """Call ``fn`` with this object, on any thread, once the write has ended."""
-
-        def tell(_: ts.Future[None]) -> None:
-            fn(self)
-
-        self._future.add_done_callback(tell)
-
-
 class ZarrSink(Sink):
     """One Zarr array being written through a handle without bounds; what readers see is ``publish``'s alone.
 
@@ -177,7 +144,8 @@ class ZarrSink(Sink):
         self._spec: ArraySpec = spec
         self._metadata: dict[str, Any] = orjson.loads(files[f"{ARRAY}/zarr.json"])
         self._group: dict[str, Any] = orjson.loads(files["zarr.json"])
-        self._array: ts.TensorStore | None = _open_unbounded(path, self._metadata)
+        array = _open_unbounded(path, self._metadata)
+        self._writer: ShardWriter | None = ShardWriter(array, layout.shard)
         self._ledger: Ledger = Ledger(path.name)
         # Folders above the shards: one for each place along each axis of an event but the last.
         self._folder_grid: tuple[int, ...] = tuple(map(_ceil_div, spec.shape, layout.shard))[:-1]
@@ -188,7 +156,7 @@ class ZarrSink(Sink):
         """What ``open`` needs, and what a reader wants to know about the axes."""
         return frame_kwargs(self._spec)
 
-    def write(self, index: int, frame: NDArray[Any], time: float) -> ZarrPending:
+    def write(self, index: int, frame: NDArray[Any], time: float) -> Future[None]:
         """Begin to store one event's array at ``index``; see ``Sink.write``.
 
         Raises
@@ -199,16 +167,14 @@ class ZarrSink(Sink):
             The folders for it could not be made.
         """
         what = f"{self._path.name}: event {index}"
-        if self._array is None:
+        if self._writer is None:
             raise InputError(f"{what} came after the asset was closed; it was not stored")
         check_frame(self._path, self._spec, index, frame)
         self._ledger.settle(index)
         self._prepare_folders(index)
-        future = self._array[index].write(frame, can_reference_source_data_indefinitely=True).commit
-        future.force()
-        pending = ZarrPending(future, what)
-        self._ledger.enter(index, pending, time)
-        return pending
+        future = self._writer.write(index, frame, what)
+        self._ledger.enter(index, future, time)
+        return future
 
     def publish(self, count: int) -> None:
         """Let outside readers see the events 0 ... count - 1. Synced on return: pixels, folders and shape.
@@ -234,10 +200,10 @@ class ZarrSink(Sink):
         StorageError
             The times could not be written; the events are safe.
         """
-        if self._array is None:
+        if self._writer is None:
             return
         self._ledger.settle_all()
-        self._array = None
+        self._writer = None
         self._remove_unused_folders()
         times = self._ledger.event_times()
         attributes = self._group["attributes"]

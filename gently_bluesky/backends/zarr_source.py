@@ -84,7 +84,7 @@ def kvstore(path: Path) -> dict[str, str]:
     return {"driver": "file", "path": f"{path / ARRAY}{os.sep}"}
 
 
-def os_error(error: Exception) -> OSError:
+def os_error(error: BaseException) -> OSError:
     """Return the system's error that TensorStore reports in the text of a ValueError."""
     found = OS_ERROR_CODE.search(str(error))
     return OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))

@@ -1,11 +1,13 @@
 """Assets of a run being written, and the documents that announce them.
 
-What an array is made of (`array_spec`) is read from the frame itself and from the configuration in its descriptor;
-`describe` makes the descriptor say so. Nothing here does I/O but `Asset`, whose sink belongs to the pipeline's thread.
+What an array is made of (`array_spec`) is read from the frame itself and from the configuration in its
+descriptor; `describe` makes the descriptor say so. Nothing here does I/O but `Asset`, whose sink belongs to
+the pipeline's thread.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,27 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import Backend, Pending, Sink
-from gently_bluesky.errors import UnstorableDtype
+from gently_bluesky.documents.journal import plain
+from gently_bluesky.errors import InvalidDocument, UnstorableDtype
 from gently_bluesky.files import PATH_SEMANTICS
 from gently_bluesky.model import ArraySpec, storable_dtype
 
-__all__ = ["Asset", "array_spec", "array_to_store", "describe"]
+__all__ = ["Asset", "array_spec", "array_to_store", "declared_dtype", "describe", "inline_value"]
 
 INLINE_NBYTES = 16 * 1024
 DEFAULT_DIMS = {1: ("sample",), 2: ("y", "x"), 3: ("z", "y", "x"), 4: ("v", "z", "y", "x")}
 EXTERNAL = "FILESTORE:"
+DTYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
+LEGAL_DTYPES = {*DTYPES.values(), "array"}
+LEGAL_DTYPE_NUMPY = re.compile(r"[|<>][tbiufcmMOSUV][0-9]+")
 
 
-def array_to_store(value: object) -> NDArray[Any] | None:
+def array_to_store(value: object, dtype: np.dtype[Any] | None = None) -> NDArray[Any] | None:
     """Return ``value`` as an array if it is one that is stored as an asset, else None. Copies no numpy array.
 
-    Arrays of two or more axes are, those over 16 KiB, and complex ones, for which JSON has no numbers; a nested
-    list of numbers counts as the array it spells. Empty arrays are not.
+    Arrays of two or more axes are, those over 16 KiB, and complex ones, for which JSON has no numbers; a
+    nested list of numbers counts as the array it spells, of ``dtype`` if that holds it exactly. Empty arrays
+    and strings are not.
 
     Raises
     ------
     UnstorableDtype
-        An array whose elements are neither numbers nor, if it is small, strings.
+        An array whose elements are neither numbers nor strings, or are masked.
     """
     if isinstance(value, np.ndarray):
         array: NDArray[Any] = value
@@ -43,16 +50,41 @@ def array_to_store(value: object) -> NDArray[Any] | None:
         spelt = _spelt(value)
         if spelt is None:
             return None
-        array = spelt
+        array = _exactly(spelt, dtype)
     elif hasattr(value, "__array__") and not isinstance(value, np.generic):
         array = np.asarray(value)
     else:
         return None
-    stays_inline = array.size == 0 or (array.ndim < 2 and array.nbytes <= INLINE_NBYTES and array.dtype.kind != "c")
-    if stays_inline and array.dtype.kind in "biufU":
+    if np.ma.is_masked(array):
+        raise UnstorableDtype(
+            "expected an array of pixels, got one of which some are masked; it was not stored; "
+            "give masked pixels a value with .filled() in the device before it is read"
+        )
+    if array.dtype.kind == "U":
         return None
     storable_dtype(array.dtype)
-    return None if array.size == 0 else array
+    small = array.ndim < 2 and array.nbytes <= INLINE_NBYTES and array.dtype.kind != "c"
+    return None if small or array.size == 0 else array
+
+
+def inline_value(value: object) -> Any:
+    """Return a copy of a value that stays in its document, in JSON's own types.
+
+    Raises
+    ------
+    InvalidDocument
+        JSON has nothing for it.
+    """
+    if isinstance(value, np.generic) and value.dtype.kind not in "biuU" and value.dtype.char not in "efd":
+        raise InvalidDocument(
+            f"expected numbers, strings and arrays of numbers in a document, got {value!r} of dtype "
+            f"{value.dtype}, which JSON has nothing for; it was not stored; convert it in the device, or "
+            "make it an array"
+        )
+    if hasattr(value, "__array__") and not isinstance(value, np.generic):
+        array = np.asarray(value)
+        return array.tolist() if array.size == 0 else plain(array)
+    return plain(value)
 
 
 def _spelt(value: Sequence[Any]) -> NDArray[Any] | None:
@@ -66,18 +98,33 @@ def _spelt(value: Sequence[Any]) -> NDArray[Any] | None:
     return array if array.dtype.kind in "biufc" else None
 
 
-def array_spec(descriptor: Mapping[str, Any], data_key: str, array: NDArray[Any], origin: Mapping[str, Any]) -> ArraySpec:
-    """Say what an array of ``data_key`` is made of: shape and dtype from the frame, the rest from the descriptor.
+def _exactly(array: NDArray[Any], dtype: np.dtype[Any] | None) -> NDArray[Any]:
+    """Return an array as ``dtype`` if it says the same then, else as it is."""
+    if dtype is None or dtype.kind not in "biufc" or (array.dtype.kind == "c" != dtype.kind):
+        return array
+    with np.errstate(all="ignore"):
+        cast = array.astype(dtype)
+        again = np.real(cast).astype(array.dtype) if array.dtype.kind != "c" else cast.astype(array.dtype)
+    return cast if np.array_equal(again, array, equal_nan=array.dtype.kind in "fc") else array
 
-    Axis names come from the data key's ``dims`` where they fit the frame. Steps come from configuration fields whose
-    names end with ``pixel_size_um`` (a number, or y and x) and ``z_step_um``, names of views from ``view_names``: of
-    the device that owns the data key first, then of any other of the stream.
+
+def array_spec(
+    descriptor: Mapping[str, Any], data_key: str, array: NDArray[Any], origin: Mapping[str, Any]
+) -> ArraySpec:
+    """Say what an array of ``data_key`` is made of: shape and dtype from the frame, the rest from the
+    descriptor.
+
+    Axis names come from the data key's ``dims`` where they fit the frame. Steps come from configuration
+    fields whose names end with ``pixel_size_um`` (a number, or y and x) and ``z_step_um``, names of views
+    from ``view_names``: of the device that owns the data key first, then of any other of the stream.
     """
     dims = _dims(descriptor["data_keys"][data_key].get("dims"), array.ndim)
     steps_um = _steps_um(descriptor, data_key)
     space = [dim in steps_um for dim in dims]
     channels = _configured(descriptor, data_key, "view_names")
-    count = array.shape[dims.index("v")] if "v" in dims else array.shape[dims.index("c")] if "c" in dims else 0
+    count = (
+        array.shape[dims.index("v")] if "v" in dims else array.shape[dims.index("c")] if "c" in dims else 0
+    )
     return ArraySpec(
         name=data_key,
         shape=array.shape,
@@ -105,7 +152,9 @@ def _steps_um(descriptor: Mapping[str, Any], data_key: str) -> dict[str, float]:
     step = _configured(descriptor, data_key, "z_step_um")
     y, x = pixel if isinstance(pixel, list | tuple) and len(pixel) == 2 else (pixel, pixel)
     found = {"z": step, "y": y, "x": x}
-    return {dim: float(um) for dim, um in found.items() if isinstance(um, int | float) and 0 < um < float("inf")}
+    return {
+        dim: float(um) for dim, um in found.items() if isinstance(um, int | float) and 0 < um < float("inf")
+    }
 
 
 def _channel_names(names: object, count: int) -> tuple[str, ...]:
@@ -116,7 +165,8 @@ def _channel_names(names: object, count: int) -> tuple[str, ...]:
 
 def _configured(descriptor: Mapping[str, Any], data_key: str, ending: str) -> Any:
     """Return the configured value whose name ends so, the data key's own device and own name first."""
-    owned = [device for device, keys in descriptor.get("object_keys", {}).items() if data_key in keys]
+    object_keys = descriptor.get("object_keys", {})
+    owned = [device for device, keys in object_keys.items() if isinstance(keys, list) and data_key in keys]
     configuration = descriptor.get("configuration", {})
     for device in [*owned, *(name for name in configuration if name not in owned)]:
         fields = configuration.get(device, {}).get("data", {})
@@ -126,35 +176,113 @@ def _configured(descriptor: Mapping[str, Any], data_key: str, ending: str) -> An
     return None
 
 
-def describe(descriptor: Mapping[str, Any], values: Mapping[str, Any], specs: Mapping[str, ArraySpec]) -> dict[str, Any]:
-    """Return a descriptor that says exactly what its first event holds, from ``values`` and the stored arrays' specs.
+def describe(
+    descriptor: Mapping[str, Any], values: Mapping[str, Any], specs: Mapping[str, ArraySpec]
+) -> dict[str, Any]:
+    """Return a descriptor that says exactly what its first event holds, from ``values`` and the stored
+    arrays' specs.
 
-    What a device said of itself stands where it is not contradicted.
+    What a device said of itself stands where it is neither contradicted nor illegal.
     """
-    data_keys = {key: dict(declared) for key, declared in descriptor["data_keys"].items()}
-    for key, declared in data_keys.items():
-        declared.setdefault("source", "unknown")
-        if (spec := specs.get(key)) is not None:
-            shape, dtype = list(spec.shape), spec.dtype.str
-            declared.update(dtype="array", shape=shape, dtype_numpy=dtype, dims=list(spec.dims), external=EXTERNAL)
-        elif not declared.get("external"):
-            declared.update(_described(declared, values.get(key)))
-    return {**descriptor, "data_keys": data_keys}
+    data_keys = {
+        key: _data_key(declared, values.get(key), specs.get(key))
+        for key, declared in descriptor["data_keys"].items()
+    }
+    described = {**descriptor, "data_keys": data_keys}
+    if isinstance(configuration := descriptor.get("configuration"), Mapping):
+        described["configuration"] = {device: _configuration(said) for device, said in configuration.items()}
+    return described
+
+
+def _data_key(declared: Mapping[str, Any], value: object, spec: ArraySpec | None) -> dict[str, Any]:
+    if spec is not None:
+        shape, dtype = list(spec.shape), spec.dtype.str
+        exact = {
+            "dtype": "array",
+            "shape": shape,
+            "dtype_numpy": dtype,
+            "dims": list(spec.dims),
+            "external": EXTERNAL,
+        }
+        return _legal({**declared, **exact})
+    if declared.get("external"):
+        return _legal({"dtype": "array", "shape": [], **declared})
+    return _legal({**declared, **_described(declared, value)})
+
+
+def _configuration(said: Any) -> Any:
+    """Fill in what the data keys of a device's configuration do not say; what they say stands."""
+    if not isinstance(said, Mapping) or not isinstance(said.get("data_keys"), Mapping):
+        return said
+    data = said.get("data", {})
+    data_keys = {
+        key: _legal({**_described(declared, data.get(key)), **declared})
+        if isinstance(declared, Mapping)
+        else declared
+        for key, declared in said["data_keys"].items()
+    }
+    return {**said, "data_keys": data_keys}
+
+
+def _legal(said: dict[str, Any]) -> dict[str, Any]:
+    """Return a data key without what event-model does not allow and nobody needs."""
+    said.setdefault("source", "unknown")
+    if not said.get("external"):
+        said.pop("external", None)
+    dtype = declared_dtype(said)
+    if isinstance(said.get("dtype_numpy"), str | None) and "dtype_numpy" in said:
+        del said["dtype_numpy"]
+        if dtype is not None and LEGAL_DTYPE_NUMPY.match(dtype.str):
+            said["dtype_numpy"] = dtype.str
+    dims: Any = said.get("dims", [])
+    if not isinstance(dims, list | tuple) or not all(isinstance(dim, str) for dim in dims):
+        del said["dims"]
+    return said
+
+
+def declared_dtype(declared: Mapping[str, Any]) -> np.dtype[Any] | None:
+    """Return the numpy dtype that a data key declares, None where it says nothing that numpy knows."""
+    said = declared.get("dtype_numpy")
+    try:
+        return np.dtype(said) if isinstance(said, str) and said else None
+    except TypeError:
+        return None
 
 
 def _described(declared: Mapping[str, Any], value: object) -> dict[str, Any]:
+    """Say what an inline value is."""
     if isinstance(value, np.ndarray) and value.ndim:
-        return {"dtype": "array", "shape": list(value.shape), "dtype_numpy": value.dtype.newbyteorder("<").str}
+        return {
+            "dtype": "array",
+            "shape": list(value.shape),
+            "dtype_numpy": value.dtype.newbyteorder("<").str,
+        }
     if isinstance(value, list | tuple):
-        shape = declared.get("shape") if declared.get("dtype") == "array" else None
-        return {"dtype": "array", "shape": list(shape or [len(value)])}
+        return {"dtype": "array", "shape": _lengths(value)}
+    exact: dict[str, Any] = {}
     if isinstance(value, np.generic | np.ndarray):
-        value = value.item()
-    kinds = {bool: "boolean", int: "integer", float: "number", str: "string"}
-    dtype = kinds.get(type(value), declared.get("dtype", "string"))
-    if declared.get("dtype") == "number" and dtype == "integer":
+        if value.dtype.kind in "biuf":
+            exact["dtype_numpy"] = value.dtype.newbyteorder("<").str
+        value = np.asarray(value).item()
+    said, shape = declared.get("dtype"), declared.get("shape")
+    dtype = DTYPES.get(type(value)) or (said if said in LEGAL_DTYPES else "string")
+    if said == "number" and dtype == "integer":
         dtype = "number"
-    return {"dtype": dtype, "shape": [] if dtype != "array" else list(declared.get("shape") or [])}
+    return {"dtype": dtype, "shape": list(shape) if dtype == "array" and _is_shape(shape) else [], **exact}  # pyright: ignore[reportArgumentType] # a list of lengths, as checked
+
+
+def _lengths(value: Any) -> list[int]:
+    """Return the shape of a list of lists, as deep as it has one."""
+    lengths: list[int] = []
+    while isinstance(value, list | tuple):
+        lengths.append(len(value))
+        inner = {len(item) if isinstance(item, list | tuple) else -1 for item in value}
+        value = value[0] if len(inner) == 1 else None
+    return lengths
+
+
+def _is_shape(shape: object) -> bool:
+    return isinstance(shape, list | tuple) and all(length is None or type(length) is int for length in shape)
 
 
 class Asset:
@@ -213,7 +341,10 @@ class Asset:
                 "run_start": self._run_uid,
             }
             yield "resource", resource
-        yield "datum", {"datum_id": self.datum_id(index), "resource": self.uid, "datum_kwargs": {"point_number": index}}
+        yield (
+            "datum",
+            {"datum_id": self.datum_id(index), "resource": self.uid, "datum_kwargs": {"point_number": index}},
+        )
 
     def publish(self, count: int) -> None:
         """Let outside readers see the first ``count`` frames. Raises OSError."""

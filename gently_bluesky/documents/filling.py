@@ -44,11 +44,12 @@ def filled(documents: Iterable[Named], root: Path | None) -> Iterator[Named]:
 
 
 def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[JournalLine]:
-    """Yield lines whose documents are as they came in: arrays in the events, and nothing that announced them.
+    """Yield lines whose documents are as they came in: arrays in the events, nothing that announced them.
 
-    Stored arrays are lazy; small ones, which the journal holds as lists, are numpy's. A descriptor with external
-    keys is yielded just before its first event, which tells what stands in for those keys; what else names the
-    descriptor waits with it. Everything else keeps its place. Assets that are not this store's stay referred to.
+    Stored arrays are lazy; small ones, which the journal holds as lists, are numpy's. A descriptor with
+    external keys is yielded just before its first event, which tells what stands in for those keys; what else
+    names the descriptor waits with it. Everything else keeps its place. Assets that are not this store's stay
+    referred to.
 
     Parameters
     ----------
@@ -70,8 +71,8 @@ def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[Jo
             yield from filling.take(line)
         except (KeyError, TypeError) as error:
             raise InvalidDocument(
-                f"expected a valid {line.name} document, got one that cannot be followed ({error!r}); what came before "
-                "it was read"
+                f"expected a valid {line.name} document, got one that cannot be followed ({error!r}); "
+                "what came before it was read"
             ) from error
     yield from filling.release_all()
 
@@ -170,7 +171,12 @@ class _Small:
     def of(cls, declared: Mapping[str, Any]) -> _Small | None:
         """Return what a data key declares, or None where it declares no such array."""
         dtype, shape = declared.get("dtype_numpy"), declared.get("shape")
-        if declared.get("external") or declared.get("dtype") != "array" or not shape or not isinstance(dtype, str):
+        if (
+            declared.get("external")
+            or declared.get("dtype") != "array"
+            or not shape
+            or not isinstance(dtype, str)
+        ):
             return None
         try:
             known = np.dtype(dtype)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gently_bluesky.backends.base import Backend, backend_names, get_backend
-from gently_bluesky.errors import AssetMissing
+from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError
 from gently_bluesky.lazy import ArraySource, LazyArray
 
 __all__ = ["AssetHandler", "TiffHandler", "ZarrHandler", "asset_array", "handler_registry"]
@@ -16,24 +16,36 @@ __all__ = ["AssetHandler", "TiffHandler", "ZarrHandler", "asset_array", "handler
 def asset_array(
     source: ArraySource, resource_kwargs: Mapping[str, Any], *, uid: str = "", name: str = ""
 ) -> LazyArray:
-    """Return a whole asset as a lazy array ``(t, ...)`` with the axes that its ``resource_kwargs`` tell of."""
+    """Return a whole asset as a lazy array ``(t, ...)``, with the axes that its ``resource_kwargs`` tell of.
+
+    Raises
+    ------
+    AssetDamaged
+        They tell of no axes that it can have.
+    """
     ndim = len(source.shape) - 1
     dims = resource_kwargs.get("dims") or [f"dim_{axis}" for axis in range(ndim)]
     scale = resource_kwargs.get("scale") or [1.0] * ndim
     units = resource_kwargs.get("units") or [None] * ndim
-    return LazyArray(
-        source,
-        dims=("t", *dims),
-        scale=(1.0, *scale),
-        units=(None, *units),
-        uid=uid,
-        event_uid=(lambda index: f"{uid}/{index}") if uid else None,
-        name=name,
-    )
+    try:
+        return LazyArray(
+            source,
+            dims=("t", *dims),
+            scale=(1.0, *scale),
+            units=(None, *units),
+            uid=uid,
+            event_uid=(lambda index: f"{uid}/{index}") if uid else None,
+            name=name,
+        )
+    except (InputError, TypeError) as error:
+        raise AssetDamaged(
+            f"asset {uid or name!r}: expected dims, scale and units of {ndim} axes in its resource_kwargs, "
+            f"got {dims!r:.80}, {scale!r:.80}, {units!r:.80}; nothing was read"
+        ) from error
 
 
 class AssetHandler:
-    """Opens one asset; called with ``datum_kwargs``, it returns one event's array as a LazyArray without reading it.
+    """Opens one asset; called with ``datum_kwargs`` it returns one event's array, lazily.
 
     Parameters
     ----------
@@ -60,13 +72,13 @@ class AssetHandler:
         return asset_array(backend.open(self._path, self._kwargs), self._kwargs)
 
     def __call__(self, point_number: int) -> LazyArray:
-        """Return the array of event ``point_number`` of the asset, without the event axis. Reads no pixels."""
+        """Return the array of event ``point_number``, without the event axis. Reads no pixels."""
         if point_number >= self._array.shape[0]:
             self._array = self._open()  # the run goes on: look again
         if not 0 <= point_number < self._array.shape[0]:
             raise AssetMissing(
-                f"{self._path}: event {point_number} is not there, the asset holds {self._array.shape[0]}; nothing was "
-                "read; if the run is still going on, try again"
+                f"{self._path}: event {point_number} is not there, the asset holds {self._array.shape[0]}; "
+                "nothing was read; if the run is still going on, try again"
             )
         return self._array[point_number]
 

@@ -1,4 +1,4 @@
-"""Where a run's journal lives: in a folder of its own beside its assets, or with other small runs in one file."""
+"""Where a run's journal lives: in a folder of its own beside its assets, or with other small runs in a file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RunHome(ABC):
 
     @abstractmethod
     def make_room(self, reason: str) -> None:
-        """Give back reserved space: the run has failed and has to say so. Keep ``reason`` in case it cannot."""
+        """Give back reserved space: the run has failed and has to say so. Keep why, in case it cannot."""
 
     @abstractmethod
     def close(self, *, recorded: bool) -> None:
@@ -91,8 +91,8 @@ class FolderHome(RunHome):
         free = shutil.disk_usage(self._root).free
         if free < self._min_free_bytes:
             raise StorageFull(
-                f"{self._root} has {free} bytes free, the writer wants min_free_bytes={self._min_free_bytes} before "
-                "a run starts; nothing was written; make room"
+                f"{self._root} has {free} bytes free, the writer wants min_free_bytes={self._min_free_bytes} "
+                "before a run starts; nothing was written; make room"
             )
 
     def _make_folder(self, wanted: str) -> Path:
@@ -114,16 +114,19 @@ class FolderHome(RunHome):
         raise FileExistsError(f"{self._root / wanted} and {MOST_NAMESAKES} namesakes exist")
 
     def discard(self) -> None:
-        """Remove the folder, in which there is nothing of a run yet."""
-        with suppress(OSError):  # what brought us here is raised; what is left is swept when the store is opened
+        """Remove the folder, in which there is nothing of a run yet. Opens no file: there may be too many."""
+        if not self.folder:
+            return
+        folder, self.folder = self._root / self.folder, ""
+        with suppress(OSError):  # what cannot be removed is swept when the store is opened
             self.close(recorded=True)
-        if self.folder:
-            shutil.rmtree(self._root / self.folder, ignore_errors=True)
+            for name in (".reserve", "documents.jsonl", ".live"):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
 
     def append(self, lines: Sequence[bytes]) -> int:
         """Append to the run's own journal."""
-        assert self._journal is not None
-        return self._journal.append(lines)
+        return _opened(self._journal).append(lines)
 
     def count_received(self, frames: int) -> None:
         """Count in the ``.live`` file."""
@@ -136,7 +139,7 @@ class FolderHome(RunHome):
             self._live.count_stored(frames)
 
     def make_room(self, reason: str) -> None:
-        """Give back the reserve, and keep ``reason`` in the ``.live`` file, which has its place on the disk."""
+        """Give back the reserve, and keep the reason in the ``.live`` file, which has its place on the disk."""
         if self._live is not None:
             self._live.note_failure(reason)
             with suppress(OSError):  # then there may still be room
@@ -174,8 +177,7 @@ class SharedJournal:
 
     def append(self, lines: Sequence[bytes]) -> int:
         """Append a whole run, *synced*."""
-        assert self._journal is not None
-        return self._journal.append(lines)
+        return _opened(self._journal).append(lines)
 
     def close(self) -> None:
         """Close the file and let go of its lock. Idempotent."""
@@ -219,3 +221,9 @@ class SharedHome(RunHome):
 
     def close(self, *, recorded: bool) -> None:
         """Nothing to do: the shared journal stays open."""
+
+
+def _opened(journal: Journal | None) -> Journal:
+    if journal is None:
+        raise StorageError("there is no journal open to append to; nothing was recorded")
+    return journal

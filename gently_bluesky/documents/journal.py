@@ -136,7 +136,9 @@ class Journal:
             self._is_torn = True
             with suppress(OSError):  # tried again before anything is appended; a reader drops the torn tail
                 self._cut()
-            raise storage_error(error, f"{self.path}: {len(lines)} documents could not be recorded") from error
+            raise storage_error(
+                error, f"{self.path}: {len(lines)} documents could not be recorded"
+            ) from error
         self.end += len(data)
         return self.end
 

@@ -1,8 +1,8 @@
 """The bounded way between the threads that produce documents and the one thread that stores them.
 
-Tasks go in by ``put``, after ``reserve``, which waits while too many bytes are pending, and are begun and committed
-in that order on the pipeline's thread; the writes that ``begin`` starts may overlap. The pipeline knows nothing of
-documents: a task and its owner do. The thread lives while somebody holds the pipeline open.
+Tasks go in by ``put``, after ``reserve``, which waits while too many bytes are pending, and are begun and
+committed in that order on the pipeline's thread; the writes that ``begin`` starts may overlap. The pipeline
+knows nothing of documents: a task and its owner do. The thread lives while somebody holds the pipeline open.
 """
 
 from __future__ import annotations
@@ -78,15 +78,19 @@ class Pipeline:
         with self._changed:
             self._holders += 1
             if self._thread is None:
-                # a daemon, so that an interpreter that exits in mid-run is not held for ever; the store drains at exit
-                self._thread = threading.Thread(target=self._work, name="gently-bluesky-pipeline", daemon=True)
+                # a daemon, so that an interpreter that exits in mid-run is not held for ever; the store
+                # drains at exit
+                self._thread = threading.Thread(
+                    target=self._work, name="gently-bluesky-pipeline", daemon=True
+                )
                 self._thread.start()
                 atexit.register(self._drain)
 
     def release(self, *, join: bool = True) -> None:
         """Undo one `hold`; after the last one the thread ends when all is committed.
 
-        With ``join`` it is waited for. A thread that hangs in a disk's call is not: it ends when the disk lets it.
+        With ``join`` it is waited for. A thread that hangs in a disk's call is not: it ends when the disk
+        lets it.
         """
         with self._changed:
             self._holders -= 1
@@ -96,7 +100,7 @@ class Pipeline:
             thread.join()
 
     def _drain(self) -> None:
-        """Let what was accepted be stored before an interpreter that exits in mid-run takes the thread with it."""
+        """Let what was accepted be stored before an interpreter that exits takes the thread with it."""
         with suppress(StorageError):
             self.wait_until(self._is_idle, "the buffer to drain at exit")
 
@@ -109,7 +113,8 @@ class Pipeline:
         return threading.current_thread() is self._thread
 
     def reserve(self, nbytes: int, check: Callable[[], object] | None = None) -> None:
-        """Take this much of the buffer, waiting while it is full; a task of that size must follow, or `give_back`.
+        """Take this much of the buffer, waiting while it is full; a task of that size must follow, or
+        `give_back`.
 
         Parameters
         ----------
@@ -180,13 +185,13 @@ class Pipeline:
         """
         if self.is_own_thread:
             raise InputError(
-                "a subscriber sent documents into the writer that called it, which would wait for itself for ever; "
-                "they were not stored; let it use a writer of its own"
+                "a subscriber sent documents into the writer that called it, which would wait for itself for "
+                "ever; they were not stored; let it use a writer of its own"
             )
         if self._fault is not None:
             raise StorageError(
-                f"the storing thread died of {self._fault!r}; what was announced is safe, what was only accepted is "
-                "lost; make a new writer, and please report this"
+                f"the storing thread died of {self._fault!r}; what was announced is safe, what was only "
+                "accepted is lost; make a new writer, and please report this"
             ) from self._fault
         return max(self._progress_s, since_s) + self._stall_timeout_s - time.monotonic()
 
@@ -202,7 +207,7 @@ class Pipeline:
         with self._changed:
             self._changed.notify_all()
 
-    # -- on the pipeline's thread ------------------------------------------------------------------------------
+    # -- on the pipeline's thread ----------------------------------------------------------------------------
 
     def _work(self) -> None:
         try:

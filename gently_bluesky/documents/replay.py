@@ -30,23 +30,23 @@ class Restores(Protocol):
 
 
 def replay(source: str | Path, *callbacks: Callback, fill: bool = True) -> tuple[str, ...]:
-    """Send the documents of a recorded stream to callbacks, each with copies of its own; return the uids of the runs.
+    """Send recorded documents to callbacks, each with copies of its own, and return the uids of the runs.
 
-    Into ``store.writer()`` of another store it gives an equal store: the same documents but for the uids and paths of
-    resources, the same pixels, and runs that ended as they ended: complete, failed, aborted or incomplete. A run that
-    has no stop yet gets none here either.
+    Into ``store.writer()`` of another store it gives an equal store: the same documents but for the uids and
+    paths of resources, the same pixels, and runs that ended as they ended: complete, failed, aborted or
+    incomplete. A run that has no stop yet gets none here either.
 
     Parameters
     ----------
     source
-        A JSON-lines file of ``{"name", "doc"}`` (a run's ``documents.jsonl``, or what bluesky's JSONLinesWriter
-        writes), the folder of a run, or a folder with runs below it, a store's root for instance: those are replayed
-        one after another in the order in which they were started.
+        A JSON-lines file of ``{"name", "doc"}`` (a run's ``documents.jsonl``, or what bluesky's
+        JSONLinesWriter writes), the folder of a run, or a folder with runs below it, a store's root for
+        instance: those are replayed one after another in the order in which they were started.
     *callbacks
         Called with each document's name and the document, in this order; what one raises ends the replay.
     fill
-        Events hold this package's stored arrays as lazy arrays, read when asked for, and small ones as numpy arrays.
-        Otherwise they hold references and lists, and the documents that announce the assets are sent too.
+        Events hold this package's stored arrays as lazy arrays, read when asked for, and small ones as numpy
+        arrays. Otherwise they hold references and lists, and what announces the assets is sent too.
 
     Raises
     ------
@@ -97,7 +97,9 @@ def _whole_file(path: Path) -> Iterator[JournalLine]:
         empty = False
         yield line
     if empty:
-        raise InvalidDocument(f"{path}: expected lines of JSON with name and doc, there are none; nothing was replayed")
+        raise InvalidDocument(
+            f"{path}: expected lines of JSON with name and doc, there are none; nothing was replayed"
+        )
 
 
 def _one_run(path: Path, start: int) -> Iterator[JournalLine]:
@@ -130,7 +132,9 @@ def _journals_below(source: Path) -> Iterator[Path]:
         if "documents.jsonl" in files:
             folders.clear()  # below it there are only pixels
             yield Path(folder, "documents.jsonl")
-        yield from (Path(folder, name) for name in files if name.startswith("derived-") and name.endswith(".jsonl"))
+        yield from (
+            Path(folder, name) for name in files if name.startswith("derived-") and name.endswith(".jsonl")
+        )
 
 
 def _root_of(journal: Path) -> Path | None:

@@ -1,47 +1,41 @@
 """The storing half of one run, on the pipeline's thread: frames to sinks, then commit, then announce.
 
-The order is the promise: frames synced, shape published, journal synced, index, subscribers. The first failure ends
-the run on record; what came before it stays announced and readable.
+The order is the promise: frames synced, shape published, journal synced, index, subscribers. The first
+failure ends the run on record; what came before it stays announced and readable.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from crc32c import crc32c
-from numpy.typing import NDArray
 from sqlalchemy import select
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.documents.assets import Asset
+from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
 from gently_bluesky.documents.journal import decode, digest_of, encode_line, read_journal
 from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
+from gently_bluesky.documents.tasks import (
+    DocumentTask,
+    DuplicateTask,
+    FailTask,
+    OpenTask,
+    StopTask,
+)
 from gently_bluesky.errors import ConflictingDocument, LookupFailed, RunExists
 from gently_bluesky.files import storage_error
 from gently_bluesky.index.index import Index, JournalOutOfStep
 from gently_bluesky.index.schema import descriptors
 from gently_bluesky.model import JournalLine, Record, Settings
 
-__all__ = [
-    "Desk",
-    "DocumentTask",
-    "DuplicateTask",
-    "FailTask",
-    "FirstFailure",
-    "Frame",
-    "OpenTask",
-    "RunStorage",
-    "StopTask",
-    "conflicting_event",
-]
+__all__ = ["Desk", "RunStorage", "conflicting_event"]
 
 Subscriber = Callable[[str, dict[str, Any]], object]
 
@@ -59,120 +53,13 @@ class Desk:
     on_failure: Callable[[Exception], object] | None = None
 
 
-class FirstFailure:
-    """The first failure of a run, kept for everybody who asks. Any thread.
-
-    Parameters
-    ----------
-    on_failure
-        Called with it at once, on a thread of its own: it may well wait for the RunEngine, whose thread may be the one
-        that failed, or may be waiting for storage. What it raises becomes a note on the failure.
-    wake
-        Called when it is set, for those who wait for what will not come any more.
-    """
-
-    def __init__(self, on_failure: Callable[[Exception], object] | None, wake: Callable[[], object]) -> None:
-        self.error: Exception | None = None
-        self._on_failure = on_failure
-        self._wake = wake
-        self._lock = threading.Lock()
-
-    def set(self, error: Exception) -> bool:
-        """Keep ``error`` if it is the first, and have ``on_failure`` called; say whether it was."""
-        with self._lock:
-            if self.error is not None:
-                return False
-            self.error = error
-        self._wake()
-        if self._on_failure is not None:
-            arguments = self._on_failure, error
-            threading.Thread(target=_tell_of, args=arguments, name="gently-bluesky-on-failure", daemon=True).start()
-        return True
-
-    def raise_if_set(self) -> None:
-        """Raise the first failure, always the same object."""
-        if self.error is not None:
-            raise self.error
-
-
-def _tell_of(on_failure: Callable[[Exception], object], error: Exception) -> None:
-    try:
-        on_failure(error)
-    except Exception as raised:  # noqa: BLE001 # goes with the failure, which is raised for everybody to see
-        error.add_note(f"on_failure raised {raised!r}")
-
-
-class Frame(NamedTuple):
-    """One array of one event, copied, with its place."""
-
-    data_key: str
-    asset: Asset
-    index: int
-    array: NDArray[Any]
-
-    @property
-    def digest(self) -> str:
-        """Checksum of the pixels as they are stored, in C order."""
-        return f"crc32c:{crc32c(self.array.reshape(-1).view(np.uint8)):08x}"
-
-
-class OpenTask(Task):
-    """Make the run's home and announce its start."""
-
-    __slots__ = ("ended",)
-
-    def __init__(self, owner: Owner) -> None:
-        super().__init__(owner)
-        self.ended = False
-
-
-class DocumentTask(Task):
-    """A document to be announced, once its frames are stored."""
-
-    __slots__ = ("doc", "error", "frames", "name")
-
-    def __init__(self, owner: Owner, name: str, doc: dict[str, Any], frames: Sequence[Frame] = ()) -> None:
-        super().__init__(owner, sum(frame.array.nbytes for frame in frames))
-        self.name = name
-        self.doc = doc
-        self.frames = frames
-        self.error: Exception | None = None
-
-    def let_go(self) -> None:
-        """Drop the frames."""
-        super().let_go()
-        self.frames = ()
-
-
-class DuplicateTask(DocumentTask):
-    """An event that came again under its uid: to be compared, not stored."""
-
-    __slots__ = ()
-
-
-class FailTask(Task):
-    """The run has failed before its storage did: say so, behind what was accepted before."""
-
-    __slots__ = ()
-
-
-class StopTask(Task):
-    """The end of the run: the stop document, or None when it is given up without one."""
-
-    __slots__ = ("stop",)
-
-    def __init__(self, owner: Owner, stop: dict[str, Any] | None) -> None:
-        super().__init__(owner)
-        self.stop = stop
-
-
 class RunStorage(Owner):
     """Stores one run. `receive` and `fail` are called by its `RunWriter`, everything else by the pipeline."""
 
     def __init__(self, start: dict[str, Any], desk: Desk, home: RunHome, failure: FirstFailure) -> None:
         self.home = home
         self.ended = False
-        self.subscriber_errors: list[BaseException] = []
+        self.subscriber_errors: list[Exception] = []
         self._start = start
         self._desk = desk
         self._failure = failure
@@ -193,7 +80,7 @@ class RunStorage(Owner):
         self._received += frames
         self.home.count_received(self._received)
 
-    # -- the pipeline's calls ----------------------------------------------------------------------------------
+    # -- the pipeline's calls --------------------------------------------------------------------------------
 
     def begin(self, task: Task) -> None:
         """Start a task's writes."""
@@ -202,7 +89,7 @@ class RunStorage(Owner):
         try:
             for frame in task.frames:
                 self._assets[frame.asset.uid] = frame.asset
-                task.pendings.append(frame.asset.write(frame.index, frame.array, task.doc["time"]))
+                task.pendings.append(frame.asset.write(frame.place, frame.array, task.doc["time"]))
         except Exception as error:  # noqa: BLE001 # whatever a backend raises ends this run, not the pipeline
             task.error = error
 
@@ -253,8 +140,8 @@ class RunStorage(Owner):
         known = self._known(uid)
         if known is not None:
             raise RunExists(
-                f"run {uid} is in this store already ({known.status}, at {known.path}); nothing of it was touched and "
-                "nothing was stored; replay into another store, or acquire under a new uid"
+                f"run {uid} is in this store already ({known.status}, at {known.path}); nothing of it was "
+                "touched and nothing was stored; replay into another store, or acquire under a new uid"
             )
 
     def _known(self, uid: str) -> Record | None:
@@ -265,7 +152,10 @@ class RunStorage(Owner):
         return found if found.uid == uid else None
 
     def _refuse_known_uid(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Refuse a uid that another run brought: in the journal it would keep this run out of the index for ever."""
+        """Refuse a uid that another run brought:
+
+        in the journal it would keep this run out of the index for ever.
+        """
         uid = doc["datum_id" if name == "datum" else "uid"]
         if name == "descriptor":
             # the index offers no question about descriptors, which are no records
@@ -274,8 +164,8 @@ class RunStorage(Owner):
             known = name != "event" and self._known(uid) is not None
         if known:
             raise ConflictingDocument(
-                f"run {self._start['uid'][:8]}: {name} {uid} is in this store already, from another run, which was not "
-                "touched; the second one was not stored; give every document a uid of its own"
+                f"run {self._start['uid'][:8]}: {name} {uid} is in this store already, from another run, "
+                "which was not touched; the second one was not stored; give every document a uid of its own"
             )
 
     def _commit_documents(self, batch: Sequence[DocumentTask]) -> None:
@@ -291,7 +181,7 @@ class RunStorage(Owner):
                 break
             lines.extend(self._lines(task))
             frames += len(task.frames)
-            counts.update({frame.asset.uid: frame.index + 1 for frame in task.frames})
+            counts.update({frame.asset.uid: frame.place + 1 for frame in task.frames})
         if lines:
             for uid, count in counts.items():
                 self._assets[uid].publish(count)
@@ -307,7 +197,7 @@ class RunStorage(Owner):
             pending.result()
 
     def _lines(self, task: DocumentTask) -> list[JournalLine]:
-        lines = [JournalLine(*named) for frame in task.frames for named in frame.asset.documents(frame.index)]
+        lines = [JournalLine(*named) for frame in task.frames for named in frame.asset.documents(frame.place)]
         digest = {frame.data_key: frame.digest for frame in task.frames} or None
         if task.name == "event":
             self._fingerprints[task.doc["uid"]] = _fingerprint(task.doc, digest or {})
@@ -351,7 +241,10 @@ class RunStorage(Owner):
             self._seq_nums[stream] = max(self._seq_nums[stream], last)
 
     def _tell(self, raw: Sequence[bytes]) -> None:
-        """Call the subscribers, each with copies of its own. One that raises is not called again in this run."""
+        """Call the subscribers, each with copies of its own.
+
+        One that raises is not called again in this run.
+        """
         for token, subscriber in list(self._desk.subscribers.items()):
             if token in self._silenced:
                 continue
@@ -361,14 +254,15 @@ class RunStorage(Owner):
                     subscriber(named["name"], named["doc"])
             except BaseException as error:  # noqa: BLE001 # raised at stop as SubscriberError; storage goes on
                 self._silenced.add(token)
-                self.subscriber_errors.append(error)
+                odd = RuntimeError(f"it raised {error!r}")
+                self.subscriber_errors.append(error if isinstance(error, Exception) else odd)
 
     def _compare(self, task: DuplicateTask) -> None:
         digest = {frame.data_key: frame.digest for frame in task.frames}
         if self._fingerprints.get(task.doc["uid"]) != _fingerprint(task.doc, digest):
             raise conflicting_event(self._start["uid"], task.doc["uid"])
 
-    # -- the end, good or bad ----------------------------------------------------------------------------------
+    # -- the end, good or bad --------------------------------------------------------------------------------
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, OSError):
@@ -377,7 +271,10 @@ class RunStorage(Owner):
         self._record_failure()
 
     def _record_failure(self, stop: Mapping[str, Any] | None = None) -> None:
-        """Write our own stop into the journal. If even that is refused, the next opening says what happened."""
+        """Write our own stop into the journal.
+
+        If even that is refused, the next opening says what happened.
+        """
         if self._recorded or not self._open or self.ended:
             return
         self._broken = True
@@ -414,7 +311,9 @@ class RunStorage(Owner):
         try:
             self.home.close(recorded=self._recorded)
         except OSError as error:
-            self._failure.set(storage_error(error, f"run {self._start['uid'][:8]}: its files could not be closed"))
+            self._failure.set(
+                storage_error(error, f"run {self._start['uid'][:8]}: its files could not be closed")
+            )
         self.ended = True
         self._desk.pipeline.wake()
 
@@ -428,22 +327,26 @@ class RunStorage(Owner):
 
     def _close_assets_quietly(self) -> None:
         for asset in self._assets.values():
-            try:
+            # only after a failure that is on record and raised; close() finishes metadata, not pixels
+            with suppress(Exception):
                 asset.close()
-            except Exception:  # noqa: BLE001, S110 # only after a failure that is on record and raised; close() finishes metadata, not pixels
-                pass
 
 
 def conflicting_event(run_uid: str, uid: str) -> ConflictingDocument:
     """Return the error for an event that came again under its uid and says something else."""
     return ConflictingDocument(
-        f"run {run_uid[:8]}: event {uid} came twice with different contents; the first one is stored and stands, the "
-        "second was not stored; give every event a uid of its own"
+        f"run {run_uid[:8]}: event {uid} came twice with different contents; the first one is stored and "
+        "stands, the second was not stored; give every event a uid of its own"
     )
 
 
 def _fingerprint(event: Mapping[str, Any], digest: Mapping[str, str]) -> bytes:
     """Return a short digest of all an event says, pixels included, datum ids not."""
     data = {key: value for key, value in event["data"].items() if key not in digest}
-    said = {**event, "data": data, "filled": sorted(event.get("filled", {}).keys() - digest.keys()), "pixels": digest}
+    said = {
+        **event,
+        "data": data,
+        "filled": sorted(event.get("filled", {}).keys() - digest.keys()),
+        "pixels": digest,
+    }
     return digest_of(said)

@@ -1,42 +1,41 @@
 """One run as it comes in: a state machine on the producers' threads, in front of the run's `RunStorage`.
 
-It checks documents, copies arrays into the buffer, holds a descriptor back until its first event says what the
-device really delivers, and passes everything on in order. It makes no call to the file system. The entry lock of
-the `StoreWriter` is held around every method.
+It checks documents, copies arrays into the buffer, holds a descriptor back until its first event says what
+the device really delivers, and passes everything on in order. It makes no call to the file system. The entry
+lock of the `StoreWriter` is held around every method.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.documents.assets import Asset, array_spec, array_to_store, describe
+from gently_bluesky.documents.assets import (
+    Asset,
+    array_spec,
+    describe,
+)
 from gently_bluesky.documents.checks import check_descriptor, check_event, checked
+from gently_bluesky.documents.events import arrays_of, referring, said_by
+from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
 from gently_bluesky.documents.journal import digest_of, plain
 from gently_bluesky.documents.names import asset_name
-from gently_bluesky.documents.run_storage import (
-    Desk,
-    DocumentTask,
-    DuplicateTask,
-    FailTask,
-    FirstFailure,
-    Frame,
-    OpenTask,
-    RunStorage,
-    StopTask,
-)
+from gently_bluesky.documents.run_storage import Desk, RunStorage, conflicting_event
+from gently_bluesky.documents.tasks import DocumentTask, DuplicateTask, FailTask, Frame, OpenTask, StopTask
 from gently_bluesky.errors import (
     ConflictingDocument,
     FrameMismatch,
     InvalidDocument,
     RunClosed,
+    StorageError,
     SubscriberError,
     UnknownReference,
+    UnstorableDtype,
 )
 from gently_bluesky.model import ArraySpec, storable_dtype
 
@@ -87,13 +86,14 @@ class RunWriter:
     def __init__(self, start: dict[str, Any], desk: Desk, home: RunHome) -> None:
         self.start = start
         self.uid: str = start["uid"]
-        self.failure = FirstFailure(desk.on_failure)
+        self.failure = FirstFailure(desk.on_failure, desk.pipeline.wake)
         self._state = RunState.NEW
         self._desk = desk
         self._pipeline = desk.pipeline
         self._storage = RunStorage(start, desk, home, self.failure)
         self._descriptors: dict[str, _Descriptor] = {}
         self._documents: dict[str, bytes] = {}
+        self._kinds: dict[str, str] = {}
         self._assets: dict[tuple[Any, ...], Asset] = {}
         self._asset_numbers: dict[tuple[str, str], int] = {}
         self._events: set[str] = set()
@@ -111,20 +111,23 @@ class RunWriter:
             raise RunClosed(f"run {self.uid}: {self._state.value}; the document was not stored")
         self._state = state
 
-    # -- the run's beginning and end ---------------------------------------------------------------------------
+    # -- the run's beginning and end -------------------------------------------------------------------------
 
     def open(self) -> None:
         """Wait until the folder, the journal and the lock are there: the start is *synced* and announced."""
         self._pipeline.hold()
+        task = OpenTask(self._storage)
         try:
-            task = OpenTask(self._storage)
             self._pipeline.put(task)
             self._pipeline.wait_until(lambda: task.ended, f"the start of run {self.uid}")
             self.failure.raise_if_set()
-        except Exception as error:
-            self.failure.set(error)
+        except BaseException as error:
+            given_up = StorageError(f"run {self.uid}: its start was interrupted; nothing of it was stored")
+            self.failure.set(error if isinstance(error, Exception) else given_up)
+            if not task.ended:
+                self._pipeline.put(StopTask(self._storage, None))  # should it open yet, it ends on record
             self._move(RunState.ENDED)
-            self._pipeline.release()
+            self._pipeline.release(join=task.ended)
             raise
         self._move(RunState.OPEN)
 
@@ -136,9 +139,14 @@ class RunWriter:
         self.failure.raise_if_set()
         try:
             self._takers[name](name, doc)
-        except Exception as error:
-            self.fail(error)
-            self.failure.raise_if_set()
+        except Exception as error:  # noqa: BLE001 # kept, and raised
+            self.refuse(error)
+
+    def refuse(self, error: Exception) -> NoReturn:
+        """Fail the run, and raise its first failure, which may be another."""
+        self.fail(error)
+        self.failure.raise_if_set()
+        raise error
 
     def stop(self, stop: Mapping[str, Any] | None) -> None:
         """Drain the buffer and end the run; with None, for want of a stop document, as incomplete.
@@ -154,22 +162,36 @@ class RunWriter:
         if self._state is RunState.ENDED:
             self.failure.raise_if_set()
         self._move(RunState.DRAINING)
-        for uid, descriptor in self._descriptors.items():
-            if descriptor.assets is None and self.failure.error is None:
-                self._release(uid, {}, {})
+        self._release_held()
         try:
             self._pipeline.put(StopTask(self._storage, None if stop is None else dict(stop)))
             self._pipeline.wait_until(lambda: self._storage.ended, f"the end of run {self.uid}")
         except Exception as error:  # noqa: BLE001 # kept, and raised below
             self.failure.set(error)
-        self._move(RunState.ENDED)
-        self._pipeline.release()
+        finally:
+            self._move(RunState.ENDED)
+            self._pipeline.release(join=self._storage.ended)
+        self._raise_what_failed()
+
+    def _release_held(self) -> None:
+        for uid, descriptor in self._descriptors.items():
+            if descriptor.assets is None and self.failure.error is None:
+                try:
+                    self._release(uid, {}, {})
+                except Exception as error:  # noqa: BLE001 # raised when the run has ended
+                    self.fail(error)
+
+    def _raise_what_failed(self) -> None:
+        errors = tuple(self._storage.subscriber_errors)
+        if self.failure.error is not None and errors:
+            self.failure.error.add_note(
+                f"{len(errors)} of the writer's subscribers raised too, first {errors[0]!r}"
+            )
         self.failure.raise_if_set()
-        if self._storage.subscriber_errors:
-            errors = tuple(self._storage.subscriber_errors)
+        if errors:
             raise SubscriberError(
-                f"run {self.uid}: every frame was stored and announced, but {len(errors)} of the writer's subscribers "
-                f"raised, first {errors[0]!r}; they saw no document of this run after that",
+                f"run {self.uid}: every frame was stored and announced, but {len(errors)} of the writer's "
+                f"subscribers raised, first {errors[0]!r}; they saw no document of this run after that",
                 errors,
             ) from errors[0]
 
@@ -178,7 +200,7 @@ class RunWriter:
         if self.failure.set(error):
             self._pipeline.put(FailTask(self._storage))
 
-    # -- documents in between ----------------------------------------------------------------------------------
+    # -- documents in between --------------------------------------------------------------------------------
 
     def _put(self, name: str, doc: dict[str, Any], frames: list[Frame] | None = None) -> None:
         self._pipeline.put(DocumentTask(self._storage, name, doc, frames or ()))
@@ -187,88 +209,108 @@ class RunWriter:
         digest = digest_of([name, doc])
         known = self._documents.setdefault(uid, digest)
         if known is digest:
+            if name in {"descriptor", "resource", "stream_resource"}:
+                self._kinds[uid] = name
             return False
         if known != digest:
             raise ConflictingDocument(
-                f"run {self.uid[:8]}: {name} {uid} came twice with different contents; the first one stands, the "
-                "second was not stored; give every document a uid of its own"
+                f"run {self.uid[:8]}: {name} {uid} came twice with different contents; the first one stands, "
+                "the second was not stored; give every document a uid of its own"
             )
         return True
 
     def _descriptor(self, name: str, doc: Mapping[str, Any]) -> None:
         doc = plain(dict(check_descriptor(doc)))
-        if not self._is_repeated(name, doc["uid"], doc):
-            self._descriptors[doc["uid"]] = _Descriptor(doc)
+        checked(name, describe(doc, {}, {}))  # what no event can put right is refused now
+        if self._is_repeated(name, doc["uid"], doc):
+            return
+        self._descriptors[doc["uid"]] = _Descriptor(doc)
+        if all(known.get("external") == "STREAM:" for known in doc["data_keys"].values()):
+            self._release(doc["uid"], {}, {})  # no event of it holds anything
 
     def _passing(self, name: str, doc: Mapping[str, Any]) -> None:
         copy = checked(name, doc)
         uid = copy["datum_id" if name == "datum" else "uid"]
-        if name == "datum" and copy["resource"] not in self._documents:
-            raise UnknownReference(
-                f"run {self.uid[:8]}: datum {uid} names resource {copy['resource']}, which has not come; the datum was "
-                "not stored; a resource must come before its datums"
-            )
+        if name == "datum":
+            self._require_known(name, uid, "resource", copy)
         if not self._is_repeated(name, uid, copy):
             self._put(name, copy)
 
     def _stream_datum(self, name: str, doc: Mapping[str, Any]) -> None:
         copy = checked(name, doc)
-        if copy["stream_resource"] not in self._documents:
-            raise UnknownReference(
-                f"run {self.uid[:8]}: stream_datum {copy['uid']} names stream_resource {copy['stream_resource']}, which "
-                "has not come; the stream_datum was not stored"
-            )
-        descriptor = self._descriptors.get(copy["descriptor"])
+        self._require_known(name, copy["uid"], "stream_resource", copy)
+        self._require_known(name, copy["uid"], "descriptor", copy)
+        descriptor = self._descriptors[copy["descriptor"]]
         if self._is_repeated(name, copy["uid"], copy):
             return
-        if descriptor is not None and descriptor.assets is None:
+        if descriptor.assets is None:
             descriptor.held.append((name, copy))
         else:
             self._put(name, copy)
 
-    def _event(self, name: str, doc: Mapping[str, Any]) -> None:
-        doc = check_event(doc)
-        descriptor = self._descriptors[doc["descriptor"]]
-        self._check_keys(doc, descriptor.doc)
-        external = {key for key, declared in descriptor.doc["data_keys"].items() if declared.get("external")}
-        arrays: dict[str, NDArray[Any]] = {}
-        for key, value in doc["data"].items():
-            array = None if key in external and isinstance(value, str) else array_to_store(value)
-            if array is not None:
-                arrays[key] = array
-        if doc["uid"] in self._events:
-            self._again(doc, arrays, descriptor)
-            return
-        self._storage.receive(len(arrays))
-        if descriptor.assets is None:
-            self._release(doc["descriptor"], doc["data"], arrays)
-        frames = self._accept(doc, arrays, descriptor)
-        self._events.add(doc["uid"])
-        self._put(name, self._referring(doc, frames), frames)
-
-    def _check_keys(self, doc: Mapping[str, Any], descriptor: Mapping[str, Any]) -> None:
-        declared = {key for key, known in descriptor["data_keys"].items() if known.get("external") != "STREAM:"}
-        if doc["data"].keys() != declared and doc["data"].keys() != descriptor["data_keys"].keys():
-            raise InvalidDocument(
-                f"run {self.uid[:8]}: event {doc['uid']} holds {sorted(doc['data'])}, its descriptor declared "
-                f"{sorted(declared)}; the event was not stored"
+    def _require_known(self, name: str, uid: str, reference: str, doc: Mapping[str, Any]) -> None:
+        if self._kinds.get(doc[reference]) != reference:
+            raise UnknownReference(
+                f"run {self.uid[:8]}: {name} {uid} names {doc[reference]!r} as its {reference}, which has "
+                f"not come; the {name} was not stored; a {reference} must come before what refers to it"
             )
 
-    def _accept(self, doc: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], descriptor: _Descriptor) -> list[Frame]:
+    def _event(self, name: str, doc: Mapping[str, Any]) -> None:
+        doc = check_event(doc)
+        self._require_known(name, doc["uid"], "descriptor", doc)
+        descriptor = self._descriptors[doc["descriptor"]]
+        self._check_keys(doc, descriptor.doc)
+        is_new = doc["uid"] not in self._events
+        try:
+            arrays = arrays_of(doc, descriptor.doc, descriptor.assets)
+        except UnstorableDtype:
+            self._storage.receive(1)
+            raise
+        if is_new:
+            self._storage.receive(len(arrays))
+        said = said_by(doc, arrays)
+        if not is_new:
+            self._again(said, arrays, descriptor)
+            return
+        if descriptor.assets is None:
+            self._release(doc["descriptor"], doc["data"], arrays)
+        frames = self._accept(said, arrays, descriptor)
+        self._events.add(doc["uid"])
+        self._put(name, referring(said, frames), frames)
+
+    def _check_keys(self, doc: Mapping[str, Any], descriptor: Mapping[str, Any]) -> None:
+        declared = {
+            key for key, known in descriptor["data_keys"].items() if known.get("external") != "STREAM:"
+        }
+        if doc["data"].keys() != declared and doc["data"].keys() != descriptor["data_keys"].keys():
+            raise InvalidDocument(
+                f"run {self.uid[:8]}: event {doc['uid']} holds {sorted(doc['data'])}, its descriptor "
+                f"declared {sorted(declared)}; the event was not stored"
+            )
+
+    def _accept(
+        self, doc: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], descriptor: _Descriptor
+    ) -> list[Frame]:
         """Copy the event's arrays into the buffer, once, as they will be stored."""
         assets = descriptor.assets or {}
         for key in assets.keys() | arrays.keys():
             self._require_match(doc, key, arrays.get(key), assets.get(key))
+        copies = self._copied(arrays, assets)
+        return [Frame(key, assets[key], assets[key].place(), copy) for key, copy in copies.items()]
+
+    def _copied(
+        self, arrays: Mapping[str, NDArray[Any]], assets: Mapping[str, Asset]
+    ) -> dict[str, NDArray[Any]]:
         nbytes = sum(asset.spec.nbytes for asset in assets.values())
-        self._pipeline.reserve(nbytes)
+        self._pipeline.reserve(nbytes, self.failure.raise_if_set)
         try:
-            copies = {
-                key: np.array(arrays[key], dtype=asset.spec.dtype, order="C", copy=True) for key, asset in assets.items()
+            return {
+                key: np.array(arrays[key], dtype=asset.spec.dtype, order="C", copy=True)
+                for key, asset in assets.items()
             }
         except BaseException:
             self._pipeline.give_back(nbytes)
             raise
-        return [Frame(key, assets[key], assets[key].place(), copy) for key, copy in copies.items()]
 
     def _require_match(
         self, doc: Mapping[str, Any], key: str, array: NDArray[Any] | None, asset: Asset | None
@@ -279,38 +321,36 @@ class RunWriter:
             return
         stream = self._descriptors[doc["descriptor"]].doc.get("name", "primary")
         raise FrameMismatch(
-            f"run {self.uid[:8]}/{stream}/{key}: event {doc['seq_num']} came as {_described(got)}, the stream was declared "
-            f"as {_described(want)}; the event was not stored, those before it are safe; a new descriptor "
-            "(bps.configure, or a new run) may change the shape"
+            f"run {self.uid[:8]}/{stream}/{key}: event {doc['seq_num']} came as {_described(got)}, the "
+            f"stream was declared as {_described(want)}; the event was not stored, those before it are safe; "
+            "a new descriptor (bps.configure, or a new run) may change the shape"
         )
 
-    def _referring(self, doc: Mapping[str, Any], frames: list[Frame]) -> dict[str, Any]:
-        """Return a copy of the event with references in the place of its stored arrays."""
-        references = {frame.data_key: frame.asset.datum_id(frame.index) for frame in frames}
-        data = {key: references.get(key) or plain(value) for key, value in doc["data"].items()}
-        filled = {**doc.get("filled", {}), **dict.fromkeys(references, False)}
-        rest = {key: plain(value) for key, value in doc.items() if key not in {"data", "filled", "timestamps"}}
-        timestamps = {key: plain(value) for key, value in doc["timestamps"].items()}
-        return {**rest, "data": data, "timestamps": timestamps, "filled": filled}
-
-    def _again(self, doc: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], descriptor: _Descriptor) -> None:
+    def _again(
+        self, said: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], descriptor: _Descriptor
+    ) -> None:
         """Let the storage compare an event that came twice with what was stored."""
-        frames: list[Frame] = []
-        for key, asset in (descriptor.assets or {}).items():
-            self._require_match(doc, key, arrays.get(key), asset)
-            copy = np.array(arrays[key], dtype=asset.spec.dtype, order="C", copy=True)
-            frames.append(Frame(key, asset, -1, copy))
-        task = DuplicateTask(self._storage, "event", self._referring(doc, frames), frames)
-        self._pipeline.reserve(task.nbytes)
-        self._pipeline.put(task)
+        assets = descriptor.assets or {}
+        made = {key: (array.shape, storable_dtype(array.dtype)) for key, array in arrays.items()}
+        if made != {key: (asset.spec.shape, asset.spec.dtype) for key, asset in assets.items()}:
+            raise conflicting_event(self.uid, said["uid"])
+        frames = [Frame(key, assets[key], -1, copy) for key, copy in self._copied(arrays, assets).items()]
+        self._pipeline.put(DuplicateTask(self._storage, "event", referring(said, frames), frames))
 
-    # -- descriptors that were held back -----------------------------------------------------------------------
+    # -- descriptors that were held back ---------------------------------------------------------------------
 
     def _release(self, uid: str, data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Let a descriptor go, saying what its first event holds, and then what was waiting for it."""
         descriptor = self._descriptors[uid]
-        origin = {"run": self.uid, "stream": descriptor.doc.get("name", "primary"), "time": self.start["time"]}
-        specs = {key: array_spec(descriptor.doc, key, array, {**origin, "data_key": key}) for key, array in arrays.items()}
+        origin = {
+            "run": self.uid,
+            "stream": descriptor.doc.get("name", "primary"),
+            "time": self.start["time"],
+        }
+        specs = {
+            key: array_spec(descriptor.doc, key, array, {**origin, "data_key": key})
+            for key, array in arrays.items()
+        }
         doc = checked("descriptor", describe(descriptor.doc, data, specs))
         descriptor.assets = {key: self._asset(origin["stream"], key, spec) for key, spec in specs.items()}
         self._put("descriptor", doc)
@@ -319,13 +359,24 @@ class RunWriter:
         descriptor.held.clear()
 
     def _asset(self, stream: str, key: str, spec: ArraySpec) -> Asset:
-        """Return the asset of this stream and key for arrays made like this; another make opens another asset."""
-        made = (stream, key, spec.shape, spec.dtype.str, spec.dims, spec.scale, spec.units, spec.channel_names)
+        """Return the asset for arrays made like this; another make opens another asset."""
+        made = (
+            stream,
+            key,
+            spec.shape,
+            spec.dtype.str,
+            spec.dims,
+            spec.scale,
+            spec.units,
+            spec.channel_names,
+        )
         if made not in self._assets:
             number = self._asset_numbers.get((stream, key), 0) + 1
             self._asset_numbers[stream, key] = number
             name = asset_name(stream, key, number, self._desk.backend.suffix)
-            self._assets[made] = Asset(self._desk.backend, self._desk.root, self._storage.home.folder, name, spec, self.uid)
+            self._assets[made] = Asset(
+                self._desk.backend, self._desk.root, self._storage.home.folder, name, spec, self.uid
+            )
         return self._assets[made]
 
 

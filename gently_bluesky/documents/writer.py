@@ -1,4 +1,7 @@
-"""StoreWriter: the callback for ``RE.subscribe``. It routes documents to the writer of their run, and nothing else."""
+"""StoreWriter:
+
+the callback for ``RE.subscribe``. It routes documents to the writer of their run, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import enum
 import itertools
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,7 +18,7 @@ from typing import Any, NoReturn, Self
 
 from event_model import unpack_datum_page, unpack_event_page
 
-from gently_bluesky.documents.checks import checked
+from gently_bluesky.documents.checks import check_page, checked
 from gently_bluesky.documents.home import FolderHome, RunHome, SharedHome, SharedJournal
 from gently_bluesky.documents.journal import digest_of
 from gently_bluesky.documents.pipeline import Owner, Task
@@ -22,7 +26,7 @@ from gently_bluesky.documents.run_storage import Desk, Subscriber
 from gently_bluesky.documents.run_writer import RunWriter
 from gently_bluesky.errors import (
     ConflictingDocument,
-    GentlyError,
+    InputError,
     InvalidDocument,
     RunClosed,
     UnknownReference,
@@ -39,24 +43,53 @@ class _Barrier(Owner):
 
     def __init__(self) -> None:
         self.reached: Future[None] = Future()
+        # a plan that is aborted must not cancel what the pipeline sets
+        self.reached.set_running_or_notify_cancel()
 
     def begin(self, task: Task) -> None:
         """Nothing to start."""
 
-    def commit(self, tasks: Sequence[Task]) -> None:
+    def commit(self, tasks: Sequence[Task]) -> None:  # noqa: ARG002 # it is the only one
         """Tell whoever waits."""
         self.reached.set_result(None)
+
+
+class _EndedRuns:
+    """What is remembered of runs that have ended:
+
+    their stops, and the uids of theirs that documents may name.
+    """
+
+    def __init__(self) -> None:
+        self._stops: OrderedDict[str, bytes] = OrderedDict()
+        self._run_of: dict[str, str] = {}
+
+    def add(self, run_uid: str, stop: Mapping[str, Any] | None, references: Sequence[str]) -> None:
+        """Remember a run; the oldest ones are forgotten."""
+        self._stops[run_uid] = digest_of(stop)
+        self._run_of.update(dict.fromkeys([run_uid, *references], run_uid))
+        while len(self._stops) > REMEMBERED_RUNS:
+            oldest, _ = self._stops.popitem(last=False)
+            self._run_of = {uid: run for uid, run in self._run_of.items() if run != oldest}
+
+    def run_of(self, uid: object) -> str | None:
+        """Return the run that ``uid`` belonged to."""
+        return self._run_of.get(uid) if isinstance(uid, str) else None
+
+    def stop_of(self, run_uid: str) -> bytes | None:
+        """Return the digest of a run's stop document."""
+        return self._stops.get(run_uid)
 
 
 class StoreWriter:
     """Takes documents, stores the arrays in them, and announces documents that refer to what is stored.
 
-    Made by ``store.writer()``; hand it to ``RE.subscribe`` as it is. Documents may come on any thread; runs may be
-    interleaved. Call it with a document's name and the document: *accepted* on return; after a stop document
-    everything of its run is *synced* and announced. The documents that come in are not changed.
+    Made by ``store.writer()``; hand it to ``RE.subscribe`` as it is. Documents may come on any thread; runs
+    may be interleaved. Call it with a document's name and the document: *accepted* on return; after a stop
+    document everything of its run is *synced* and announced. The documents that come in are not changed.
 
-    The first failure of a run is final: it is raised by the next document of the run, whatever thread it comes on,
-    and at its stop, always the same object; ``on_failure`` is called with it at once.
+    The first failure of a run is final: it is raised by the next document of the run, whatever thread it
+    comes on, and at its stop, always the same object; ``on_failure`` is called with it at once.
     """
 
     def __init__(self, desk: Desk, *, shared: SharedJournal | None = None) -> None:
@@ -67,7 +100,7 @@ class StoreWriter:
         self._tokens = itertools.count()
         self._runs: dict[str, RunWriter] = {}
         self._run_of: dict[str, RunWriter] = {}
-        self._ended: OrderedDict[str, bytes] = OrderedDict()
+        self._ended = _EndedRuns()
         self._takers: dict[str, Callable[[Any], None]] = {
             "start": self._start,
             "descriptor": lambda doc: self._introduce("descriptor", doc),
@@ -97,38 +130,46 @@ class StoreWriter:
             The document cannot be taken, or the run it belongs to has failed.
         """
         key = str(name.value) if isinstance(name, enum.Enum) else name
-        taker = self._takers.get(key)
+        taker = self._takers.get(key) if isinstance(key, str) else None  # pyright: ignore[reportUnnecessaryIsInstance] # as below
         if taker is None:
             raise InvalidDocument(
                 f"expected a document named one of {', '.join(self._takers)}, got {name!r}; it was not stored"
             )
         if not isinstance(doc, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] # documents come from anywhere
             raise InvalidDocument(f"expected a {key} document, got {type(doc).__name__}; it was not stored")
+        if self._desk.pipeline.is_own_thread:
+            raise InputError(
+                f"a subscriber sent a {key} document into the writer that called it, which would wait for "
+                "itself for ever; it was not stored; let it use a writer of its own"
+            )
         with self._entry:
             if self._closed:
-                raise WriterClosed(f"a {key} document came after close(); it was not stored; make a new writer")
+                raise WriterClosed(
+                    f"a {key} document came after close(); it was not stored; make a new writer"
+                )
             taker(doc)
 
     def subscribe(self, callback: Subscriber) -> int:
         """Have ``callback(name, doc)`` called with every document announced from now on; return a token.
 
-        It is called on the writer's own thread, after the document is in the journal, with copies of its own. What it
-        raises is raised at the run's stop as SubscriberError; it never stops the storing.
+        It is called on the writer's own thread, after the document is in the journal, with copies of its own.
+        What it raises is raised at the run's stop as SubscriberError; it never stops the storing.
         """
-        with self._entry:
-            token = next(self._tokens)
-            self._desk.subscribers[token] = callback
-            return token
+        token = next(
+            self._tokens
+        )  # no lock: a subscriber may subscribe or unsubscribe while a producer waits
+        self._desk.subscribers[token] = callback
+        return token
 
     def unsubscribe(self, token: int) -> None:
         """Undo `subscribe`; an unknown token is ignored."""
-        with self._entry:
-            self._desk.subscribers.pop(token, None)
+        self._desk.subscribers.pop(token, None)
 
     def stored(self) -> Generator[Any, Any, None]:
         """Wait, as a plan, until everything accepted by now is announced: ``yield from writer.stored()``.
 
-        The RunEngine's loop goes on meanwhile. Raises the first failure of the runs that are open.
+        The RunEngine's loop goes on meanwhile. Raises the first failure of the runs that are open, and
+        StorageStalled, which fails them, when storage makes no progress for ``stall_timeout_s``.
         """
         from bluesky import plan_stubs as bps
 
@@ -139,9 +180,19 @@ class StoreWriter:
                 self._desk.pipeline.put(Task(barrier))
             else:
                 barrier.reached.set_result(None)
-        yield from bps.wait_for([lambda: asyncio.wrap_future(barrier.reached)])
+        yield from bps.wait_for([lambda: self._reach(barrier)])
+        if not barrier.reached.done():
+            for run in runs:
+                run.fail(self._desk.pipeline.stalled("what was accepted to be stored"))
         for run in runs:
             run.failure.raise_if_set()
+
+    async def _reach(self, barrier: _Barrier) -> None:
+        """Wait for a barrier, on an event loop, for as long as there is progress."""
+        since_s = time.monotonic()
+        reached = asyncio.wrap_future(barrier.reached)
+        while not reached.done() and (left_s := self._desk.pipeline.patience_s(since_s)) > 0:
+            await asyncio.wait({reached}, timeout=left_s)
 
     def close(self) -> None:
         """End every run that has had no stop, as incomplete, and take nothing more. Idempotent.
@@ -151,13 +202,17 @@ class StoreWriter:
         GentlyError
             The first failure of those runs.
         """
-        failure: GentlyError | None = None
+        failure: Exception | None = None
+        if self._desk.pipeline.is_own_thread:
+            raise InputError(
+                "a subscriber closed the writer that called it; it goes on; close it on another thread"
+            )
         with self._entry:
             self._closed = True
             for run in list(self._runs.values()):
                 try:
                     self._end(run, None)
-                except GentlyError as error:
+                except Exception as error:  # noqa: BLE001 # the first one is raised when all runs have ended
                     failure = failure or error
             if self._shared is not None:
                 self._shared.close()
@@ -172,7 +227,7 @@ class StoreWriter:
     ) -> None:
         self.close()
 
-    # -- routing -----------------------------------------------------------------------------------------------
+    # -- routing ---------------------------------------------------------------------------------------------
 
     def _start(self, doc: Mapping[str, Any]) -> None:
         start = checked("start", doc)
@@ -181,7 +236,8 @@ class StoreWriter:
             if digest_of(run.start) == digest_of(start):
                 return
             raise ConflictingDocument(
-                f"start {start['uid']} came twice with different contents; the run goes on under the first one"
+                f"start {start['uid']} came twice with different contents; the run goes on under the first "
+                "one"
             )
         run = RunWriter(start, self._desk, self._home())
         self._runs[run.uid] = run  # also if it fails to open: its stop has to raise the same error
@@ -200,97 +256,121 @@ class StoreWriter:
         run = self._runs.get(run_uid) if isinstance(run_uid, str) else None
         if run is None:
             self._refuse_unknown(name, "run_start", run_uid)
-        owner = self._run_of.get(uid, run) if isinstance(uid, str) else run
-        if owner is not run:
-            error = ConflictingDocument(
-                f"{name} {uid} belongs to run {owner.uid} already, and came again for run {run_uid}; the second one was "
-                "not stored; give every document a uid of its own"
-            )
-            run.fail(error)
-            raise error
+        if isinstance(uid, str):
+            owner = self._run_of.setdefault(uid, run)  # also if it is refused: what names it is told why
+            if owner is not run:
+                run.refuse(
+                    ConflictingDocument(
+                        f"{name} {uid} belongs to run {owner.uid} already, and came again for run {run_uid}; "
+                        "the second one was not stored; give every document a uid of its own"
+                    )
+                )
         run.receive(name, {**doc, "run_start": run_uid})
-        self._run_of[str(uid)] = run
 
     def _follow(self, name: str, doc: Mapping[str, Any], reference: str) -> None:
         """Take a document that belongs to a run through another document."""
+        self._run_named(name, doc, reference).receive(name, doc)
+
+    def _run_named(self, name: str, doc: Mapping[str, Any], reference: str) -> RunWriter:
         named = doc.get(reference)
         run = self._run_of.get(named) if isinstance(named, str) else None
         if run is None:
             self._refuse_unknown(name, reference, named)
-        run.receive(name, doc)
+        return run
 
     def _refuse_unknown(self, name: str, reference: str, named: object) -> NoReturn:
-        """Refuse a document of no open run. If just one is open it is that run's failure: a device's thread that
-        brought the document only logs what is raised, and nothing is lost in silence."""
-        if isinstance(named, str) and named in self._ended:
-            raise RunClosed(f"a {name} document came for run {named}, which has ended; it was not stored")
+        """Refuse a document of no open run. If just one is open it is that run's failure: a device's thread
+        that
+        brought the document only logs what is raised, and nothing is lost in silence.
+        """
+        ended = self._ended.run_of(named)
+        if ended is not None:
+            raise RunClosed(
+                f"a {name} document came for run {ended}, which has ended; it was not stored; what the run "
+                "holds was not touched"
+            )
         error = UnknownReference(
-            f"a {name} document names {named!r} as its {reference}, which has not come, or belongs to a run that has "
-            "ended; it was not stored; documents must come in the order in which they were made"
+            f"a {name} document names {named!r} as its {reference}, which has not come; it was not stored; "
+            "documents must come in the order in which they were made"
         )
         if len(self._runs) == 1 and name != "stop":
-            next(iter(self._runs.values())).fail(error)
+            next(iter(self._runs.values())).refuse(error)
         raise error
 
     def _stop(self, doc: Mapping[str, Any]) -> None:
-        stop = checked("stop", doc)
-        uid = stop["run_start"]
-        ended = self._ended.get(uid)
-        if ended is not None:
-            if ended == digest_of(stop):
-                return
-            raise RunClosed(f"a second stop document came for run {uid}, which has ended; the first one stands")
-        run = self._runs.get(uid)
-        if run is None:
-            self._refuse_unknown("stop", "run_start", uid)
-        self._end(run, stop)
+        run = self._runs.get(str(doc.get("run_start")))
+        try:
+            stop = checked("stop", doc)
+        except InvalidDocument as error:
+            if run is not None:  # nothing else will end it
+                run.fail(error)
+                self._end(run, None)
+            raise
+        if run is not None:
+            self._end(run, stop)
+            return
+        ended = self._ended.stop_of(stop["run_start"])
+        if ended is None:
+            self._refuse_unknown("stop", "run_start", stop["run_start"])
+        if ended != digest_of(stop):
+            raise ConflictingDocument(
+                f"a second stop document came for run {stop['run_start']}, different from the first one, "
+                "which stands; it was not stored; what the run holds was not touched"
+            )
 
     def _end(self, run: RunWriter, stop: Mapping[str, Any] | None) -> None:
         try:
             run.stop(stop)
         finally:
             del self._runs[run.uid]
-            self._run_of = {uid: owner for uid, owner in self._run_of.items() if owner is not run}
-            self._ended[run.uid] = digest_of(stop)
-            while len(self._ended) > REMEMBERED_RUNS:
-                self._ended.popitem(last=False)
+            references = [uid for uid, owner in self._run_of.items() if owner is run]
+            for uid in references:
+                del self._run_of[uid]
+            self._ended.add(run.uid, stop, references)
 
-    # -- pages are taken as the documents they hold ------------------------------------------------------------
+    # -- pages are taken as the documents they hold ----------------------------------------------------------
 
     def _event_page(self, page: Mapping[str, Any]) -> None:
-        for event in _unpacked("event_page", unpack_event_page, page):
-            self._takers["event"](event)
+        run = self._run_named("event_page", page, "descriptor")
+        for event in _unpacked("event_page", unpack_event_page, page, run):
+            run.receive("event", event)
 
     def _datum_page(self, page: Mapping[str, Any]) -> None:
-        for datum in _unpacked("datum_page", unpack_datum_page, page):
-            self._takers["datum"](datum)
+        run = self._run_named("datum_page", page, "resource")
+        for datum in _unpacked("datum_page", unpack_datum_page, page, run):
+            run.receive("datum", datum)
 
     def _bulk_events(self, bulk: Mapping[str, Any]) -> None:
+        if not all(isinstance(events, list | tuple) for events in bulk.values()):
+            raise InvalidDocument("bulk_events: expected lists of events by descriptor; nothing was stored")
         for events in bulk.values():
             for event in events:
-                self._takers["event"](event)
+                self("event", event)
 
     def _bulk_datum(self, bulk: Mapping[str, Any]) -> None:
-        columns = (bulk.get("datum_ids"), bulk.get("datum_kwarg_list"))
-        if not all(isinstance(column, list | tuple) for column in columns) or len(columns[0]) != len(columns[1]):
-            raise InvalidDocument("bulk_datum: expected datum_ids and datum_kwarg_list of one length; nothing was stored")
-        for datum_id, datum_kwargs in zip(*columns, strict=True):
-            self._takers["datum"]({"datum_id": datum_id, "resource": bulk.get("resource"), "datum_kwargs": datum_kwargs})
+        run = self._run_named("bulk_datum", bulk, "resource")
+        ids, kwargs = bulk.get("datum_ids"), bulk.get("datum_kwarg_list")
+        if (
+            not isinstance(ids, list | tuple)
+            or not isinstance(kwargs, list | tuple)
+            or len(ids) != len(kwargs)
+        ):
+            run.refuse(
+                InvalidDocument(
+                    "bulk_datum: expected datum_ids and datum_kwarg_list of one length; nothing of it was "
+                    "stored"
+                )
+            )
+        for datum_id, datum_kwargs in zip(ids, kwargs, strict=True):
+            datum = {"datum_id": datum_id, "resource": bulk["resource"], "datum_kwargs": datum_kwargs}
+            run.receive("datum", datum)
 
 
-def _unpacked(name: str, unpack: Callable[[Any], Any], page: Mapping[str, Any]) -> list[dict[str, Any]]:
-    lengths = {
-        len(column)
-        for value in page.values()
-        for column in (value.values() if isinstance(value, Mapping) else [value])
-        if isinstance(column, list | tuple)
-    }
+def _unpacked(
+    name: str, unpack: Callable[[Any], Any], page: Mapping[str, Any], run: RunWriter
+) -> list[dict[str, Any]]:
     try:
-        documents = list(unpack(page))
-    except Exception as error:
-        raise InvalidDocument(f"{name}: cannot be taken apart ({error!r}); nothing of it was stored") from error
-    if lengths - {len(documents)}:
-        raise InvalidDocument(
-            f"{name}: expected columns of one length, got lengths {sorted(lengths)}; nothing of it was stored"
-        )
-    return documents
+        check_page(name, page)
+    except InvalidDocument as error:
+        run.refuse(error)
+    return list(unpack(page))

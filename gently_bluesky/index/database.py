@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
 from gently_bluesky.errors import InvalidSetting, StoreReadOnly, StoreUnusable
@@ -48,10 +49,16 @@ class Database:
         self._lock = threading.RLock()
         is_sqlite = self._url.get_backend_name() == "sqlite"
         in_memory = is_sqlite and sqlite.in_memory(self._url)
-        self._file = sqlite.ReadOnlyFile(self._url) if read_only and is_sqlite and not in_memory else None
+        self._engine: Callable[[], Engine]
+        self._dispose: Callable[[], None]
+        if read_only and is_sqlite and not in_memory:
+            file = sqlite.ReadOnlyFile(self._url)
+            self._engine, self._dispose = file.engine, file.close
+        else:
+            engine = self._open(is_sqlite=is_sqlite)
+            self._engine, self._dispose = lambda: engine, engine.dispose
         # One connection in memory serves all threads, so that they take turns.
-        self._turn = self._lock if in_memory or self._file else nullcontext()
-        self._engine = None if self._file else self._open(is_sqlite=is_sqlite)
+        self._turn = self._lock if in_memory or (read_only and is_sqlite) else nullcontext()
         try:
             self._prepare_tables()
         except BaseException:
@@ -67,10 +74,7 @@ class Database:
         """Close the connections, those that are lent when they come back; calling it again does nothing."""
         with self._lock:
             self._closed = True
-            if self._file:
-                self._file.close()
-            if self._engine:
-                self._engine.dispose()
+            self._dispose()
 
     @contextmanager
     def reading(self) -> Generator[Connection]:
@@ -119,7 +123,7 @@ class Database:
         )
 
         @event.listens_for(engine, "checkin")
-        def take_back(connection: sqlite3.Connection | None, _record: object) -> None:
+        def take_back(connection: DBAPIConnection | None, _record: object) -> None:
             if self._closed and connection is not None:
                 connection.close()
 
@@ -138,7 +142,7 @@ class Database:
     def _current(self) -> Engine:
         if self._closed:
             raise StoreUnusable(f"the index {self.place} was closed; open the store again")
-        return self._file.engine() if self._file else self._opened()
+        return self._engine()
 
     @contextmanager
     def _translated(self) -> Generator[None]:

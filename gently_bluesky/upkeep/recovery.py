@@ -1,7 +1,7 @@
-"""What opening a store for writing does first: dead runs get their end on record, and the index follows the files.
+"""What opening a store for writing does first: dead runs get their end on record, the index follows the files.
 
-Only runs whose lock can be taken are touched, so that no living writer is disturbed. Doing it twice, or dying inside
-it, changes nothing that a further time does not put right. No announced pixels are deleted.
+Only runs whose lock can be taken are touched, so that no living writer is disturbed. Doing it twice, or dying
+inside it, changes nothing that a further time does not put right. No announced pixels are deleted.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Reconciled:
     Attributes
     ----------
     ended
-        Uids of runs whose process had died; each has a stop now, and the status ``incomplete``, or ``failed`` where
-        it had failed before and the disk did not let it say so.
+        Uids of runs whose process had died; each has a stop now, and the status ``incomplete``, or ``failed``
+        where it had failed before and the disk did not let it say so.
     indexed
         Journals of which the index knew less, or other, than the file holds.
     forgotten
@@ -58,8 +58,8 @@ class Reconciled:
 def reconcile(root: Path, index: Index) -> Reconciled:
     """Recover the dead runs of a store and bring its index in step with its journals.
 
-    A run that is damaged, or that cannot be written to, is left as it is; a RuntimeWarning says why, and the others
-    are dealt with.
+    A run that is damaged, or that cannot be written to, is left as it is; a RuntimeWarning says why, and the
+    others are dealt with.
 
     Raises
     ------
@@ -160,10 +160,10 @@ class _Work:
         except OSError as error:
             if isinstance(error, JournalDamaged):
                 raise
-            self._leave_alone(journal, error)  # a full disk must not keep people from opening the store to make room
+            self._leave_alone(journal, error)  # a full disk must not keep people from opening it to make room
 
     def _shared(self, journal: str, path: Path) -> None:
-        """Cut a journal of derived results back to its last whole run, if nobody is writing it, and index it."""
+        """Cut a journal of derived results back to its last whole run, unless it is being written; index it."""
         if path.stat().st_size == self._end(journal):
             return
         try:
@@ -180,7 +180,7 @@ class _Work:
         self._index(journal, lines, end)
 
     def _end(self, journal: str) -> int:
-        """Return how far a journal is indexed, asking again where another process may have indexed it meanwhile."""
+        """Return how far a journal is indexed; ask again where another process may have indexed it meanwhile."""
         known = self.known.get(journal, 0)
         if known and known != (self.root / journal).stat().st_size:
             return self.index.journals().get(journal, 0)
@@ -248,7 +248,7 @@ def _whole_lines(path: Path) -> tuple[list[JournalLine], int]:
 
 
 def _without_loose_ends(path: Path, lines: Sequence[JournalLine], end: int) -> tuple[list[JournalLine], int]:
-    """Leave out what was written to announce an event whose own line is not there, so that nothing was announced."""
+    """Leave out what was written to announce an event whose own line is not there: it was not announced."""
     ours = {line.doc["uid"] for line in lines if line.name == "resource" and _is_ours(line.doc, path.parent)}
     whole = len(lines)
     while whole and (
@@ -285,14 +285,8 @@ def _append(path: Path, line: JournalLine) -> None:
 
 
 def _stop_line(lines: Sequence[JournalLine], live: LiveFile) -> JournalLine:
-    streams = {line.doc["uid"]: line.doc.get("name", "primary") for line in lines if line.name == "descriptor"}
-    num_events = dict.fromkeys(streams.values(), 0)
-    stored = 0
-    for line in lines:
-        if line.name == "event":
-            stream = streams[line.doc["descriptor"]]
-            num_events[stream] = max(num_events[stream], line.doc["seq_num"])
-            stored += len(line.digest or {})
+    num_events = _num_events(lines)
+    stored = sum(len(line.digest or {}) for line in lines)
     received = None if live.counts is None else max(live.counts[0], stored)
     stop = {
         "uid": str(uuid.uuid4()),
@@ -308,14 +302,24 @@ def _stop_line(lines: Sequence[JournalLine], live: LiveFile) -> JournalLine:
     return JournalLine("stop", stop, outcome=outcome)
 
 
-def _sweep(folder: Path, lines: Sequence[JournalLine]) -> None:
-    """Let each asset's backend put away what its writer left half done; then what lies in assets never announced."""
-    counts: dict[str, int] = {}
+def _num_events(lines: Sequence[JournalLine]) -> dict[str, int]:
+    streams: dict[str, str] = {}
+    num_events: dict[str, int] = {}
     for line in lines:
-        if line.name == "datum":
-            resource, number = line.doc["resource"], line.doc["datum_kwargs"].get("point_number")
-            if isinstance(number, int):
-                counts[resource] = max(counts.get(resource, 0), number + 1)
+        doc = line.doc
+        if line.name == "descriptor":
+            streams[doc["uid"]] = doc.get("name", "primary")
+            num_events.setdefault(streams[doc["uid"]], 0)
+        elif line.name in {"event", "stream_datum"} and doc["descriptor"] in streams:
+            last = doc["seq_num"] if line.name == "event" else doc["seq_nums"]["stop"] - 1
+            stream = streams[doc["descriptor"]]
+            num_events[stream] = max(num_events[stream], last)
+    return num_events
+
+
+def _sweep(folder: Path, lines: Sequence[JournalLine]) -> None:
+    """Let each asset's backend put away what its writer left half done; then sweep assets never announced."""
+    counts = _frames_by_asset(lines)
     root = folder.parents[4]
     for line in lines:
         doc: Any = line.doc
@@ -323,12 +327,23 @@ def _sweep(folder: Path, lines: Sequence[JournalLine]) -> None:
             continue
         backend = backend_for_spec(doc["spec"])
         if backend is not None:
-            with suppress(GentlyError):  # what is wrong with an asset is said when it is read; its run is recovered
-                backend.recover(inside(root, doc["resource_path"]), doc["resource_kwargs"], counts.get(doc["uid"], 0))
+            with suppress(GentlyError):  # what is wrong with an asset is said when it is read
+                path = inside(root, doc["resource_path"])
+                backend.recover(path, doc["resource_kwargs"], counts.get(doc["uid"], 0))
     for inner, _, names in os.walk(folder):
         for name in names:
             if is_leftover(name) or name.endswith(LOCK_OF_TENSORSTORE):
                 Path(inner, name).unlink(missing_ok=True)
+
+
+def _frames_by_asset(lines: Sequence[JournalLine]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for line in lines:
+        if line.name == "datum":
+            resource, number = line.doc["resource"], line.doc["datum_kwargs"].get("point_number")
+            if isinstance(number, int):
+                counts[resource] = max(counts.get(resource, 0), number + 1)
+    return counts
 
 
 def _sweep_start(folder: Path) -> None:

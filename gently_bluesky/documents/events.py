@@ -1,0 +1,69 @@
+"""Events taken apart into arrays to be stored and what they say besides, and put together with references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gently_bluesky.documents.assets import Asset, array_to_store, declared_dtype, inline_value
+from gently_bluesky.documents.tasks import Frame
+
+__all__ = ["arrays_of", "referring", "said_by"]
+
+
+def arrays_of(
+    event: Mapping[str, Any], descriptor: Mapping[str, Any], assets: Mapping[str, Asset] | None
+) -> dict[str, NDArray[Any]]:
+    """Return an event's arrays that are stored as assets, uncopied.
+
+    Parameters
+    ----------
+    event
+        With the data keys of its descriptor.
+    descriptor
+        As it came.
+    assets
+        By data key; None before its first event.
+
+    Raises
+    ------
+    UnstorableDtype
+        One of them cannot be stored.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    for key, value in event["data"].items():
+        declared = descriptor["data_keys"][key]
+        if declared.get("external") and isinstance(value, str):
+            continue
+        asset = None if assets is None else assets.get(key)
+        array = array_to_store(value, declared_dtype(declared) if asset is None else asset.spec.dtype)
+        if array is None:
+            continue
+        if assets is not None and asset is None and array.ndim == 1 and array.dtype.kind != "c":
+            continue  # a list of numbers that began small and grew: it stays in the events
+        arrays[key] = array
+    return arrays
+
+
+def said_by(event: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Return a copy of all that an event says but its stored arrays, whose keys stay.
+
+    Raises InvalidDocument.
+    """
+    said = {
+        key: inline_value(value)
+        for key, value in event.items()
+        if key not in {"data", "timestamps", "filled"}
+    }
+    data = {key: None if key in arrays else inline_value(value) for key, value in event["data"].items()}
+    timestamps = {key: inline_value(value) for key, value in event["timestamps"].items()}
+    return {**said, "data": data, "timestamps": timestamps, "filled": dict(event.get("filled", {}))}
+
+
+def referring(said: Mapping[str, Any], frames: Sequence[Frame]) -> dict[str, Any]:
+    """Return the event with references in the place of its stored arrays."""
+    references = {frame.data_key: frame.asset.datum_id(frame.place) for frame in frames}
+    filled = {**said["filled"], **dict.fromkeys(references, False)}
+    return {**said, "data": {**said["data"], **references}, "filled": filled}

@@ -1,0 +1,82 @@
+"""What a run's two halves send each other through the pipeline.
+
+Values; nothing here does anything with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from gently_bluesky.documents.assets import Asset
+from gently_bluesky.documents.pipeline import Owner, Task
+
+__all__ = ["DocumentTask", "DuplicateTask", "FailTask", "Frame", "OpenTask", "StopTask"]
+
+
+class Frame(NamedTuple):
+    """One array of one event, copied, with its place."""
+
+    data_key: str
+    asset: Asset
+    place: int
+    array: NDArray[Any]
+
+    @property
+    def digest(self) -> str:
+        """Checksum of the pixels as they are stored, in C order."""
+        return f"crc32c:{crc32c(self.array.reshape(-1).view(np.uint8).data):08x}"
+
+
+class OpenTask(Task):
+    """Make the run's home and announce its start."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(owner)
+        self.ended = False
+
+
+class DocumentTask(Task):
+    """A document to be announced, once its frames are stored."""
+
+    __slots__ = ("doc", "error", "frames", "name")
+
+    def __init__(self, owner: Owner, name: str, doc: dict[str, Any], frames: Sequence[Frame] = ()) -> None:
+        super().__init__(owner, sum(frame.array.nbytes for frame in frames))
+        self.name = name
+        self.doc = doc
+        self.frames = frames
+        self.error: Exception | None = None
+
+    def let_go(self) -> None:
+        """Drop the frames."""
+        super().let_go()
+        self.frames = ()
+
+
+class DuplicateTask(DocumentTask):
+    """An event that came again under its uid: to be compared, not stored."""
+
+    __slots__ = ()
+
+
+class FailTask(Task):
+    """The run has failed before its storage did: say so, behind what was accepted before."""
+
+    __slots__ = ()
+
+
+class StopTask(Task):
+    """The end of the run: the stop document, or None when it is given up without one."""
+
+    __slots__ = ("stop",)
+
+    def __init__(self, owner: Owner, stop: dict[str, Any] | None) -> None:
+        super().__init__(owner)
+        self.stop = stop

@@ -1,0 +1,29 @@
+"""What the tests of failure and recovery have beside the others' fixtures: processes to kill."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from zygote import Zygote
+
+collect_ignore = ["zygote.py", "scenes.py"] if sys.platform != "win32" else ["."]
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """The process that forks children to kill, one for all tests."""
+    process = Zygote()
+    yield process
+    process.close()
+
+
+@pytest.fixture(params=["zarr", "tiff"])
+def format(request: pytest.FixtureRequest) -> str:
+    """Each way of keeping pixels on disk."""
+    return request.param

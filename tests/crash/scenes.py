@@ -1,0 +1,496 @@
+"""What children of the zygote do: acquire through a real RunEngine, break the disk under it, look at what is there.
+
+The pixels of every frame follow from the run's ``night`` (in its start document), the event's ``number`` and the
+plane, so that `examine` needs nobody's word for what should be there.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+import numpy.ma
+from bluesky import RunEngine
+from ophyd import Signal
+from ophyd.sim import SynAxis
+from ophyd.status import Status
+from zygote import Channel, call_in_child, mount_small_disk, obey_permissions, remount_read_only
+
+import gently_bluesky.backends.tiff
+import gently_bluesky.backends.zarr
+import gently_bluesky.store
+from gently_bluesky import Store
+from gently_bluesky.documents.journal import read_journal
+from gently_bluesky.errors import GentlyError
+from gently_bluesky.testing.frames import check_frame, encoded_frame
+
+SHAPE = (3, 64, 96)
+FRAME_NBYTES = 2 * 3 * 64 * 96
+
+
+class Camera:
+    """A detector of rude habits: it says nothing of its shape, and delivers a frame and its number."""
+
+    name = "view_a"
+    parent = None
+
+    def __init__(self, night: str, shape: tuple[int, ...] = SHAPE) -> None:
+        self._night = night
+        self._shape = shape
+        self.number = 0
+
+    def trigger(self) -> Status:
+        self.number += 1
+        status = Status()
+        status.set_finished()
+        return status
+
+    def frame(self, number: int) -> np.ndarray:
+        return encoded_frame(self._shape, "uint16", run=self._night, key="view_a", event=number)
+
+    def read(self) -> dict[str, Any]:
+        values = {"view_a": self.frame(self.number), "number": self.number}
+        return {key: {"value": value, "timestamp": time.time()} for key, value in values.items()}
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "view_a": {"source": "sim", "dtype": "array", "shape": []},
+            "number": {"source": "sim", "dtype": "integer", "shape": []},
+        }
+
+    def read_configuration(self) -> dict[str, Any]:
+        return {}
+
+    def describe_configuration(self) -> dict[str, Any]:
+        return {}
+
+
+class FrameSignal(Signal):
+    """A real ophyd signal, but for its configuration: there a plain one repeats its value, pixels and all."""
+
+    def read_configuration(self) -> dict[str, Any]:
+        return {}
+
+    def describe_configuration(self) -> dict[str, Any]:
+        return {}
+
+
+class Watched:
+    """A writer between the RunEngine and us: what it raises is kept, with the name of the document."""
+
+    def __init__(self, writer: Callable[[str, Any], None]) -> None:
+        self._writer = writer
+        self.raised: list[tuple[str, BaseException]] = []
+
+    def __call__(self, name: str, doc: Any) -> None:
+        try:
+            self._writer(str(name), doc)
+        except BaseException as error:
+            self.raised.append((str(name), error))
+            raise
+
+
+# -- what may happen to a disk ---------------------------------------------------------------------------------
+
+
+def fill(root: Path) -> None:
+    """Leave not a byte of a small disk."""
+    with (root.parent / "filler").open("ab", buffering=0) as file:
+        try:
+            while file.write(bytes(1 << 16)):
+                pass
+        except OSError:
+            pass
+
+
+def fill_but_for_pages(root: Path) -> None:
+    """Leave room for a folder and a lock, but not for what a writer sets aside."""
+    fill(root)
+    with (root.parent / "filler").open("r+b") as file:
+        file.truncate(file.seek(0, os.SEEK_END) - (1 << 17))
+
+
+def fill_and_rob(root: Path) -> None:
+    """Leave not a byte, not even what the writer had set aside."""
+    for reserve in root.glob("runs/*/*/*/*/.reserve"):
+        reserve.unlink()
+    fill(root)
+
+
+def limit_files(root: Path) -> None:
+    """Refuse files as large as a frame, but not a longer journal."""
+    _limit(resource.RLIMIT_FSIZE, FRAME_NBYTES // 2)
+
+
+def limit_all_files(root: Path) -> None:
+    """Refuse every byte that makes a file longer."""
+    _limit(resource.RLIMIT_FSIZE, 1)
+
+
+def exhaust_descriptors(root: Path) -> None:
+    """Let no further file be opened."""
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    _limit(resource.RLIMIT_NOFILE, lowest_free)
+
+
+def forbid(root: Path) -> None:
+    """Take away the permission to write into any folder of any asset."""
+    for folder, _, _ in os.walk(root / "runs"):
+        if ".ome.zarr" in folder or "view_a" in folder:
+            Path(folder).chmod(0o555)
+
+
+def freeze(root: Path) -> None:
+    """Mount the disk read-only."""
+    remount_read_only(root.parent)
+
+
+def _limit(kind: int, soft: int) -> None:
+    resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
+
+
+@contextmanager
+def limits_restored() -> Iterator[None]:
+    kinds = [resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE]
+    before = [resource.getrlimit(kind) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, limits in zip(kinds, before, strict=True):
+            resource.setrlimit(kind, limits)
+
+
+# -- acquiring -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def run_engine() -> Iterator[RunEngine]:
+    RE = RunEngine({}, call_returns_result=False)
+    try:
+        yield RE
+    finally:
+        RE.loop.call_soon_threadsafe(RE.loop.stop)
+        RE._th.join(10)
+        RE.loop.close()
+
+
+def acquisition(
+    camera: Camera, events: int, before: Callable[[int], Any] = lambda number: ()
+) -> Generator[Any, Any, None]:
+    """A plan of so many events; ``before(number)`` is called ahead of each and may yield messages."""
+
+    @bpp.run_decorator(md={"night": camera._night, "session": "crash"})
+    def inner() -> Generator[Any, Any, None]:
+        for number in range(1, events + 1):
+            yield from before(number)
+            yield from bps.trigger_and_read([camera])
+
+    yield from inner()
+
+
+def acquire(
+    channel: Channel,
+    root: str,
+    format: str,
+    night: str,
+    events: int,
+    pause_before: int = 0,
+    die_at_call: int = 0,
+    die_after_events: int = 0,
+    shape: tuple[int, ...] = SHAPE,
+) -> dict[str, Any]:
+    """Acquire a run and tell each announced document. ``pause_before`` an event: say so and wait to be told."""
+
+    def before(number: int) -> Iterator[Any]:
+        if number in (pause_before, die_after_events + 1):
+            yield from writer.stored()
+        if number == pause_before:
+            channel.tell({"waiting": number})
+            channel.hear()
+        if number == die_after_events + 1 > 1:
+            os._exit(9)
+
+    with Store(root) as store, run_engine() as RE:
+        writer = store.writer(format=format, min_free_bytes=0, max_pending_bytes=1 << 22)
+        RE.subscribe(writer)
+        writer.subscribe(lambda name, doc: channel.tell({"name": name, "doc": doc}))
+        channel.tell({"ready": os.getpid()})
+        calls = die_at_kth_call(die_at_call)
+        (uid,) = RE(acquisition(Camera(night, tuple(shape)), events, before))
+        return {"uid": uid, "calls": len(calls)}
+
+
+def acquire_on_failing_disk(
+    channel: Channel, root: str, format: str, night: str, events: int, fault: str, when: str
+) -> dict[str, Any]:
+    """Acquire while ``fault`` happens ``when``.
+
+    ``"waiting <k>"``: before event ``k``, and the plan waits until each event has met its fate. ``"going on <k>"``:
+    before event ``k``, and the plan goes on when the failure is there. ``"stop"``: when the stop document comes, and
+    all events but the first are in the buffer. ``"crowded"``: no fault, the disk is too small.
+    """
+    if fault == "forbid":
+        obey_permissions()
+    moment, _, at = when.rpartition(" ") if when[-1].isdigit() else (when, "", "0")
+    stop_came, failed, first_announced = threading.Event(), threading.Event(), threading.Event()
+    failures: list[Exception] = []
+    announced: list[list[Any]] = []
+
+    def before(number: int) -> Iterator[Any]:
+        if number <= int(at) or moment == "waiting":
+            yield from writer.stored()
+        if number == int(at):
+            globals()[fault](Path(root))
+        if moment == "going on" and number > int(at):
+            assert failed.wait(30)
+        if moment == "stop" and number == 2:
+            assert first_announced.wait(30)
+
+    def on_stop(name: str, doc: Any) -> None:
+        if moment == "stop":
+            globals()[fault](Path(root))
+        stop_came.set()
+
+    def on_failure(error: Exception) -> None:
+        failures.append(error)
+        failed.set()
+
+    def note(name: str, doc: Any) -> None:
+        if name == "event":
+            announced.append([doc["uid"], doc["data"]["number"]])
+            first_announced.set()
+            if moment == "stop":
+                assert stop_came.wait(30)
+
+    with limits_restored(), Store(root) as store, run_engine() as RE:
+        writer = store.writer(format=format, min_free_bytes=0, max_pending_bytes=1 << 22, on_failure=on_failure)
+        watched = Watched(writer)
+        RE.subscribe(on_stop, "stop")
+        RE.subscribe(watched)
+        writer.subscribe(note)
+        error = _raised_by(lambda: RE(acquisition(Camera(night), events, before)))
+        return {**_account(watched, failures, error), "announced": announced}
+
+
+def die_on_full_disk(channel: Channel, root: str, format: str, night: str) -> None:
+    """Die in the middle of a run that has just filled the disk."""
+
+    def before(number: int) -> Iterator[Any]:
+        yield from writer.stored()
+        if number == 3:
+            fill(Path(root))
+            channel.tell({"result": None})
+            os._exit(9)
+
+    with Store(root) as store, run_engine() as RE:
+        writer = store.writer(format=format, min_free_bytes=0)
+        RE.subscribe(writer)
+        RE(acquisition(Camera(night), 6, before))
+
+
+def open_for_writing_in_vain(channel: Channel, root: str) -> list[str]:
+    """Open a store where no file may grow, with an index that needs none; return the warnings."""
+    with limits_restored(), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        limit_all_files(Path(root))
+        Store(root, index="sqlite://").close()
+    return [str(warning.message) for warning in warned]
+
+
+def make_room_and_acquire(channel: Channel, root: str, **arguments: Any) -> dict[str, Any]:
+    """Take away what filled the disk, and acquire again into the same store."""
+    (Path(root).parent / "filler").unlink(missing_ok=True)
+    return acquire(channel, root, **arguments)
+
+
+def monitor_on_failing_disk(
+    channel: Channel, root: str, format: str, night: str, fault: str, at: int
+) -> dict[str, Any]:
+    """Let a device's own thread bring the frames, of which the one at ``at`` meets the fault, or a wrong shape."""
+    failures: list[Exception] = []
+    announced: list[list[Any]] = []
+    camera, signal = Camera(night), FrameSignal(name="view_a", value=np.zeros(SHAPE, "uint16"))
+    motor = SynAxis(name="motor")
+
+    def deliver(number: int) -> None:
+        frame = camera.frame(number)
+        signal.put(frame[:-1] if fault == "wrong_shape" and number == at else frame, timestamp=float(number))
+
+    def plan() -> Generator[Any, Any, None]:
+        yield from bps.open_run({"night": night})
+        signal.put(camera.frame(0), timestamp=0.0)
+        yield from bps.monitor(signal, name="live")
+        for number in range(1, at + 1):
+            if number == at and fault != "wrong_shape":
+                yield from writer.stored()
+                globals()[fault](Path(root))
+            thread = threading.Thread(target=deliver, args=(number,))
+            thread.start()
+            thread.join()
+        yield from _swallowing(writer.stored())
+        yield from bps.trigger_and_read([motor])
+        yield from bps.mv(motor, 1)
+        yield from bps.close_run()
+
+    def note(name: str, doc: Any) -> None:
+        if name == "event":
+            announced.append([doc["uid"], doc["timestamps"]["view_a"]])
+
+    with limits_restored(), Store(root) as store, run_engine() as RE:
+        writer = store.writer(format=format, min_free_bytes=0, on_failure=failures.append)
+        watched = Watched(writer)
+        RE.subscribe(watched)
+        writer.subscribe(note)
+        error = _raised_by(lambda: RE(plan()))
+        return {**_account(watched, failures, error), "announced": announced, "moved": motor.position != 0}
+
+
+def _swallowing(plan: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
+    """Wait, and leave the failure to the next document."""
+    try:
+        yield from plan
+    except GentlyError:
+        pass
+
+
+def start_on_failing_disk(
+    channel: Channel, root: str, format: str, fault: str, min_free_bytes: int = 0
+) -> dict[str, Any]:
+    """Begin a run that cannot be opened, after one that could."""
+    if fault == "forbid_runs":
+        obey_permissions()
+    failures: list[Exception] = []
+    motor = SynAxis(name="motor")
+
+    @bpp.run_decorator(md={"night": "never"})
+    def plan() -> Generator[Any, Any, None]:
+        yield from bps.mv(motor, 1)
+        yield from bps.trigger_and_read([camera])
+
+    camera = Camera("never")
+    index = f"sqlite:///{Path(root).parent.parent / 'elsewhere.sqlite'}"
+    with limits_restored(), Store(root, index=index) as store, run_engine() as RE:
+        token = RE.subscribe(store.writer(format=format, min_free_bytes=0))
+        RE(acquisition(Camera("before"), 1))
+        RE.unsubscribe(token)
+        writer = store.writer(format=format, min_free_bytes=min_free_bytes, on_failure=failures.append)
+        watched = Watched(writer)
+        RE.subscribe(watched)
+        if fault:
+            globals()[fault](Path(root))
+        error = _raised_by(lambda: RE(plan()))
+    folders = [folder.name for folder in Path(root).glob("runs/*/*/*/*")]
+    account = _account(watched, failures, error)
+    return {**account, "moved": motor.position != 0, "triggered": camera.number, "folders": folders}
+
+
+def forbid_runs(root: Path) -> None:
+    """Take away the permission to write into any folder of the store."""
+    for folder, _, _ in os.walk(root):
+        Path(folder).chmod(0o555)
+
+
+def _raised_by(action: Callable[[], object]) -> BaseException | None:
+    try:
+        action()
+    except BaseException as error:
+        return error
+    return None
+
+
+def _account(watched: Watched, failures: list[Exception], error: BaseException | None) -> dict[str, Any]:
+    """What was raised, where, and whether it was one and the same object."""
+    objects = {id(error), *(id(failure) for failure in failures), *(id(raised) for _, raised in watched.raised)}
+    return {
+        "error": None if error is None else type(error).__name__,
+        "errno": getattr(error, "errno", None),
+        "message": str(error),
+        "raised_at": [name for name, _ in watched.raised],
+        "is_one_object": len(objects) == 1 and len(failures) == 1,
+    }
+
+
+def die_at_kth_call(at: int) -> list[str]:
+    """Die, as by SIGKILL, just before the ``at``-th call to the file system from now on; return what was called."""
+    calls: list[str] = []
+    watched = {"open", "fcntl.flock", "sqlite3.connect", "tempfile.mkdtemp"}
+    pid = os.getpid()
+
+    def count(event: str, _arguments: object) -> None:
+        if event in watched or event.startswith(("os.", "shutil.")):
+            calls.append(event)
+            if len(calls) == at and os.getpid() == pid:
+                os._exit(9)
+
+    sys.addaudithook(count)
+    return calls
+
+
+# -- looking ---------------------------------------------------------------------------------------------------
+
+
+def examine(channel: Channel | None, root: str, mode: str = "r") -> dict[str, Any]:
+    """Look at a store as somebody else would: every run, every event, every pixel. By the runs' nights."""
+    with Store(root, mode=mode) as store:
+        return {record.metadata["night"]: _examined(store, record.uid) for record in store.query()}
+
+
+def _examined(store: Store, uid: str) -> dict[str, Any]:
+    run = store[uid]
+    record = store.record(uid)
+    lines = list(read_journal(store.root / record.path))
+    found = {
+        "uid": uid,
+        "status": run.status,
+        "received": record.received,
+        "stored": record.stored,
+        "lost": record.lost,
+        "stop": run.stop,
+        "outcome": next((line.outcome for line in lines if line.name == "stop"), None),
+        "stops": sum(line.name == "stop" for line in lines),
+        "events": [],
+        "frames": 0,
+        "left": [path.name for path in (store.root / record.path).parent.iterdir()],
+    }
+    for stream in run.streams:
+        if "view_a" not in run[stream].data_keys:
+            continue
+        for event in run[stream].events:
+            number = event["data"].get("number", int(event["timestamps"]["view_a"]))
+            frame = store.array(event["data"]["view_a"]).compute()
+            check_frame(frame, run=run.start["night"], key="view_a", event=number)
+            found["events"].append([event["uid"], number])
+        found["frames"] = len(run[stream]["view_a"])
+    return found
+
+
+def snapshot(root: Path, *, index: bool = True) -> dict[str, tuple[int, bytes]]:
+    """When each file of a store was changed last, and its bytes."""
+    return {
+        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and (index or not path.name.startswith("index.sqlite"))
+    }
+
+
+def on_small_disk(
+    channel: Channel, folder: str, size: int, jobs: list[tuple[str, dict[str, Any]]]
+) -> list[Any] | dict[str, str]:
+    """Do jobs, each in a process of its own, where a disk of this size is mounted at ``folder``."""
+    try:
+        mount_small_disk(Path(folder), size)
+    except OSError as error:
+        return {"unavailable": str(error)}
+    return [call_in_child(globals()[name], **arguments) for name, arguments in jobs]
