@@ -46,6 +46,7 @@ __all__ = ["TiffBackend", "TiffSink"]
 OME_TEMPLATE = "{:06d}.ome.tif"
 PLAIN_TEMPLATE = "{:06d}.tif"
 TEMPORARY = ".partial"
+UNANNOUNCED = ".unannounced"
 WRITERS = 2
 BIGTIFF_NBYTES = 2**32 - 2**26
 """Above it offsets may not fit 32 bits; there is room for the metadata."""
@@ -97,7 +98,7 @@ class TiffBackend(Backend):
         return TiffSource(path, template, (count_events(path), *shape), dtype)
 
     def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:
-        """Remove temporary files and the files of events from ``count`` on, which were never announced.
+        """Remove temporary files; give files of events from ``count`` on, never announced, another name.
 
         Raises
         ------
@@ -108,8 +109,10 @@ class TiffBackend(Backend):
         try:
             for file in list(path.iterdir()):
                 event = EVENT_FILE.fullmatch(file.name)
-                if file.name.endswith(TEMPORARY) or (event and int(event[1]) >= count):
+                if file.name.endswith(TEMPORARY):
                     file.unlink(missing_ok=True)
+                elif event and int(event[1]) >= count:
+                    replace_file(file, file.with_name(file.name + UNANNOUNCED))
             sync_folder(path)
         except OSError as error:
             raise storage_error(
