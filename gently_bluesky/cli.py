@@ -23,17 +23,17 @@ app = typer.Typer(
 
 EXAMPLES = """[bold]Examples[/bold]
 
-    gently-bluesky demo                                   under a minute, some 300 MB in ./gently-demo
+    gently-bluesky demo
 
-    gently-bluesky demo --timepoints 2                    again into the same store: its runs are added
+    gently-bluesky demo --timepoints 2    (again, into the same store: its runs are added)
 
-    gently-bluesky demo --size 2048 --store ~/big-demo    the frames of a real camera, about 3 GB
+    gently-bluesky demo --size 2048 --store ~/big-demo    (frames of a real camera, about 3 GB)
 
     gently-bluesky demo --format tiff --store ~/tiff-demo
 """
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 # typer calls it so
+def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
@@ -78,19 +78,10 @@ def demo(
     try:
         run_demo(DemoSettings(store, size, format, embryos, timepoints), console)
     except GentlyError as error:
-        Console(stderr=True, highlight=False).print(
-            f"[red]error:[/red] [not bold]{_escaped(error)}", soft_wrap=True
-        )
+        typer.secho(f"error: {' '.join(str(error).split())}", fg="red", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        Console(stderr=True, highlight=False).print(
-            "interrupted: the run that was going on is on record as aborted, and everything that was stored is safe",
-            soft_wrap=True,
+        typer.echo(
+            "interrupted: a run that was going on is recorded as aborted; what was stored is safe", err=True
         )
         raise typer.Exit(INTERRUPTED) from None
-
-
-def _escaped(error: Exception) -> str:
-    from rich.markup import escape
-
-    return escape(" ".join(str(error).split()))

@@ -12,15 +12,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
+from bluesky import RunEngine
+from bluesky.run_engine import TransitionError
+from bluesky.utils import DuringTask, RunEngineInterrupted
+from ophyd import Device
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
@@ -28,15 +32,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from gently_bluesky.errors import StorageFull
+from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
-from gently_bluesky.pictures import draw_scale_bar, grid, shrunk, stretched, write_png
+from gently_bluesky.pictures import cut_out, draw_scale_bar, grid, stretched, write_png
 from gently_bluesky.store import Store
 
 __all__ = ["DemoSettings", "run_demo"]
 
 N_SLICES = 32
 VIEWS = ("view_a", "view_b")
-COLOURS = {"view_a": (120, 255, 130), "view_b": (255, 130, 255)}
+COLOURS = ((120, 255, 130), (255, 130, 255))
 FORMATS = {"zarr": "OME-Zarr", "tiff": "OME-TIFF"}
 TILE = 512
 RUNS_SHOWN = 12
@@ -86,8 +91,8 @@ def run_demo(settings: DemoSettings, console: Console) -> None:
         Ctrl-C; the run that was going on is recorded as aborted.
     """
     begin_s = time.monotonic()
+    _require_space(settings)
     with Store(settings.store) as store:
-        _require_space(settings, store.root)
         _announce(settings, store, console)
         with _progress(console) as progress:
             uids = _acquire(settings, store, progress)
@@ -101,12 +106,14 @@ def run_demo(settings: DemoSettings, console: Console) -> None:
     _say(console, f"\n[dim]All of it took {time.monotonic() - begin_s:.0f} s.[/dim]")
 
 
-def _require_space(settings: DemoSettings, root: Path) -> None:
-    needed, free = settings.volumes * settings.volume_nbytes, shutil.disk_usage(root).free
+def _require_space(settings: DemoSettings) -> None:
+    root = settings.store.expanduser().absolute()
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    needed, free = settings.volumes * settings.volume_nbytes, shutil.disk_usage(there).free
     if needed > free:
         raise StorageFull(
-            f"the demo writes up to {_size(needed)}, {root} has {_size(free)} free; nothing was written; make room, "
-            "or ask for less: --size, --embryos, --timepoints"
+            f"the demo writes up to {_size(needed)}, {there} has {_size(free)} free; nothing was written; "
+            "make room, or ask for less: --size, --embryos, --timepoints"
         )
 
 
@@ -131,7 +138,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-# -- imaging -----------------------------------------------------------------------------------------------------
+# -- imaging -----------------------------------------------------------------------------------------------
 
 
 class _Watch:
@@ -149,31 +156,38 @@ class _Watch:
             self._progress.advance(self._task, stored)
 
 
-class _PauseAtOnce:
-    """Lets Ctrl-C pause a RunEngine at once, so that its run can be aborted. A context manager of the RunEngine."""
+class _CtrlC(DuringTask):
+    """Lets Ctrl-C pause a RunEngine at once, so that its run can be aborted and the detectors left in peace.
 
-    def __init__(self, run_engine: Any) -> None:
-        self._run_engine = run_engine
+    Python runs a signal's handler when the main thread gets to it, which may miss the signal that comes just
+    before it begins to wait for ever: so it waits in short turns.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.run_engine: Any = None
         self._before: Any = None
-        self._pausing: threading.Thread | None = None
+        self._told = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._pause)
+            self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
-    def _pause(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 # a signal handler's arguments
-        if self._pausing is None:  # on a thread: a signal's handler may hold the lock that pausing waits for
-            self._pausing = threading.Thread(
-                target=self._run_engine.request_pause, name="gently-bluesky-pause"
-            )
-            self._pausing.start()
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 # a signal handler's arguments
+        self.asked = True
+
+    def block(self, blocking_event: threading.Event) -> None:
+        """Wait for the RunEngine on the main thread, as its ``during_task``."""
+        while not blocking_event.wait(0.1):
+            if self.asked and not self._told:
+                self._told = True
+                with suppress(TransitionError), redirect_stdout(StringIO()):  # it may just have ended
+                    self.run_engine.request_pause()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pausing is not None:
-            self._pausing.join()
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 
@@ -187,7 +201,7 @@ def _acquire(settings: DemoSettings, store: Store, progress: Progress) -> tuple[
     task = progress.add_task("Imaging", total=settings.volumes, now="")
     writer = store.writer(format=settings.format)
     writer.subscribe(_Watch(progress, task))
-    with _run_engine() as run_engine:
+    with _run_engine(scope.light_sheet) as run_engine:
         run_engine.subscribe(writer)
         uids = tuple(run_engine(plan))
     progress.update(task, now="")
@@ -195,31 +209,39 @@ def _acquire(settings: DemoSettings, store: Store, progress: Progress) -> tuple[
 
 
 @contextmanager
-def _run_engine() -> Iterator[Any]:
-    """Make a RunEngine that aborts its run at Ctrl-C, and end its thread."""
-    from bluesky import RunEngine
-    from bluesky.utils import RunEngineInterrupted
+def _run_engine(detector: Device) -> Generator[Any]:
+    """Make a RunEngine whose run is aborted at Ctrl-C, and end its thread."""
+    with _CtrlC() as ctrl_c:
+        run_engine: Any = RunEngine({}, context_managers=[], during_task=ctrl_c, call_returns_result=False)
+        ctrl_c.run_engine = run_engine
+        run_engine.verbose = False  # what it logs, it also raises
+        try:
+            yield run_engine
+        except RunEngineInterrupted:
+            _let_finish(detector)
+            with redirect_stdout(StringIO()):
+                run_engine.abort("interrupted from the keyboard")
+        finally:
+            run_engine.loop.call_soon_threadsafe(run_engine.loop.stop)
+    if ctrl_c.asked:
+        raise KeyboardInterrupt
 
-    run_engine = RunEngine({}, context_managers=[_PauseAtOnce], call_returns_result=False)
-    run_engine.verbose = False  # what it logs, it also raises
-    try:
-        yield run_engine
-    except RunEngineInterrupted:
-        with redirect_stdout(StringIO()):
-            run_engine.abort("interrupted from the keyboard")
-        raise KeyboardInterrupt from None
-    finally:
-        run_engine.loop.call_soon_threadsafe(run_engine.loop.stop)
+
+def _let_finish(detector: Device) -> None:
+    """Wait for the volume under way: a detector that is broken off makes a failed run, not an aborted one."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(f"{detector.name}-"):
+            thread.join()
 
 
 def _project(settings: DemoSettings, store: Store, uids: Sequence[str], progress: Progress) -> list[Record]:
-    """Put the maximum along z of every volume, and both projections of a run as one array; return the latter."""
+    """Put the maximum along z of every volume, and those of a run as one array; return the latter."""
     task = progress.add_task("Projecting", total=settings.volumes, now="")
     pairs: list[Record] = []
     for uid in uids:
         views: list[Record] = []
         for view in VIEWS:
-            volume = store[uid][view][0]
+            volume = _array(store, uid, view)[0]
             mip = store.put(
                 volume.max(axis=0),
                 data_type="projection",
@@ -243,7 +265,11 @@ def _project(settings: DemoSettings, store: Store, uids: Sequence[str], progress
     return pairs
 
 
-# -- showing -----------------------------------------------------------------------------------------------------
+def _array(store: Store, uid: str, data_key: str) -> LazyArray:
+    return cast("LazyArray", store[uid][data_key])
+
+
+# -- showing -----------------------------------------------------------------------------------------------
 
 
 def _show_runs(store: Store, uids: Sequence[str], console: Console) -> None:
@@ -314,7 +340,7 @@ print(json.dumps({"read": None if after is None else after - before, "took_s": t
 
 def _show_cost(store: Store, uid: str, console: Console) -> None:
     """Read one plane in a fresh process, which has nothing in memory, and say what that took."""
-    volume = store[uid]["view_a"][0]
+    volume = _array(store, uid, "view_a")[0]
     z = len(volume) // 2
     command = [sys.executable, "-c", READ_ONE_PLANE, str(store.root), uid, str(z)]
     measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # noqa: S603 # our own program
@@ -333,23 +359,21 @@ def _show_cost(store: Store, uid: str, console: Console) -> None:
     share = measured["read"] / volume.nbytes
     _say(
         console,
-        f"  [bold]{_size(measured['read'])}[/bold] read {took}: {share:.1%} of a volume of {_size(volume.nbytes)}, "
-        f"for a plane of {_size(plane.nbytes)}",
+        f"  [bold]{_size(measured['read'])}[/bold] read {took}: {share:.1%} of a volume of "
+        f"{_size(volume.nbytes)}, for a plane of {_size(plane.nbytes)}",
     )
 
 
 def _show_picture(store: Store, pairs: Sequence[Record], console: Console) -> None:
-    """Draw the projections of each embryo's last time point: a column for each embryo, a row for each view."""
+    """Draw the last time point's projections: a column for each embryo, a row for each view."""
     columns: list[list[Any]] = []
     bar_um = 0
     for record in pairs:
         array = store.get(record.uid)
-        tiles: list[Any] = []
-        for view, image in zip(VIEWS, np.asarray(array), strict=True):
-            small, side = shrunk(image, TILE)
-            tiles.append(stretched(small, colour=COLOURS[view]))
+        images = [cut_out(image, TILE) for image in np.asarray(array)]
+        tiles = [stretched(image, colour=colour) for image, colour in zip(images, COLOURS, strict=True)]
+        bar_um = draw_scale_bar(tiles[-1], array.scale[-1])
         columns.append(tiles)
-        bar_um = draw_scale_bar(tiles[-1], array.scale[-1] * side)
     path = store.root.with_name(f"{store.root.name}.png")
     write_png(path, grid(list(zip(*columns, strict=True))))
     names = ", ".join(str(store.record(record.uid).metadata.get("embryo")) for record in pairs)

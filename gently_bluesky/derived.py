@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
 
 import numpy as np
 
 from gently_bluesky.documents.assets import DEFAULT_DIMS
-from gently_bluesky.documents.checks import checked
 from gently_bluesky.errors import GentlyError, InvalidDocument, InvalidSetting, UnknownUid
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
@@ -64,7 +64,7 @@ class Derivation:
     Raises
     ------
     InvalidSetting
-        ``metadata`` sets what is set here.
+        ``metadata`` sets what is set here, or ``dims`` are no names.
     """
 
     data_type: str
@@ -82,18 +82,14 @@ class Derivation:
             raise InvalidSetting(
                 f"expected metadata other than {', '.join(taken)}, which put() sets; nothing was stored"
             )
+        if set(map(type, self.dims or ())) - {str}:
+            raise InvalidSetting(f"expected dims as names, got {self.dims!r}; nothing was stored")
 
     def documents(self, result: Result) -> list[Named]:
-        """Return the documents of a whole run that holds ``result``, arrays and all.
-
-        Raises
-        ------
-        InvalidDocument
-            The parameters or metadata are nothing that a document can hold.
-        """
+        """Return the documents of a whole run that holds ``result``, arrays and all."""
         now_s = time.time()
-        start = checked("start", self._start(result.kind, now_s))
-        descriptor = checked("descriptor", self._descriptor(result, start["uid"], now_s))
+        start = self._start(result.kind, now_s)
+        descriptor = self._descriptor(result, start["uid"], now_s)
         event = {
             "uid": str(uuid.uuid4()),
             "descriptor": descriptor["uid"],
@@ -117,11 +113,7 @@ class Derivation:
             "parents": [parent.uid for parent in self.parents],
             "operation": self.operation,
             "parameters": dict(self.parameters),
-            "environment": {
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-                "gently-bluesky": version("gently-bluesky"),
-            },
+            "environment": dict(_environment()),
         }
         own = {"uid": str(uuid.uuid4()), "time": now_s, "data_type": self.data_type, "result": kind}
         return {**self._agreed(), **self.metadata, **own, "lineage": lineage}
@@ -178,6 +170,12 @@ class Derivation:
         ndim = len(declared["shape"])
         dims = self.dims if self.dims and len(self.dims) == ndim else DEFAULT_DIMS.get(ndim, ())
         return {"source": DEVICE, **declared, "dims": list(dims)}
+
+
+@cache
+def _environment() -> Mapping[str, str]:
+    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    return {**versions, "gently-bluesky": version("gently-bluesky")}
 
 
 def record_run(writer: Callable[[str, dict[str, Any]], None], documents: Sequence[Named]) -> None:

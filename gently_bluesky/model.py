@@ -100,7 +100,7 @@ class Record:
     uid
         Of the run (its start document), the asset (its resource document) or the datum.
     kind
-        ``"run"``, ``"asset"`` or ``"datum"``. A derived result is a run with ``operation`` or ``parents``.
+        ``"run"``, ``"asset"`` or ``"datum"``. A derived result is a run whose start document has ``lineage``.
     run_uid
         The run it belongs to; its own uid for a run.
     time

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["draw_scale_bar", "grid", "png_bytes", "shrunk", "stretched", "write_png"]
+__all__ = ["cut_out", "draw_scale_bar", "grid", "png_bytes", "stretched", "write_png"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB = 0, 2
@@ -26,9 +26,9 @@ NICE_UM = (500, 200, 100, 50, 20, 10, 5, 2, 1)
 def stretched(
     image: NDArray[Any],
     *,
-    low_percent: float = 1.0,
+    low_percent: float = 40.0,
     high_percent: float = 99.8,
-    gamma: float = 0.7,
+    gamma: float = 0.8,
     colour: Sequence[int] = (),
 ) -> NDArray[np.uint8]:
     """Return an image (y, x) as 8 bit, dark to bright between two percentiles of its values.
@@ -43,14 +43,14 @@ def stretched(
     return np.round(grey * 255).astype(np.uint8)
 
 
-def shrunk(image: NDArray[Any], longest: int) -> tuple[NDArray[Any], int]:
-    """Return an image (y, x) with no side over ``longest``, in means of whole blocks, and the side of a block."""
-    side = -(-max(image.shape) // longest)
-    if side == 1:
-        return image, 1
-    height, width = (length // side for length in image.shape)
-    blocks = image[: height * side, : width * side].reshape(height, side, width, side)
-    return blocks.mean(axis=(1, 3)), side
+def cut_out(image: NDArray[Any], longest: int) -> NDArray[Any]:
+    """Return the part of an image (y, x) around what is brightest in it, no side over ``longest``."""
+    bright = np.nonzero(image >= np.percentile(image, 99.8))
+    parts: list[slice] = []
+    for places, length in zip(bright, image.shape, strict=True):
+        start = min(max(int(np.median(places)) - longest // 2, 0), max(length - longest, 0))
+        parts.append(slice(start, start + longest))
+    return image[tuple(parts)]
 
 
 def grid(rows: Sequence[Sequence[NDArray[np.uint8]]], *, gap: int = 4) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ folders. What JSON does not say of them (dtypes, shapes, what a table was) stand
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,15 @@ class Result:
     values: dict[str, Any] = field(default_factory=dict[str, Any])
     declared: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
+    def take(self, name: str, value: object, declared: dict[str, Any]) -> str:
+        """Take in a value under a name that people chose; return its data key, without dots and slashes."""
+        key = re.sub("[./]", "_", name) or "_"
+        while key in self.values:
+            key += "_"
+        self.values[key] = value
+        self.declared[key] = declared if key == name else {**declared, "name": name}
+        return key
+
     @property
     def has_assets(self) -> bool:
         """Whether keeping it takes files of its own beside the journal."""
@@ -98,13 +108,12 @@ def take_apart(data: object, name: str) -> Result:
     return result
 
 
-def _add(result: Result, key: str, value: object) -> None:
-    """Take in one value of a mapping, or a single value."""
+def _add(result: Result, name: str, value: object) -> str:
+    """Take in one value of a mapping, or a single value; return its data key."""
     if _is_array(value):
-        _add_array(result, key, _array(value, (key,)))
-        return
+        return _add_array(result, name, _array(value, (name,)))
     notes: list[dict[str, Any]] = []
-    plain = _plain(result, notes, (key,), value)
+    plain = _plain(result, notes, (name,), value)
     # said exactly by the first event, but for mappings and None, for which event-model has no word
     declared: dict[str, Any] = {"dtype": "string", "shape": []}
     if isinstance(plain, list) and array_to_store(plain) is not None:
@@ -112,27 +121,24 @@ def _add(result: Result, key: str, value: object) -> None:
         declared["wrapped"] = True
     if notes:
         declared["numpy"] = notes
-    result.values[key] = plain
-    result.declared[key] = declared
+    return result.take(name, plain, declared)
 
 
-def _add_array(result: Result, key: str, array: NDArray[Any], *, as_asset: bool = False) -> None:
+def _add_array(result: Result, name: str, array: NDArray[Any], *, as_asset: bool = False) -> str:
     """Take in an array: as one that will be an asset where that is wanted or it is large, else as a list."""
     if _is_asset(array, as_asset=as_asset):
-        result.values[key] = array
-        result.declared[key] = {"dtype": "array", "shape": list(array.shape)}
-        return
+        return result.take(name, array, {"dtype": "array", "shape": list(array.shape)})
     elements = array.reshape(-1).tolist()
     small = array.size <= MOST_INLINE or array.dtype.kind == "U"
     kinds = {"b": "boolean", "i": "integer", "u": "integer", "f": "number", "U": "string"}
-    # in C order, flat: nested lists would be taken for an array to store
-    result.values[key] = elements[0] if not array.ndim else elements if small else array
-    result.declared[key] = {
+    declared = {
         "dtype": "array" if array.ndim else kinds[array.dtype.kind],
         "shape": list(array.shape),
         "dtype_numpy": array.dtype.str,
-        "numpy": [_numpy_note((key,), array)],
+        "numpy": [_numpy_note((name,), array)],
     }
+    # in C order, flat: nested lists would be taken for an array to store
+    return result.take(name, elements[0] if not array.ndim else elements if small else array, declared)
 
 
 def _is_asset(array: NDArray[Any], *, as_asset: bool = False) -> bool:
@@ -192,10 +198,7 @@ def _nested_array(result: Result, notes: list[dict[str, Any]], path: Path, array
     if not _is_asset(array):
         notes.append(_numpy_note(path, array))
         return array.reshape(-1).tolist()
-    key = _dotted(path)
-    while key in result.values:
-        key += "'"
-    _add_array(result, key, array)
+    key = _add_array(result, _dotted(path), array)
     result.declared[key]["lifted"] = list(path)
     return None
 
@@ -266,12 +269,9 @@ def _pandas_column(name: str, column: Any, note: dict[str, Any]) -> tuple[NDArra
 def _add_column(result: Result, name: str, column: NDArray[Any], note: dict[str, Any]) -> None:
     if column.dtype.kind in "mM":
         column = column.astype(column.dtype.newbyteorder("<"), copy=False).view(np.int64)
-    if column.dtype.kind == "O":
-        _add(result, name, column.tolist())
-    else:
-        _add(result, name, np.ascontiguousarray(column))
-    result.declared[name]["column"] = note
-    result.declared[name]["dims"] = ["row", *(f"dim_{axis}" for axis in range(1, column.ndim))]
+    key = _add(result, name, column.tolist() if column.dtype.kind == "O" else np.ascontiguousarray(column))
+    result.declared[key]["column"] = note
+    result.declared[key]["dims"] = ["row", *(f"dim_{axis}" for axis in range(1, column.ndim))]
 
 
 # -- and back ------------------------------------------------------------------------------------------
@@ -288,22 +288,24 @@ def put_together(kind: str, values: Mapping[str, Any], declared: Mapping[str, Ma
         It is a DataFrame, and pandas is not installed.
     """
     try:
-        tree = {key: values[key] for key in declared}
+        tree: dict[str, Any] = {}
+        notes: dict[str, Any] = {}
         for key, data_key in declared.items():
-            if data_key.get("wrapped"):
-                tree[key] = tree[key][LIST]
-            for note in data_key.get("numpy", ()):
-                _change(tree, [key, *note["path"]], _numpy_maker(note))
-        for key in [key for key in declared if "lifted" in declared[key]]:
-            array = tree.pop(key)
-            _change(tree, declared[key]["lifted"], lambda _, array=array: array)
+            if "lifted" not in data_key:
+                name = data_key.get("name", key)
+                tree[name] = values[key][LIST] if data_key.get("wrapped") else values[key]
+                notes[name] = data_key.get("column")
+                for note in data_key.get("numpy", ()):
+                    _change(tree, [name, *note["path"]], _numpy_maker(note))
+        for key, data_key in declared.items():
+            if "lifted" in data_key:
+                _change(tree, data_key["lifted"], lambda _, array=values[key]: array)
         if kind in {"array", "value"}:
             (only,) = tree.values()
             return only
         if kind == "mapping":
             return tree
-        columns = {name: _column(tree[name], declared[name]["column"]) for name in tree}
-        notes = {name: declared[name]["column"] for name in columns}
+        columns = {name: _column(column, notes[name]) for name, column in tree.items()}
         return _as_table(columns, notes) if kind == "table" else _as_frame(columns, notes)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise InvalidDocument(

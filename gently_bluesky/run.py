@@ -182,8 +182,8 @@ class Run:
         assets = list(dict.fromkeys(point.asset_uid for point in points))
         if len(assets) > 1:
             raise AmbiguousArray(
-                f"run {self.uid[:8]}/{stream}/{data_key} changed its shape, dtype or scale during the run "
-                f"and is kept in {len(assets)} arrays; ask for each with store.array(uid): {', '.join(assets)}"
+                f"run {self.uid[:8]}/{stream}/{data_key} changed shape, dtype or scale during the run and is "
+                f"kept in {len(assets)} arrays; ask for store.array(uid) of each: {', '.join(assets)}"
             )
         return _opened_at(self._root, self._index.record(assets[0]), [point.point_number for point in points])
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy import ma
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import Backend, Pending, Sink
@@ -28,7 +29,7 @@ INLINE_NBYTES = 16 * 1024
 DEFAULT_DIMS = {1: ("sample",), 2: ("y", "x"), 3: ("z", "y", "x"), 4: ("v", "z", "y", "x")}
 EXTERNAL = "FILESTORE:"
 DTYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
-LEGAL_DTYPES = {*DTYPES.values(), "array"}
+LEGAL_DTYPES = (*DTYPES.values(), "array")
 LEGAL_DTYPE_NUMPY = re.compile(r"[|<>][tbiufcmMOSUV][0-9]+")
 
 
@@ -55,7 +56,7 @@ def array_to_store(value: object, dtype: np.dtype[Any] | None = None) -> NDArray
         array = np.asarray(value)
     else:
         return None
-    if np.ma.is_masked(array):
+    if isinstance(array, ma.MaskedArray) and ma.is_masked(array):
         raise UnstorableDtype(
             "expected an array of pixels, got one of which some are masked; it was not stored; "
             "give masked pixels a value with .filled() in the device before it is read"
@@ -216,17 +217,23 @@ def _configuration(said: Any) -> Any:
         return said
     data = said.get("data", {})
     data_keys = {
-        key: _legal({**_described(declared, data.get(key)), **declared})
-        if isinstance(declared, Mapping)
-        else declared
+        key: _mended(declared, data.get(key)) if isinstance(declared, Mapping) else declared
         for key, declared in said["data_keys"].items()
     }
     return {**said, "data_keys": data_keys}
 
 
+def _mended(declared: Mapping[str, Any], value: object) -> dict[str, Any]:
+    described = _described(declared, value)
+    dtype = declared.get("dtype") if declared.get("dtype") in LEGAL_DTYPES else described["dtype"]
+    shape = declared.get("shape") if _is_shape(declared.get("shape")) else described["shape"]
+    return _legal({**declared, "dtype": dtype, "shape": shape})
+
+
 def _legal(said: dict[str, Any]) -> dict[str, Any]:
     """Return a data key without what event-model does not allow and nobody needs."""
-    said.setdefault("source", "unknown")
+    if not isinstance(said.get("source"), str):
+        said["source"] = "unknown"
     if not said.get("external"):
         said.pop("external", None)
     dtype = declared_dtype(said)

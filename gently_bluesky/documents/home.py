@@ -1,4 +1,4 @@
-"""Where a run's journal lives: in a folder of its own beside its assets, or with other small runs in a file."""
+"""Where a journal lives: in a folder of its run, beside the assets, or with other small runs in one file."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class FolderHome(RunHome):
             self._live.count_stored(frames)
 
     def make_room(self, reason: str) -> None:
-        """Give back the reserve, and keep the reason in the ``.live`` file, which has its place on the disk."""
+        """Give back the reserve; keep the reason in the ``.live`` file, which has its place on the disk."""
         if self._live is not None:
             self._live.note_failure(reason)
             with suppress(OSError):  # then there may still be room

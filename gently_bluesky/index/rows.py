@@ -106,7 +106,7 @@ class Batch:
             "data_type": text_or_none(doc.get("data_type")),
             "session": text_or_none(doc.get("session")),
             "status": "running",
-            "derived": bool(parents or operation),
+            "derived": isinstance(doc.get("lineage"), Mapping),
             "operation": operation,
             "parents": json_text(parents),
             "received": None,
@@ -151,6 +151,9 @@ class Batch:
             key: {name: value[name] for name in ("shape", "dtype_numpy", "external", "dims") if name in value}
             for key, value in doc["data_keys"].items()
         }
+        there = self.state.descriptors.values()
+        of_stream = [of for of in there if (of.run_uid, of.stream) == (run_uid, stream)]
+        known = {key for of in of_stream for key in (*of.data_keys, "")}
         self.state.descriptors[uid] = DescriptorState(run_uid, stream, about)
         self.descriptors.append(
             {
@@ -161,7 +164,7 @@ class Batch:
                 "data_keys": json_text(about),
             }
         )
-        self.stream_keys |= {(run_uid, stream, key) for key in (*about, "")}
+        self.stream_keys |= {(run_uid, stream, key) for key in (*about, "") if key not in known}
 
     # -- assets ----------------------------------------------------------------------------------------------
 

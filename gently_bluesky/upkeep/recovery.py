@@ -27,7 +27,8 @@ from gently_bluesky.model import JournalLine
 __all__ = ["Reconciled", "find_journals", "index_journals", "reconcile"]
 
 DOCUMENTS = "documents.jsonl"
-LOCK_OF_TENSORSTORE = ".__lock"
+HALF_WRITTEN = (".__lock", ".tif.partial")
+"""Ends of what TensorStore and our TIFF files are written as, before they are renamed."""
 UNREADABLE = (JournalDamaged, InputError, ValueError, KeyError, TypeError, AttributeError)
 """What is raised over a journal that does not hold what a writer of ours writes."""
 
@@ -332,7 +333,7 @@ def _sweep(folder: Path, lines: Sequence[JournalLine]) -> None:
                 backend.recover(path, doc["resource_kwargs"], counts.get(doc["uid"], 0))
     for inner, _, names in os.walk(folder):
         for name in names:
-            if is_leftover(name) or name.endswith(LOCK_OF_TENSORSTORE):
+            if is_leftover(name) or name.endswith(HALF_WRITTEN):
                 Path(inner, name).unlink(missing_ok=True)
 
 

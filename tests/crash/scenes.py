@@ -284,6 +284,30 @@ def acquire_on_failing_disk(
         return {**_account(watched, failures, error), "announced": announced}
 
 
+def accept_and_hang(channel: Channel, root: str, format: str, night: str, events: int) -> None:
+    """Accept frames while the first announced event hangs in a subscriber; say when all are accepted; never end."""
+    first_announced = threading.Event()
+
+    def hang(name: str, doc: Any) -> None:
+        if name == "event":
+            first_announced.set()
+            threading.Event().wait()
+
+    def before(number: int) -> Iterator[Any]:
+        if number == 2:
+            assert first_announced.wait(30)
+        if number == events + 1:
+            channel.tell({"accepted": events})
+            threading.Event().wait()
+        yield from ()
+
+    with Store(root) as store, run_engine() as RE:
+        writer = store.writer(format=format, min_free_bytes=0)
+        RE.subscribe(writer)
+        writer.subscribe(hang)
+        RE(acquisition(Camera(night), events + 1, before))
+
+
 def die_on_full_disk(channel: Channel, root: str, format: str, night: str) -> None:
     """Die in the middle of a run that has just filled the disk."""
 
@@ -483,6 +507,51 @@ def snapshot(root: Path, *, index: bool = True) -> dict[str, tuple[int, bytes]]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and (index or not path.name.startswith("index.sqlite"))
     }
+
+
+def answers(root: Path, mode: str = "r", **options: Any) -> list[str]:
+    """Everything that an index answers: records of each kind by query, streams, points, lineage, counts."""
+    said: list[str] = []
+    with Store(root, mode=mode, **options) as store:
+        index = store._index
+        runs = list(store.query())
+        for kind in ("run", "asset", "datum"):
+            records = list(store.query(kind=kind))
+            said += [f"{record!r} {dict(record.metadata)!r}" for record in records]
+            said += [repr(store.record(record.uid)) for record in records]
+            said += [f"{record.uid}: {store.lineage(record.uid)}" for record in records]
+            said += [f"{record.uid}: {store.children(record.uid)}" for record in records]
+            if kind == "asset":
+                said += [repr((index.asset_document(r.uid), index.points_of_asset(r.uid))) for r in records]
+        for run in runs:
+            streams = index.streams(run.uid)
+            said.append(repr(streams))
+            said += [repr(index.points(run.uid, name, key)) for name, keys in streams.items() for key in keys]
+            said += [repr([r.uid for r in store.query(kind=k, session=run.session)]) for k in ("run", "datum")]
+            said += [repr([r.uid for r in store.query(status=run.status)])]
+            said += [repr([r.uid for r in store.query(derived=True, operation=run.operation)])]
+        said.append(repr({**store.stats(), "free_bytes": None}))
+    return said
+
+
+def told_answers(channel: Channel, root: str, mode: str = "r") -> list[str]:
+    """What the index of a store answers to a process of its own."""
+    return answers(Path(root), mode)
+
+
+def open_again_and_again(channel: Channel, root: str, mode: str) -> int:
+    """Open a store and look at its runs, again and again, until told that it is enough; return how often."""
+    enough = threading.Event()
+    threading.Thread(target=lambda: (channel.hear(), enough.set())).start()
+    opened = 0
+    while not enough.is_set():
+        if not (Path(root) / "gently-store.json").exists():
+            continue
+        with Store(root, mode=mode) as store:
+            for record in store.query():
+                assert store[record.uid].status in ("running", "complete")
+        opened += 1
+    return opened
 
 
 def on_small_disk(

@@ -18,6 +18,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ class Child(Channel):
 
     def kill(self) -> list[Any]:
         """SIGKILL it; return what it had said and nobody had heard."""
-        signal.pidfd_send_signal(self._gone, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            signal.pidfd_send_signal(self._gone, signal.SIGKILL)
         return self.last_words()
 
     def last_words(self) -> list[Any]:

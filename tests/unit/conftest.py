@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ def acquire() -> Callable[..., str]:
         store: Store,
         events: Mapping[str, Sequence[Mapping[str, Any]]] | Sequence[Mapping[str, Any]],
         *,
-        format: str = "zarr",
+        backend: str = "zar",
         start: Mapping[str, Any] | None = None,
         seq_nums: Sequence[int] | None = None,
         stop: bool = True,
@@ -44,7 +43,7 @@ def acquire() -> Callable[..., str]:
         streams = events if isinstance(events, Mapping) else {"primary": events}
         md = {"plan_name": "count", **(start or {})}
         run = compose_run(time=md.pop("time", time.time()), uid=md.pop("uid", None), metadata=md)
-        with store.writer(format=format, **settings) as writer:
+        with store.writer(format=backend, **settings) as writer:
             writer("start", run.start_doc)
             for stream, of_stream in streams.items():
                 bundle = run.compose_descriptor(
@@ -110,7 +109,6 @@ def in_process() -> Callable[..., str]:
             capture_output=True,
             text=True,
             timeout=240,
-            cwd=os.getcwd(),
         )
         assert done.returncode == expect, done.stderr
         return done.stdout.strip()

@@ -10,11 +10,11 @@ import pytest
 from event_model import Filler
 
 import gently_bluesky
-from gently_bluesky import LazyArray, Record, Run, Store, Stream, handler_registry, replay
+from gently_bluesky import LazyArray, Run, Store, handler_registry, replay
 from gently_bluesky.backends.base import backend_names, get_backend
 from gently_bluesky.documents.handlers import TiffHandler, ZarrHandler
 
-FORMATS = ["zarr", "tiff"]
+FORMATS = ["zar", "tiff"]
 
 
 def public(owner: object) -> set[str]:
@@ -61,9 +61,18 @@ def test_a_writer_is_made_with_the_settings_that_there_are():
 def test_a_run_and_an_array_have_the_members_of_the_design():
     of_run = {"uid", "record", "start", "stop", "status", "streams", "table", "documents", "to_xarray"}
     assert public(Run) == of_run
-    assert {"shape", "dtype", "ndim", "dims", "scale", "units", "uid", "nbytes", "chunks", "compute"} <= public(
-        LazyArray
-    )
+    assert {
+        "shape",
+        "dtype",
+        "ndim",
+        "dims",
+        "scale",
+        "units",
+        "uid",
+        "nbytes",
+        "chunks",
+        "compute",
+    } <= public(LazyArray)
     assert {"read_async", "max", "min", "mean", "std", "to_dask"} <= public(LazyArray)
 
 
@@ -75,7 +84,7 @@ def test_every_public_callable_says_what_it_does():
 
 def test_an_unknown_setting_or_format_is_refused(store):
     with pytest.raises(TypeError, match="fromat"):
-        store.writer(fromat="zarr")
+        store.writer(fromat="zar")
     with pytest.raises(gently_bluesky.store.InvalidSetting, match=r"zarr, tiff.*got 'hdf5'"):
         store.writer(format="hdf5")
 
@@ -93,10 +102,10 @@ def test_the_handler_registry_covers_every_backend():
     assert set(handler_registry()) == {get_backend(name).spec for name in backend_names()}
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_filler_fills_the_documents_of_a_run(store, acquire, format):
+@pytest.mark.parametrize("backend", FORMATS)
+def test_filler_fills_the_documents_of_a_run(store, acquire, backend):
     volumes = [np.full((2, 8, 9), number, "<u2") for number in range(3)]
-    run = store[acquire(store, [{"view": volume, "x": 1.5} for volume in volumes], format=format)]
+    run = store[acquire(store, [{"view": volume, "x": 1.5} for volume in volumes], backend=backend)]
     found = {point.name: point.load() for point in entry_points(group="databroker.handlers")}
     with Filler(found, inplace=False) as filler:
         events = [doc for name, doc in (filler(*named) for named in run.documents()) if name == "event"]

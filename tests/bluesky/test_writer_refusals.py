@@ -1,0 +1,511 @@
+"""Bad input gets one clear error of our tree, is final for its run, and touches nothing that is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gently_bluesky import Store
+from gently_bluesky.documents.writer import StoreWriter
+from gently_bluesky.errors import (
+    ConflictingDocument,
+    GentlyError,
+    InvalidDocument,
+    RunClosed,
+    RunExists,
+    UnknownReference,
+    WriterClosed,
+)
+from gently_bluesky.testing.documents import HandMadeRun
+from gently_bluesky.testing.frames import check_frame, encoded_frame
+
+Spoil = Callable[[dict[str, Any]], Any]
+
+
+def frame(n: int = 0) -> np.ndarray:
+    """Return a small frame."""
+    return encoded_frame((8, 8), "u2", event=n)
+
+
+def opened(store: Store) -> tuple[StoreWriter, HandMadeRun, dict[str, Any]]:
+    """Open a run with one stream and one event in it."""
+    writer, run = store.writer(), HandMadeRun()
+    descriptor = run.descriptor(camera={}, n={"dtype": "number"})
+    writer("start", run.start)
+    writer("descriptor", descriptor)
+    writer("event", run.event(descriptor, camera=frame(), n=1))
+    return writer, run, descriptor
+
+
+def require_untouched(store: Store, run: HandMadeRun, status: str = "failed") -> None:
+    """Check that the event which was stored before is whole and the run has an end on record."""
+    assert store[run.uid].status == status
+    assert store[run.uid].record.stored == 1
+    check_frame(np.asarray(store[run.uid]["primary"]["camera"][0]))
+    lines = [json.loads(line) for line in (store.root / store.record(run.uid).path).read_text().splitlines()]
+    assert [line["name"] for line in lines].count("event") == 1
+    assert lines[-1]["name"] == "stop"
+
+
+def resource(run: HandMadeRun, uid: str = "theirs", **extra: Any) -> dict[str, Any]:
+    """Return a resource document of somebody else's."""
+    said = {"spec": "AD_HDF5", "root": "/data", "resource_path": "x.h5", "resource_kwargs": {}, "path_semantics": "posix"}
+    return {"uid": uid, **said, "run_start": run.uid, **extra}
+
+
+def without(key: str) -> Spoil:
+    """Return what takes a key out of a document."""
+    return lambda doc: {name: value for name, value in doc.items() if name != key}
+
+
+def having(**values: Any) -> Spoil:
+    """Return what puts values into a document."""
+    return lambda doc: {**doc, **values}
+
+
+SPOILT_EVENTS: dict[str, Spoil] = {
+    "without uid": without("uid"),
+    "without time": without("time"),
+    "without seq_num": without("seq_num"),
+    "without data": without("data"),
+    "without timestamps": without("timestamps"),
+    "with a number as uid": having(uid=5),
+    "with text as time": having(time="now"),
+    "with NaN as time": having(time=float("nan")),
+    "with an absurd time": having(time=10**400),
+    "with a fraction as seq_num": having(seq_num=1.5),
+    "with a negative seq_num": having(seq_num=-1),
+    "with True as seq_num": having(seq_num=True),
+    "with a list as data": having(data=[1, 2]),
+    "with other timestamps": having(timestamps={"camera": 1.0}),
+    "with filled of another kind": having(filled={"camera": 3}),
+    "with filled that is a list": having(filled=["camera"]),
+    "with more keys": having(note="hello"),
+    "with a key too few": lambda doc: {**doc, "data": {"n": 1}, "timestamps": {"n": 1.0}},
+    "with a key too many": lambda doc: {
+        **doc,
+        "data": {**doc["data"], "more": 1},
+        "timestamps": {**doc["timestamps"], "more": 1.0},
+    },
+    "with a number as key": lambda doc: {**doc, "data": {1: 1}, "timestamps": {1: 1.0}},
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT_EVENTS)
+def test_an_event(store: Store, spoilt: str) -> None:
+    writer, run, descriptor = opened(store)
+    with pytest.raises(InvalidDocument, match=r"not stored") as first:
+        writer("event", SPOILT_EVENTS[spoilt](run.event(descriptor, camera=frame(1), n=2)))
+    assert first.value.code == "invalid-document"
+    with pytest.raises(InvalidDocument) as again:
+        writer("stop", run.stop("fail"))
+    assert again.value is first.value
+    require_untouched(store, run)
+
+
+SPOILT_PAGES: dict[str, tuple[str, Spoil]] = {
+    "event_page without uid": ("event_page", without("uid")),
+    "event_page with more keys": ("event_page", having(note=[1, 2])),
+    "event_page with a short column": ("event_page", having(time=[1.0])),
+    "event_page with a short data column": ("event_page", lambda doc: {**doc, "data": {**doc["data"], "n": [1]}}),
+    "event_page with data that is a list": ("event_page", having(data=[1, 2])),
+    "event_page with a number as a column": ("event_page", having(time=1.0)),
+    "event_page with a bad event": ("event_page", having(seq_num=[2, "x"])),
+    "datum_page without datum_kwargs": ("datum_page", without("datum_kwargs")),
+    "datum_page with a short column": ("datum_page", having(datum_kwargs={"n": [1]})),
+    "datum_page with a bad datum": ("datum_page", having(datum_id=["a", 5])),
+    "bulk_datum with a short column": ("bulk_datum", having(datum_ids=["a"])),
+    "bulk_datum without ids": ("bulk_datum", without("datum_ids")),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT_PAGES)
+def test_a_page(store: Store, spoilt: str) -> None:
+    writer, run, descriptor = opened(store)
+    writer("resource", resource(run))
+    name, spoil = SPOILT_PAGES[spoilt]
+    pages: dict[str, dict[str, Any]] = {
+        "event_page": {
+            "descriptor": descriptor["uid"],
+            "uid": ["a", "b"],
+            "time": [1.0, 2.0],
+            "seq_num": [2, 3],
+            "data": {"camera": [frame(1), frame(2)], "n": [2, 3]},
+            "timestamps": {"camera": [1.0, 2.0], "n": [1.0, 2.0]},
+            "filled": {},
+        },
+        "datum_page": {"resource": "theirs", "datum_id": ["a", "b"], "datum_kwargs": {"n": [1, 2]}},
+        "bulk_datum": {"resource": "theirs", "datum_ids": ["a", "b"], "datum_kwarg_list": [{"n": 1}, {"n": 2}]},
+    }
+    with pytest.raises(InvalidDocument, match=r"not(hing of it was)? stored") as first:
+        writer(name, spoil(pages[name]))
+    with pytest.raises(InvalidDocument) as again:
+        writer("stop", run.stop("fail"))
+    assert again.value is first.value
+    assert store[run.uid].status == "failed"
+
+
+SPOILT_DOCUMENTS: dict[str, tuple[str, Callable[[HandMadeRun], Any]]] = {
+    "descriptor without data_keys": ("descriptor", lambda run: without("data_keys")(run.descriptor(x={}))),
+    "descriptor with a list as data_keys": ("descriptor", lambda run: {**run.descriptor(x={}), "data_keys": ["x"]}),
+    "descriptor with text as a data key": ("descriptor", lambda run: {**run.descriptor(x={}), "data_keys": {"x": "y"}}),
+    "descriptor with a number as name": ("descriptor", lambda run: {**run.descriptor(x={}), "name": 5}),
+    "descriptor with a set": ("descriptor", lambda run: {**run.descriptor(x={}), "note": {1, 2}}),
+    "descriptor with bad configuration": ("descriptor", lambda run: {**run.descriptor(x={}), "configuration": {"x": 1}}),
+    "descriptor with bad units": ("descriptor", lambda run: run.descriptor(x={"units": 5})),
+    "descriptor without a time": ("descriptor", lambda run: without("time")(run.descriptor(x={}))),
+    "resource without a spec": ("resource", lambda run: without("spec")(resource(run))),
+    "resource with more keys": ("resource", lambda run: resource(run, note=1)),
+    "resource with a number as uid": ("resource", lambda run: resource(run, uid=5)),
+    "resource with an empty uid": ("resource", lambda run: resource(run, uid="")),
+    "datum without kwargs": ("datum", lambda run: {"datum_id": "a", "resource": "theirs"}),
+    "datum with more keys": ("datum", lambda run: {"datum_id": "a", "resource": "theirs", "datum_kwargs": {}, "x": 1}),
+    "stream_resource without uri": ("stream_resource", lambda run: {"uid": "s", "run_start": run.uid, "data_key": "x"}),
+    "stream_datum without indices": ("stream_datum", lambda run: {"uid": "d", "stream_resource": "stream"}),
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT_DOCUMENTS)
+def test_a_document(store: Store, spoilt: str) -> None:
+    writer, run, _ = opened(store)
+    writer("resource", resource(run))
+    said = {"mimetype": "application/x-hdf5", "uri": "file://localhost/x", "parameters": {}, "run_start": run.uid}
+    writer("stream_resource", {"uid": "stream", "data_key": "det", **said})
+    name, make = SPOILT_DOCUMENTS[spoilt]
+    with pytest.raises(InvalidDocument, match=r"expected .*; it was not stored") as first:
+        writer(name, make(run))
+    with pytest.raises(InvalidDocument) as again:
+        writer("stop", run.stop("fail"))
+    assert again.value is first.value
+    require_untouched(store, run)
+
+
+@pytest.mark.parametrize(
+    ("name", "doc", "said"),
+    [
+        ("nonsense", {}, "expected a document named one of start, descriptor"),
+        (["start"], {}, "expected a document named one of start, descriptor"),
+        ("start", None, "expected a start document, got NoneType"),
+        ("event", [1, 2], "expected a event document, got list"),
+        ("start", {}, "expected a valid start document, .* is a required property"),
+        ("start", {"uid": "", "time": 1.0}, "expected a string that is not empty as 'uid'"),
+        ("start", {"uid": 5, "time": 1.0}, "uid is not: 5 is not of type 'string'"),
+        ("start", {"uid": "x", "time": float("inf")}, "expected a finite number of seconds as 'time'"),
+        ("start", {"uid": "x", "time": 1e17}, "expected the start document's time in seconds since 1970"),
+        ("start", {"uid": "x", "time": 1.0, "a.b": 1}, "'a.b' does not match"),
+        ("start", {"uid": "x", "time": 1.0, "sample": {1, 2}}, "got one that cannot be written"),
+        ("bulk_events", {"x": 5}, "expected lists of events by descriptor"),
+        ("bulk_events", {"x": [5]}, "expected a event document, got int"),
+    ],
+)
+def test_what_belongs_to_no_run(store: Store, name: Any, doc: Any, said: str) -> None:
+    writer = store.writer()
+    with pytest.raises(InvalidDocument, match=said):
+        writer(name, doc)
+    try:
+        writer.close()
+    except InvalidDocument as error:  # a run that could not be opened has not ended yet
+        assert name == "start", error
+    assert list(store.query()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "doc"),
+    [
+        ("event", {"descriptor": "nobody"}),
+        ("event_page", {"descriptor": "nobody"}),
+        ("datum", {"resource": "nobody"}),
+        ("datum_page", {"resource": "nobody"}),
+        ("bulk_datum", {"resource": "nobody"}),
+        ("stream_datum", {"stream_resource": "nobody"}),
+        ("descriptor", {"run_start": "nobody"}),
+        ("resource", {"run_start": "nobody"}),
+        ("stream_resource", {"run_start": "nobody"}),
+        ("stop", {"run_start": "nobody", "uid": "x", "time": 1.0, "exit_status": "success"}),
+    ],
+)
+def test_what_refers_to_what_never_came(store: Store, name: str, doc: dict[str, Any]) -> None:
+    writer, run, _ = opened(store)
+    with pytest.raises(UnknownReference, match=f"a {name} document names 'nobody' as its .*, which has not come; it w") as first:
+        writer(name, doc)
+    if name == "stop":
+        writer("stop", run.stop())
+        require_untouched(store, run, "complete")
+        return
+    with pytest.raises(UnknownReference) as again:
+        writer("stop", run.stop("fail"))
+    assert again.value is first.value
+    require_untouched(store, run)
+
+
+@pytest.mark.parametrize("reference", ["camera", "theirs"])
+def test_a_reference_to_a_document_of_another_kind(store: Store, reference: str) -> None:
+    writer, run, descriptor = opened(store)
+    writer("resource", resource(run))
+    kind = {"indices": {"start": 0, "stop": 1}, "seq_nums": {"start": 1, "stop": 2}, "descriptor": descriptor["uid"]}
+    wrong = {"theirs": "theirs", "camera": descriptor["uid"]}[reference]
+    with pytest.raises(UnknownReference, match="as its stream_resource, which has not come"):
+        writer("stream_datum", {"uid": "x", "stream_resource": wrong, **kind})
+    with pytest.raises(UnknownReference):
+        writer("stop", run.stop("fail"))
+    require_untouched(store, run)
+
+
+@pytest.mark.parametrize("spoil", [having(exit_status="fine"), without("time"), having(num_events=3), having(time=None)])
+def test_a_bad_stop_ends_its_run_as_failed(store: Store, spoil: Spoil) -> None:
+    writer, run, _ = opened(store)
+    with pytest.raises(InvalidDocument, match="expected a (valid )?stop document") as caught:
+        writer("stop", spoil(run.stop()))
+    require_untouched(store, run)
+    assert str(caught.value) in store[run.uid].stop["reason"]
+
+
+# -- twice ---------------------------------------------------------------------------------------------------
+
+
+def test_documents_that_come_again_unchanged_are_ignored(store: Store) -> None:
+    writer, run, descriptor = opened(store)
+    seen: list[str] = []
+    writer.subscribe(lambda name, doc: seen.append(name))
+    event = run.event(descriptor, camera=frame(1), n=float("nan"))
+    datum = {"datum_id": "theirs/0", "resource": "theirs", "datum_kwargs": {"n": 0}}
+    stop = run.stop()
+    for name, doc in [
+        *[("start", run.start)] * 2,
+        *[("descriptor", descriptor)] * 2,
+        *[("resource", resource(run))] * 2,
+        *[("datum", datum)] * 2,
+        *[("event", event)] * 3,
+        *[("stop", stop)] * 2,
+    ]:
+        writer(name, {**doc})
+    # what came before may still be on its way when the subscriber comes
+    assert seen[-5:] == ["resource", "datum", "datum", "event", "stop"]
+    assert (store[run.uid].status, store[run.uid].record.received) == ("complete", 2)
+    check_frame(np.asarray(store[run.uid]["primary"]["camera"][1]), event=1)
+
+
+def changed(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the event with one pixel changed."""
+    camera = event["data"]["camera"].copy()
+    camera[7, 7] ^= 1
+    return {**event, "data": {**event["data"], "camera": camera}}
+
+
+def value_of(**values: Any) -> Spoil:
+    """Return what changes an event's data."""
+    return lambda doc: {**doc, "data": {**doc["data"], **values}}
+
+
+CONFLICTS: dict[str, tuple[str, Spoil]] = {
+    "a pixel of an event": ("event", changed),
+    "a value of an event": ("event", value_of(n=3)),
+    "a value of an event to NaN": ("event", value_of(n=float("nan"))),
+    "the time of an event": ("event", having(time=1.0)),
+    "the shape of an event's array": ("event", value_of(camera=np.zeros((3, 3), "u2"))),
+    "the dtype of an event's array": ("event", lambda doc: value_of(camera=doc["data"]["camera"].astype("u4"))(doc)),
+    "an event's array to none": ("event", value_of(camera=None)),
+    "a descriptor": ("descriptor", having(time=1.0)),
+    "a resource": ("resource", having(spec="OTHER")),
+    "a datum": ("datum", having(datum_kwargs={"n": 7})),
+}
+
+
+@pytest.mark.parametrize("changed", CONFLICTS)
+def test_a_document_that_comes_again_changed_is_refused(store: Store, changed: str) -> None:
+    writer, run, descriptor = opened(store)
+    event = run.event(descriptor, 1, camera=frame(), n=1)
+    datum = {"datum_id": "theirs/0", "resource": "theirs", "datum_kwargs": {"n": 0}}
+    documents = {"event": event, "descriptor": descriptor, "resource": resource(run), "datum": datum}
+    writer("resource", documents["resource"])
+    writer("datum", datum)
+    writer("event", event)
+    name, spoil = CONFLICTS[changed]
+    with pytest.raises(ConflictingDocument, match="came twice with different contents; the first one .*stands") as first:
+        writer(name, spoil(documents[name]))
+        writer("stop", run.stop())  # pixels are compared behind the scenes
+    assert first.value.code == "conflicting-document"
+    if run.uid in writer._runs:
+        with pytest.raises(ConflictingDocument) as again:
+            writer("stop", run.stop())
+        assert again.value is first.value
+    assert store[run.uid].status == "failed"
+    assert store[run.uid].record.stored == 2
+    check_frame(np.asarray(store[run.uid]["primary"]["camera"][0]))
+
+
+def test_a_start_that_comes_again_changed_is_refused_and_the_run_goes_on(store: Store) -> None:
+    writer, run, _ = opened(store)
+    with pytest.raises(ConflictingDocument, match="came twice with different contents; the run goes on under the first"):
+        writer("start", {**run.start, "sample": "other"})
+    writer("stop", run.stop())
+    require_untouched(store, run, "complete")
+
+
+@pytest.mark.parametrize("spoil", [having(reason="other"), having(uid="other")])
+def test_a_second_stop_that_says_something_else_is_refused(store: Store, spoil: Spoil) -> None:
+    writer, run, _ = opened(store)
+    stop = run.stop()
+    writer("stop", stop)
+    with pytest.raises(ConflictingDocument, match="different from the first one, which stands"):
+        writer("stop", spoil(stop))
+    require_untouched(store, run, "complete")
+    assert store[run.uid].stop == stop
+
+
+@pytest.mark.parametrize(("first", "second"), [("resource", "resource"), ("resource", "descriptor")])
+def test_one_uid_in_two_runs_at_once_fails_the_second(store: Store, first: str, second: str) -> None:
+    writer, run, _ = opened(store)
+    other = HandMadeRun()
+    writer("start", other.start)
+    made: dict[str, Callable[[HandMadeRun], dict[str, Any]]] = {
+        "resource": resource,
+        "descriptor": lambda run: {**run.descriptor(x={}), "uid": "theirs"},
+    }
+    writer(first, made[first](run))
+    with pytest.raises(ConflictingDocument, match=f"theirs belongs to run {run.uid} already, and came again for run") as caught:
+        writer(second, made[second](other))
+    writer("stop", run.stop())
+    with pytest.raises(ConflictingDocument) as again:
+        writer("stop", other.stop())
+    assert again.value is caught.value
+    require_untouched(store, run, "complete")
+
+
+@pytest.mark.parametrize("kind", ["resource", "datum", "descriptor"])
+def test_one_uid_in_two_runs_one_after_the_other_fails_the_second_and_both_are_found(store: Store, kind: str) -> None:
+    writer, run, descriptor = opened(store)
+    writer("resource", resource(run))
+    writer("datum", {"datum_id": "a", "resource": "theirs", "datum_kwargs": {}})
+    writer("stop", run.stop())
+    other = HandMadeRun()
+    with pytest.raises(ConflictingDocument, match=r"is in this store already, from another run, which was not touched"):
+        writer("start", other.start)
+        if kind == "descriptor":
+            writer("descriptor", {**descriptor, "run_start": other.uid})
+        else:
+            uid = "theirs" if kind == "resource" else "another"
+            writer("resource", resource(other, uid))
+            writer("datum", {"datum_id": "b" if kind == "resource" else "a", "resource": uid, "datum_kwargs": {}})
+        writer("stop", other.stop())
+    writer.close() if other.uid not in writer._runs else pytest.raises(GentlyError, writer.close)
+    require_untouched(store, run, "complete")
+    assert store[other.uid].status == "failed"
+    store.close()
+    for index in store.root.glob("index.sqlite*"):
+        index.unlink()
+    with Store(store.root) as again:  # built anew from the journals, and equal
+        require_untouched(again, run, "complete")
+        assert again[other.uid].status == "failed"
+
+
+# -- ended, closed ------------------------------------------------------------------------------------------
+
+
+def test_documents_for_an_ended_run_are_refused(store: Store) -> None:
+    writer, run, descriptor = opened(store)
+    writer("resource", resource(run))
+    writer("stop", run.stop())
+    for name, doc in [
+        ("event", run.event(descriptor, camera=frame(), n=1)),
+        ("event_page", {"descriptor": descriptor["uid"]}),
+        ("descriptor", run.descriptor(x={})),
+        ("resource", resource(run, "more")),
+        ("datum", {"datum_id": "x", "resource": "theirs", "datum_kwargs": {}}),
+    ]:
+        with pytest.raises(RunClosed, match=f"a {name} document came for run {run.uid}, which has ended; it was not stor"):
+            writer(name, doc)
+    require_untouched(store, run, "complete")
+
+
+def test_a_run_that_is_in_the_store_is_not_written_again_by_whomever(store: Store) -> None:
+    writer, run, descriptor = opened(store)
+    writer("stop", run.stop())
+    for again in (writer, store.writer()):
+        with pytest.raises(RunExists, match=r"is in this store already \(complete, .*\); nothing of it was touched") as first:
+            again("start", run.start)
+        with pytest.raises(RunExists) as second:
+            again("descriptor", descriptor)
+        with pytest.raises(RunExists) as third:
+            again("stop", run.stop())
+        assert first.value is second.value is third.value
+        again.close()
+    require_untouched(store, run, "complete")
+
+
+def test_a_closed_writer_ends_its_runs_as_incomplete_and_takes_nothing_more(store: Store) -> None:
+    writer, run, descriptor = opened(store)
+    writer.close()
+    writer.close()
+    require_untouched(store, run, "incomplete")
+    assert store[run.uid].stop["exit_status"] == "abort"
+    assert store[run.uid].stop["num_events"] == {"primary": 1}
+    with pytest.raises(WriterClosed, match="a event document came after close"):
+        writer("event", run.event(descriptor, camera=frame(), n=1))
+
+
+def test_closing_the_store_ends_its_runs_as_incomplete(store: Store) -> None:
+    _, run, _ = opened(store)
+    store.close()
+    with Store(store.root, mode="r") as again:
+        require_untouched(again, run, "incomplete")
+
+
+# -- hostile names ------------------------------------------------------------------------------------------
+
+NAMES = [
+    *("../x", "..", ".", "/etc/passwd", "C:\\x", "CON", "nul.txt", "a/b", "a\\b", "a:b", "a*?<>|b", " ", "", "a\nb", "x\0y"),
+    *("view_a", "View_a", "VIEW_A", "a-b", "a", "b-c", "c", "ü", "u\u0308", "\u202eabc", "日本", "\U0001f52c", "é" * 300),
+    *("x" * 299, "x" * 300, "a-2", "0", "%2e", "=2e", "~a", "$HOME", "`id`"),
+]
+
+
+def test_hostile_names_of_streams_and_keys_stay_in_their_folder_and_never_meet(store: Store) -> None:
+    writer, run = store.writer(), HandMadeRun()
+    writer("start", run.start)
+    keys = [name for name in NAMES if name and not set(name) & {".", "/"}]  # those event-model does not allow
+    pairs = [*((name, "camera") for name in NAMES), *(("s", name) for name in keys), ("a-b", "c"), ("a", "b-c")]
+    descriptors = {}
+    for number, (stream, key) in enumerate(pairs):
+        descriptors[number] = run.descriptor(f"{stream}" if stream != "s" else f"s{number}", **{key: {}})
+        writer("descriptor", descriptors[number])
+        writer("event", run.event(descriptors[number], 1, **{key: frame(number)}))
+    writer("stop", run.stop())
+
+    found = store[run.uid]
+    for number, (_, key) in enumerate(pairs):
+        check_frame(np.asarray(found[descriptors[number]["name"]][key][0]), event=number)
+    folder = (store.root / found.record.path).parent
+    names = sorted(path.name for path in folder.iterdir())
+    assert len(names) == len({name.casefold() for name in names}) == len(pairs) + 1
+    assert all(len(name.encode()) < 140 for name in names)
+    outside = {path for path in store.root.rglob("*.ome.zarr")} - set(folder.glob("*.ome.zarr"))
+    assert not outside
+
+
+@pytest.mark.parametrize("key", ["../x", "", "a.b"])
+def test_a_data_key_that_event_model_does_not_allow(store: Store, key: str) -> None:
+    writer, run, _ = opened(store)
+    with pytest.raises(InvalidDocument, match="data_keys is not: .* does not match any of the regexes"):
+        writer("descriptor", run.descriptor(**{key: {}}))
+    with pytest.raises(InvalidDocument):
+        writer("stop", run.stop("fail"))
+    require_untouched(store, run)
+
+
+@pytest.mark.parametrize("uid", ["../../../x", "CON", "a/b", "x" * 5000, "\U0001f52c", "a", "%", "_", "' OR 1=1 --"])
+def test_hostile_uids_of_runs_stay_in_their_folder(store: Store, uid: str) -> None:
+    for run in (HandMadeRun(uid), HandMadeRun(f"{uid}2")):
+        writer = store.writer()
+        descriptor = run.descriptor(camera={})
+        writer("start", run.start)
+        writer("descriptor", descriptor)
+        writer("event", run.event(descriptor, camera=frame()))
+        writer("stop", run.stop())
+        check_frame(np.asarray(store[run.uid]["primary"]["camera"][0]))
+        assert (store.root / store.record(run.uid).path).resolve().is_relative_to(store.root / "runs")
+    assert sorted(path.name for path in store.root.parent.iterdir()) == [store.root.name]

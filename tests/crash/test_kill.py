@@ -1,0 +1,176 @@
+"""SIGKILL at any instant loses nothing that was announced, and what was only accepted is counted."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scenes import answers, examine, snapshot
+from zygote import Zygote
+
+from gently_bluesky import Store
+
+EVENTS = 400
+SHAPE = (4, 96, 128)
+
+
+def killed_at_random(zygote: Zygote, root: Path, format: str, dice: random.Random, night: str) -> list[Any]:
+    """Kill a process that acquires; return the documents it had announced."""
+    job = {"root": str(root), "format": format, "night": night, "events": EVENTS, "shape": SHAPE}
+    child = zygote.start("acquire", **job)
+    heard = [child.hear() for _ in range(1 + dice.randrange(120))]
+    wait_at_most(dice.random() * 0.01)
+    heard += child.kill()
+    return [message for message in heard if message is not None and "name" in message]
+
+
+def wait_at_most(seconds: float) -> None:
+    """Let a moment pass that no event marks."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+def events_of(announced: list[Any]) -> list[list[Any]]:
+    documents = (message["doc"] for message in announced if message["name"] == "event")
+    return [[doc["uid"], doc["data"]["number"]] for doc in documents]
+
+
+def assert_recovered(run: dict[str, Any], announced: list[list[Any]]) -> None:
+    """Every announced event is there, bit for bit, nothing is claimed that is not, and the counts are right."""
+    assert run["events"][: len(announced)] == announced
+    stored = len(run["events"])
+    assert [number for _, number in run["events"]] == list(range(1, stored + 1))
+    assert run["frames"] == run["stored"] == stored
+    assert run["received"] >= stored
+    assert run["lost"] == run["received"] - stored
+    assert run["stops"] == 1
+    assert not {".live", ".reserve"} & set(run["left"])
+    assert run["status"] == "incomplete"
+    assert run["stop"]["exit_status"] == "abort"
+    assert "process" in run["stop"]["reason"]
+
+
+def assert_nothing_half_done(root: Path, format: str) -> None:
+    leftovers = [name for name in snapshot(root) if name.endswith((".__lock", ".tmp", ".partial"))]
+    assert leftovers == []
+    with Store(root, mode="r") as store:
+        for asset in store.query(kind="asset"):
+            in_files = store.array(asset.uid).shape[0]
+            assert in_files == asset.shape[0]
+            if format == "zarr":
+                import zarr
+
+                assert zarr.open_group(root / asset.path, mode="r")["0"].shape[0] == in_files
+
+
+def kill_and_recover(zygote: Zygote, root: Path, format: str, seed: int) -> None:
+    night = f"night-{seed}"
+    announced = killed_at_random(zygote, root, format, random.Random(seed), night)
+    files = snapshot(root, index=False)
+    before = examine(None, str(root), mode="r")
+    assert snapshot(root, index=False) == files
+    if any(message["name"] == "start" for message in announced):
+        assert before[night]["events"][: len(events_of(announced))] == events_of(announced)
+        assert before[night]["status"] == "incomplete"
+
+    recovered = examine(None, str(root), mode="a")
+    if night in before:
+        assert recovered[night]["events"] == before[night]["events"]
+        assert_recovered(recovered[night], events_of(announced))
+    else:
+        assert announced == []
+    assert_nothing_half_done(root, format)
+
+    files = snapshot(root)
+    said = answers(root, "a")
+    assert snapshot(root) == files
+    assert answers(root, "a") == answers(root, "r") == said
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_writer_loses_no_announced_event(zygote: Zygote, root: Path, format: str, seed: int) -> None:
+    kill_and_recover(zygote, root, format, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1000, 1400))
+def test_killed_writer_loses_no_announced_event_at_many_moments(
+    zygote: Zygote, root: Path, format: str, seed: int
+) -> None:
+    kill_and_recover(zygote, root, format, seed)
+
+
+def kill_at_calls(zygote: Zygote, folder: Path, format: str, calls: range) -> None:
+    """Kill a short acquisition just before each of these calls to the file system that Python makes."""
+    for call in calls:
+        root = folder / f"{format}-{call}"
+        job = {"root": str(root), "format": format, "night": "n", "events": 2, "die_at_call": call}
+        announced = [word for word in zygote.start("acquire", **job).last_words() if "name" in word]
+        with Store(root) as store:
+            left = [path.name for path in root.glob("runs/*/*/*/*")]
+            assert len(left) == len(list(store.query()))
+        seen = examine(None, str(root), mode="a")
+        assert bool(seen) >= bool(announced)
+        for run in seen.values():
+            if run["status"] != "complete":
+                assert_recovered(run, events_of(announced))
+        assert_nothing_half_done(root, format)
+
+
+def test_writer_killed_between_its_calls_to_the_file_system_is_recovered(
+    zygote: Zygote, tmp_path: Path, format: str
+) -> None:
+    root = str(tmp_path / "whole")
+    whole = zygote.call("acquire", root=root, format=format, night="n", events=2, die_at_call=1 << 30)
+    prepared = 520 if format == "zarr" else 0  # folders for 256 events, made at the first
+    first, last = 1, whole["calls"]
+    if prepared:
+        kill_at_calls(zygote, tmp_path, format, range(first, 60, 4))
+        first = 60 + prepared
+    kill_at_calls(zygote, tmp_path, format, range(first, last, 4))
+
+
+@pytest.mark.long
+def test_writer_killed_at_each_of_its_calls_to_the_file_system_is_recovered(
+    zygote: Zygote, tmp_path: Path, format: str
+) -> None:
+    root = str(tmp_path / "whole")
+    whole = zygote.call("acquire", root=root, format=format, night="n", events=2, die_at_call=1 << 30)
+    kill_at_calls(zygote, tmp_path, format, range(1, whole["calls"] + 1))
+
+
+def test_counter_of_received_frames_survives_the_kill(zygote: Zygote, root: Path, format: str) -> None:
+    """Seven frames are in the buffer of a writer whose subscriber hangs when it is killed."""
+    child = zygote.start("accept_and_hang", root=str(root), format=format, night="n", events=8)
+    assert child.hear() == {"accepted": 8}
+    child.kill()
+    run = examine(None, str(root), mode="a")["n"]
+    assert (run["received"], run["stored"], run["lost"]) == (8, 1, 7)
+    with Store(root) as store:
+        record = store.record(run["uid"])
+        assert (record.received, record.stored, record.lost) == (8, 1, 7)
+
+
+def test_count_is_unknown_where_power_was_lost_before_the_lock_was_on_disk(
+    zygote: Zygote, root: Path, format: str
+) -> None:
+    zygote.start("acquire", root=str(root), format=format, night="n", events=9, die_after_events=3).last_words()
+    (live,) = root.glob("runs/*/*/*/*/.live")
+    live.write_bytes(b"")
+    run = examine(None, str(root), mode="a")["n"]
+    assert (run["received"], run["stored"], run["lost"]) == (None, 3, None)
+    assert run["outcome"] == {"status": "incomplete", "received": None, "stored": 3, "lost": None}
+
+
+def test_run_whose_lock_was_taken_away_ends_as_incomplete(zygote: Zygote, root: Path, format: str) -> None:
+    zygote.start("acquire", root=str(root), format=format, night="n", events=9, die_after_events=3).last_words()
+    for name in (".live", ".reserve"):
+        next(root.glob(f"runs/*/*/*/*/{name}")).unlink()
+    run = examine(None, str(root), mode="a")["n"]
+    assert (run["status"], run["stored"], run["lost"], run["stops"]) == ("incomplete", 3, None, 1)
+    (root / "index.sqlite").unlink()
+    assert examine(None, str(root), mode="a")["n"] == run
