@@ -22,7 +22,9 @@ from typing import Any, Self, cast
 
 import numpy as np
 from bluesky import RunEngine
-from bluesky.run_engine import TransitionError
+from bluesky.run_engine import (
+    TransitionError,  # pyright: ignore[reportPrivateImportUsage] # a part of request_pause, exported nowhere
+)
 from bluesky.utils import DuringTask, RunEngineInterrupted
 from ophyd import Device
 from rich.console import Console

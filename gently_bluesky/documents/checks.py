@@ -5,6 +5,7 @@ Each error says what was expected and what came.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,11 +38,17 @@ def checked(name: str, doc: object) -> dict[str, Any]:
     copy = plain(_mapping(name, doc))
     try:
         schema_validators[DocumentNames[name]].validate(copy)
+        json.dumps(copy, ensure_ascii=False).encode()
     except ValidationError as error:
         where = "/".join(str(part) for part in error.absolute_path)
         raise InvalidDocument(
             f"expected a valid {name} document, got one in which {where or 'the whole'} is not: "
             f"{error.message[:200]}; it was not stored"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise InvalidDocument(
+            f"expected a {name} document of Unicode text, got half a character in {error.object[:80]!a}; "
+            "it was not stored"
         ) from error
     except RecursionError as error:
         raise InvalidDocument(

@@ -63,6 +63,7 @@ class _EndedRuns:
     def __init__(self) -> None:
         self._stops: OrderedDict[str, bytes] = OrderedDict()
         self._run_of: dict[str, str] = {}
+        self._refused: OrderedDict[str, InvalidDocument] = OrderedDict()
 
     def add(self, run_uid: str, stop: Mapping[str, Any] | None, references: Sequence[str]) -> None:
         """Remember a run; the oldest ones are forgotten."""
@@ -71,6 +72,17 @@ class _EndedRuns:
         while len(self._stops) > REMEMBERED_RUNS:
             oldest, _ = self._stops.popitem(last=False)
             self._run_of = {uid: run for uid, run in self._run_of.items() if run != oldest}
+
+    def refuse(self, run_uid: str, error: InvalidDocument) -> None:
+        """Remember why a run was never begun."""
+        self._refused[run_uid] = error
+        while len(self._refused) > REMEMBERED_RUNS:
+            self._refused.popitem(last=False)
+
+    def raise_if_refused(self, run_uid: object) -> None:
+        """Raise why a run was never begun, the same object as then."""
+        if isinstance(run_uid, str) and run_uid in self._refused:
+            raise self._refused[run_uid]
 
     def run_of(self, uid: object) -> str | None:
         """Return the run that ``uid`` belonged to."""
@@ -230,7 +242,12 @@ class StoreWriter:
     # -- routing ---------------------------------------------------------------------------------------------
 
     def _start(self, doc: Mapping[str, Any]) -> None:
-        start = checked("start", doc)
+        try:
+            start = checked("start", doc)
+        except InvalidDocument as error:
+            if isinstance(uid := doc.get("uid"), str):
+                self._ended.refuse(uid, error)  # its stop still comes, and has to raise the same
+            raise
         run = self._runs.get(start["uid"])
         if run is not None:
             if digest_of(run.start) == digest_of(start):
@@ -283,6 +300,7 @@ class StoreWriter:
         that
         brought the document only logs what is raised, and nothing is lost in silence.
         """
+        self._ended.raise_if_refused(named)
         ended = self._ended.run_of(named)
         if ended is not None:
             raise RunClosed(

@@ -24,7 +24,7 @@ from gently_bluesky.files import inside, is_leftover, try_lock
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import JournalLine
 
-__all__ = ["Reconciled", "find_journals", "index_journals", "reconcile"]
+__all__ = ["Reconciled", "find_journals", "index_journals", "reconcile", "whole_lines"]
 
 DOCUMENTS = "documents.jsonl"
 HALF_WRITTEN = (".__lock", ".tif.partial")
@@ -87,7 +87,7 @@ def index_journals(root: Path, index: Index) -> None:
     """Index every journal as it stands, for a reader that may not write. Torn tails are left out."""
     for journal in find_journals(root):
         try:
-            lines, end = _whole_lines(root / journal)
+            lines, end = whole_lines(root / journal)
             if lines:
                 index.add(journal, lines, end)
         except FileNotFoundError:
@@ -147,10 +147,10 @@ class _Work:
             self._recover(journal, path)
         if path.stat().st_size == self._end(journal) or is_live(path.parent):
             return
-        lines, end = _whole_lines(path)
+        lines, end = whole_lines(path)
         if not is_open and not _has_stop(lines):
             self._recover(journal, path)
-            lines, end = _whole_lines(path)
+            lines, end = whole_lines(path)
         self._index(journal, lines, end)
 
     def _recover(self, journal: str, path: Path) -> None:
@@ -171,7 +171,7 @@ class _Work:
             with path.open("r+b") as file:
                 if not try_lock(file.fileno()):
                     return
-                lines, end = _whole_lines(path)
+                lines, end = whole_lines(path)
                 if end != os.fstat(file.fileno()).st_size:
                     file.truncate(end)
                     os.fsync(file.fileno())
@@ -202,7 +202,7 @@ class _Work:
 def _recover_run(path: Path) -> list[str]:
     """Give a run without a stop its end, if its process is dead; return the uids of runs that got one."""
     has_lock = (path.parent / ".live").exists()
-    if not has_lock and _has_stop(_whole_lines(path)[0]):
+    if not has_lock and _has_stop(whole_lines(path)[0]):
         return []
     try:
         live = LiveFile.take(path.parent, make=not has_lock)
@@ -212,7 +212,7 @@ def _recover_run(path: Path) -> list[str]:
         return []
     done = False
     try:
-        lines, end = _whole_lines(path)
+        lines, end = whole_lines(path)
         ended: list[str] = []
         if not _has_stop(lines):
             lines, end = _without_loose_ends(path, lines, end)
@@ -236,15 +236,30 @@ def _has_stop(lines: Sequence[JournalLine]) -> bool:
     return any(line.name == "stop" for line in lines)
 
 
-def _whole_lines(path: Path) -> tuple[list[JournalLine], int]:
-    """Return a journal's whole lines, of a shared one those of its whole runs, and the offset behind them."""
+def whole_lines(path: Path, start: int = 0) -> tuple[list[JournalLine], int]:
+    """Return a journal's whole lines from a byte on, of a shared one those of its whole runs, and where they end.
+
+    Raises
+    ------
+    JournalDamaged
+        It cannot be read, or a line in the middle cannot.
+    FileNotFoundError
+        It is gone.
+    """
     lines: list[JournalLine] = []
-    end = 0
+    end = start
     whole = 0
-    for line, position in scan_journal(path):
-        lines.append(line)
-        if line.name == "stop" or not _is_shared(path.name):
-            whole, end = len(lines), position
+    try:
+        for line, position in scan_journal(path, start):
+            lines.append(line)
+            if line.name == "stop" or not _is_shared(path.name):
+                whole, end = len(lines), position
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if isinstance(error, JournalDamaged):
+            raise
+        raise JournalDamaged(f"{path} cannot be read: {error}; it is not changed") from error
     return lines[:whole], end
 
 

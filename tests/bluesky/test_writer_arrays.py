@@ -64,7 +64,10 @@ def pixels(store: Store, run: HandMadeRun) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_in_either_byte_order_comes_back(store: Store, dtype: str, order: str) -> None:
-    frames = [encoded_frame((6, 9), np.dtype(dtype), event=n).astype(np.dtype(dtype).newbyteorder(order)) for n in range(3)]
+    frames = [
+        encoded_frame((6, 9), np.dtype(dtype), event=n).astype(np.dtype(dtype).newbyteorder(order))
+        for n in range(3)
+    ]
     run = record(store, *({"camera": frame, "n": n} for n, frame in enumerate(frames)))
 
     stored = pixels(store, run)["camera"]
@@ -79,7 +82,9 @@ def test_every_dtype_in_either_byte_order_comes_back(store: Store, dtype: str, o
 
 @pytest.mark.parametrize("shape", SHAPES, ids=len)
 @pytest.mark.parametrize("layout", ["C", "Fortran", "every other", "reversed"])
-def test_every_layout_of_one_to_five_axes_comes_back(store: Store, shape: tuple[int, ...], layout: str) -> None:
+def test_every_layout_of_one_to_five_axes_comes_back(
+    store: Store, shape: tuple[int, ...], layout: str
+) -> None:
     def laid_out(frame: np.ndarray) -> np.ndarray:
         if layout == "Fortran":
             return np.asfortranarray(frame)
@@ -102,7 +107,9 @@ def test_several_arrays_and_scalars_stand_in_one_event_and_in_several_streams(st
     run = HandMadeRun()
     writer = store.writer()
     writer("start", run.start)
-    streams = {name: run.descriptor(name, left={}, right={}, temperature={"dtype": "number"}) for name in ("a", "b")}
+    streams = {
+        name: run.descriptor(name, left={}, right={}, temperature={"dtype": "number"}) for name in ("a", "b")
+    }
     for descriptor in streams.values():
         writer("descriptor", descriptor)
     for n in range(4):
@@ -143,7 +150,9 @@ def test_nested_lists_are_stored_as_the_array_they_spell(store: Store) -> None:
 
 
 def test_lists_take_the_dtype_that_was_declared_if_it_says_the_same(store: Store) -> None:
-    run = record(store, {"camera": [[1, 2]]}, {"camera": np.array([[3, 4]], "u2")}, camera={"dtype_numpy": "<u2"})
+    run = record(
+        store, {"camera": [[1, 2]]}, {"camera": np.array([[3, 4]], "u2")}, camera={"dtype_numpy": "<u2"}
+    )
     assert pixels(store, run)["camera"].dtype == np.uint16
 
     run = record(store, {"camera": [[0.5, 2.0]]}, {"camera": [[3, 4]]}, camera={"dtype_numpy": "<u2"})
@@ -151,12 +160,16 @@ def test_lists_take_the_dtype_that_was_declared_if_it_says_the_same(store: Store
 
 
 def test_a_list_that_the_stored_dtype_cannot_hold_is_refused(store: Store) -> None:
-    with pytest.raises(FrameMismatch, match=r"event 2 came as an array \(1, 2\) of float64, .* declared .* int64"):
+    with pytest.raises(
+        FrameMismatch, match=r"event 2 came as an array \(1, 2\) of float64, .* declared .* int64"
+    ):
         record(store, {"camera": [[1, 2]]}, {"camera": [[1.5, 2]]})
 
 
 def test_small_one_dimensional_arrays_stay_in_the_event_with_their_dtype_declared(store: Store) -> None:
-    run = record(store, {"trace": np.arange(5, dtype=">u2"), "names": np.array(["a", "bc"]), "list": [1, 2.5]})
+    run = record(
+        store, {"trace": np.arange(5, dtype=">u2"), "names": np.array(["a", "bc"]), "list": [1, 2.5]}
+    )
 
     found = documents(store, run)
     assert found["event"][0]["data"] == {"trace": [0, 1, 2, 3, 4], "names": ["a", "bc"], "list": [1, 2.5]}
@@ -176,7 +189,9 @@ def test_a_list_of_numbers_that_began_small_may_grow(store: Store) -> None:
 
 
 def test_an_array_that_began_large_may_not_become_a_small_one(store: Store) -> None:
-    with pytest.raises(FrameMismatch, match="came as a value without an array, .* declared as an array") as caught:
+    with pytest.raises(
+        FrameMismatch, match="came as a value without an array, .* declared as an array"
+    ) as caught:
         record(store, {"trace": np.zeros(5000)}, {"trace": np.zeros(3)})
     assert caught.value.code == "frame-mismatch"
 
@@ -239,7 +254,12 @@ def test_empty_arrays_stay_in_the_event_with_their_shape_declared(store: Store) 
 
 
 def test_arrays_of_strings_and_lists_that_are_no_arrays_stay_in_the_event(store: Store) -> None:
-    data = {"labels": np.array([["a", "ü"], ["", "d"]]), "ragged": [[1], [2, 3]], "mixed": [[1, None]], "deep": {"a": [1]}}
+    data = {
+        "labels": np.array([["a", "ü"], ["", "d"]]),
+        "ragged": [[1], [2, 3]],
+        "mixed": [[1, None]],
+        "deep": {"a": [1]},
+    }
     run = record(store, data)
 
     assert documents(store, run)["event"][0]["data"] == {**data, "labels": [["a", "ü"], ["", "d"]]}
@@ -282,7 +302,16 @@ def test_an_array_that_cannot_be_stored_is_one_clear_error_and_counted(store: St
 
 @pytest.mark.parametrize(
     "value",
-    [{1, 2}, object(), 1j, np.complex64(1j), np.datetime64("2026-11-21"), np.longdouble(1), b"bytes", np.bytes_(b"b")],
+    [
+        {1, 2},
+        object(),
+        1j,
+        np.complex64(1j),
+        np.datetime64("2026-11-21"),
+        np.longdouble(1),
+        b"bytes",
+        np.bytes_(b"b"),
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_a_value_that_json_cannot_hold_is_one_clear_error(store: Store, value: object) -> None:

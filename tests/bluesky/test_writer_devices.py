@@ -72,7 +72,11 @@ def test_the_frame_is_believed_not_the_device(
     (descriptor,) = [doc for name, doc in seen if name == "descriptor"]
     declared = descriptor["data_keys"]["camera"]
     assert declared["shape"] == list(camera.shape)
-    assert (declared["dtype"], declared["dtype_numpy"], declared["external"]) == ("array", "<u2", "FILESTORE:")
+    assert (declared["dtype"], declared["dtype_numpy"], declared["external"]) == (
+        "array",
+        "<u2",
+        "FILESTORE:",
+    )
     assert declared["dims"] == ["v", "z", "y", "x"][-len(camera.shape) :]
     assert descriptor["data_keys"]["motor"]["source"] == motor.describe()["motor"]["source"]
     array = store[uid]["primary"]["camera"]
@@ -107,7 +111,10 @@ def test_a_device_that_was_reconfigured_to_another_shape_gets_a_second_asset(
         "primary-camera.ome.zarr",
         "primary-camera-2.ome.zarr",
     ]
-    assert [doc["data_keys"]["camera"]["shape"] for name, doc in seen if name == "descriptor"] == [[32, 48], [16, 20]]
+    assert [doc["data_keys"]["camera"]["shape"] for name, doc in seen if name == "descriptor"] == [
+        [32, 48],
+        [16, 20],
+    ]
     first, second = (store.array(doc["uid"]) for doc in resources)
     check_frame(np.asarray(first[0]), event=0)
     check_frame(np.asarray(second[0]), event=1)
@@ -295,4 +302,6 @@ def test_a_failure_on_a_monitors_thread_is_raised_at_stop_if_nothing_comes_befor
 def test_a_thread_of_ours_ends_with_each_run(store: Store, RE: RunEngine, writer: StoreWriter) -> None:
     for _ in range(3):
         RE(bp.count([EncodedCamera()], num=2))
-        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("gently-bluesky")]
+        assert not [
+            thread.name for thread in threading.enumerate() if thread.name.startswith("gently-bluesky")
+        ]

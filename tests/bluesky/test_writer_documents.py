@@ -43,7 +43,11 @@ def resource(run: HandMadeRun, uid: str = "theirs", **extra: Any) -> dict[str, A
 
 def stream_resource(run: HandMadeRun, uid: str = "stream", data_key: str = "det") -> dict[str, Any]:
     """Return a stream_resource document of somebody else's."""
-    said = {"mimetype": "application/x-hdf5", "uri": "file://localhost/data/x.h5", "parameters": {"dataset": "/x"}}
+    said = {
+        "mimetype": "application/x-hdf5",
+        "uri": "file://localhost/data/x.h5",
+        "parameters": {"dataset": "/x"},
+    }
     return {"uid": uid, "data_key": data_key, "run_start": run.uid, **said}
 
 
@@ -69,7 +73,9 @@ def listened(store: Store) -> tuple[StoreWriter, list[Named]]:
 def test_every_kind_of_document_is_taken_and_announced_in_order(store: Store) -> None:
     writer, seen = listened(store)
     run = HandMadeRun()
-    descriptor = run.descriptor(camera={}, h5={"external": "FILESTORE:"}, det={"external": "STREAM:", "shape": [4]})
+    descriptor = run.descriptor(
+        camera={}, h5={"external": "FILESTORE:"}, det={"external": "STREAM:", "shape": [4]}
+    )
 
     def event(n: int) -> dict[str, Any]:
         made = run.event(descriptor, camera=encoded_frame((4, 6), "u2", event=n), h5=f"theirs/{n}")
@@ -182,7 +188,13 @@ def test_a_stream_that_others_write_is_announced_as_it_goes_on(store: Store) -> 
     assert third.wait(30)  # before the run has ended
     writer("stop", run.stop())
 
-    assert [name for name, _ in seen] == ["start", "descriptor", "stream_resource", *["stream_datum"] * 3, "stop"]
+    assert [name for name, _ in seen] == [
+        "start",
+        "descriptor",
+        "stream_resource",
+        *["stream_datum"] * 3,
+        "stop",
+    ]
     assert seen[1][1] == descriptor
 
 
@@ -201,7 +213,9 @@ def test_the_descriptor_comes_out_before_what_names_it_and_after_what_came_befor
     writer("event", run.event(second, x=1))
     writer("stop", run.stop())
 
-    found = [(name, doc.get("descriptor") or doc["uid"]) for name, doc in seen if name not in {"datum", "resource"}]
+    found = [
+        (name, doc.get("descriptor") or doc["uid"]) for name, doc in seen if name not in {"datum", "resource"}
+    ]
     assert [uid for name, uid in found if name == "descriptor"] == [first["uid"], second["uid"]]
     assert found.index(("descriptor", second["uid"])) < found.index(("stream_datum", second["uid"]))
     assert [name for name, _ in found][-2:] == ["event", "stop"]
@@ -210,7 +224,9 @@ def test_the_descriptor_comes_out_before_what_names_it_and_after_what_came_befor
 def test_a_descriptor_without_an_event_is_released_at_the_stop(store: Store) -> None:
     writer, seen = listened(store)
     run = HandMadeRun()
-    descriptor = run.descriptor(camera={"dtype": "uint16", "dtype_numpy": "uint16", "shape": None}, x={"dtype": "number"})
+    descriptor = run.descriptor(
+        camera={"dtype": "uint16", "dtype_numpy": "uint16", "shape": None}, x={"dtype": "number"}
+    )
     writer("start", run.start)
     writer("descriptor", descriptor)
     writer("stop", run.stop())
@@ -225,7 +241,14 @@ def test_a_descriptor_without_an_event_is_released_at_the_stop(store: Store) -> 
 @pytest.mark.parametrize(
     "says",
     [
-        {"dtype": "uint16", "dtype_numpy": "uint16", "shape": None, "external": None, "dims": "yx", "source": None},
+        {
+            "dtype": "uint16",
+            "dtype_numpy": "uint16",
+            "shape": None,
+            "external": None,
+            "dims": "yx",
+            "source": None,
+        },
         {"dtype": None, "dtype_numpy": None, "shape": [2, None], "dims": ["a", "a"]},
         {"dtype_numpy": "what?", "shape": "4x6", "dims": ["t", "y"]},
     ],
@@ -246,7 +269,13 @@ def test_what_a_device_says_against_event_model_is_put_right_by_its_frame(
     (announced,) = [doc for name, doc in seen if name == "descriptor"]
     schema_validators[DocumentNames.descriptor].validate(announced)
     keys = announced["data_keys"]
-    exact = {"dtype": "array", "shape": [4, 6], "dtype_numpy": "<u2", "dims": ["y", "x"], "external": "FILESTORE:"}
+    exact = {
+        "dtype": "array",
+        "shape": [4, 6],
+        "dtype_numpy": "<u2",
+        "dims": ["y", "x"],
+        "external": "FILESTORE:",
+    }
     assert {name: keys["camera"][name] for name in exact} == exact
     assert keys["camera"]["units"] == "counts"
     assert (keys["n"]["dtype"], keys["n"]["shape"], keys["n"]["dtype_numpy"]) == ("number", [], "<f4")
@@ -274,18 +303,31 @@ PLAIN = {
 def rich_run() -> tuple[HandMadeRun, list[Named]]:
     """Return the documents of a run in which everything that documents may hold stands."""
     run = HandMadeRun(plan_name="rich", hints={"dimensions": [[["x"], "primary"]]}, **RICH)
-    declared = {"camera": {"units": "counts", "precision": None, "object_name": "cam"}, "x": {"units": "mm"}, "words": {}}
+    declared = {
+        "camera": {"units": "counts", "precision": None, "object_name": "cam"},
+        "x": {"units": "mm"},
+        "words": {},
+    }
     descriptor = run.descriptor("primary", **declared)
-    configured = {"data": {"gain": np.float32(1.5), "roi": np.array([1, 2])}, "timestamps": {"gain": 1.0, "roi": 1.0}}
+    configured = {
+        "data": {"gain": np.float32(1.5), "roi": np.array([1, 2])},
+        "timestamps": {"gain": 1.0, "roi": 1.0},
+    }
     data_keys = {"gain": {"source": "x", "dtype": "number", "shape": []}, "roi": {"source": "x"}}
     descriptor["configuration"] = {"device": {**configured, "data_keys": data_keys, "more": [1]}}
     descriptor["hints"] = {"device": {"fields": ["camera"]}}
     descriptor["note"] = {"deep": [1, {"er": math.nan}], "big": [2**80, -(2**63) - 1]}
     events = [
-        run.event(descriptor, camera=encoded_frame((2, 5, 7), "u2", run="rich", event=n), x=values, words=["a", "ü"])
+        run.event(
+            descriptor, camera=encoded_frame((2, 5, 7), "u2", run="rich", event=n), x=values, words=["a", "ü"]
+        )
         for n, values in enumerate([math.nan, -math.inf, np.float64(1 / 3), 2**70])
     ]
-    named: list[Named] = [("start", run.start), ("descriptor", descriptor), *(("event", event) for event in events)]
+    named: list[Named] = [
+        ("start", run.start),
+        ("descriptor", descriptor),
+        *(("event", event) for event in events),
+    ]
     return run, [*named, ("stop", {**run.stop(), "reason": "done \u2603", "extra": [1, None]})]
 
 
@@ -318,7 +360,10 @@ def test_neither_what_came_in_nor_what_went_out_is_shared_with_anybody(store: St
         check_frame(np.asarray(store[run.uid]["primary"]["camera"][n]), run="rich", event=n)
     assert [doc["uid"] for name, doc in kept if name == "start"] == [run.uid]
     lines = [json.loads(line) for line in (store.root / store.record(run.uid).path).read_text().splitlines()]
-    assert all(same({"name": name, "doc": doc}, {k: line[k] for k in ("name", "doc")}) for (name, doc), line in zip(kept, lines, strict=True))
+    assert all(
+        same({"name": name, "doc": doc}, {k: line[k] for k in ("name", "doc")})
+        for (name, doc), line in zip(kept, lines, strict=True)
+    )
     assert same({key: lines[0]["doc"][key] for key in RICH}, PLAIN)
 
 
@@ -364,7 +409,9 @@ def test_documents_are_valid_and_fill_with_event_models_own_filler(store: Store)
         check_frame(frame, run="rich", event=n)
 
 
-def test_a_document_is_announced_when_an_outsider_finds_it_in_the_journal_and_its_pixels_on_disk(store: Store) -> None:
+def test_a_document_is_announced_when_an_outsider_finds_it_in_the_journal_and_its_pixels_on_disk(
+    store: Store,
+) -> None:
     writer = store.writer()
     resources: dict[str, Path] = {}
     checked: list[int] = []
@@ -417,7 +464,10 @@ def test_a_fresh_process_gives_back_all_of_a_run_from_the_files_alone(store: Sto
         if name == "event":
             assert went["data"]["camera"].dtype == np.uint16
             check_frame(went["data"]["camera"], run="rich", event=came["seq_num"] - 1)
-            assert same(went["data"]["x"], came["data"]["x"].item() if hasattr(came["data"]["x"], "item") else came["data"]["x"])
+            assert same(
+                went["data"]["x"],
+                came["data"]["x"].item() if hasattr(came["data"]["x"], "item") else came["data"]["x"],
+            )
             assert list(went["data"]["words"]) == ["a", "ü"]
             assert went["timestamps"] == came["timestamps"]
         elif name == "descriptor":

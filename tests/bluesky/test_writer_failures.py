@@ -72,7 +72,9 @@ def test_what_storage_fails_at_is_raised_by_the_next_document_and_at_stop_the_sa
         told.append(error)
         is_told.set()
 
-    writer = writer_onto(store, FailingBackend(OSError(errno.ENOSPC, "No space left"), at=2, by=by), on_failure=tell)
+    writer = writer_onto(
+        store, FailingBackend(OSError(errno.ENOSPC, "No space left"), at=2, by=by), on_failure=tell
+    )
     run, descriptor = opened(writer)
     for n in range(3):
         writer("event", run.event(descriptor, camera=frame(n)))
@@ -147,7 +149,9 @@ def test_on_failure_may_pause_the_run_engine_while_it_sleeps(store: Store, RE: R
         RE.request_pause()
         paused.set()
 
-    RE.subscribe(writer_onto(store, FailingBackend(OSError(errno.EIO, "Input/output error")), on_failure=pause))
+    RE.subscribe(
+        writer_onto(store, FailingBackend(OSError(errno.EIO, "Input/output error")), on_failure=pause)
+    )
 
     @bpp.run_decorator()
     def plan() -> Any:
@@ -215,7 +219,9 @@ class Clumsy(BaseException):
 
 
 @pytest.mark.parametrize("raised", [ValueError("plot"), Clumsy("plot")])
-def test_what_a_subscriber_raises_is_raised_at_stop_and_hurts_nobody_else(store: Store, raised: BaseException) -> None:
+def test_what_a_subscriber_raises_is_raised_at_stop_and_hurts_nobody_else(
+    store: Store, raised: BaseException
+) -> None:
     writer = store.writer()
     seen: list[str] = []
 
@@ -228,7 +234,9 @@ def test_what_a_subscriber_raises_is_raised_at_stop_and_hurts_nobody_else(store:
     run, descriptor = opened(writer)
     for n in range(3):
         writer("event", run.event(descriptor, camera=frame(n)))
-    with pytest.raises(SubscriberError, match=r"every frame was stored and announced, but 1 .* raised, first .*plot") as caught:
+    with pytest.raises(
+        SubscriberError, match=r"every frame was stored and announced, but 1 .* raised, first .*plot"
+    ) as caught:
         writer("stop", run.stop())
     assert len(caught.value.errors) == 1
     assert seen.count("event") == 3
@@ -284,7 +292,9 @@ def test_a_subscriber_may_unsubscribe_itself_while_the_producer_waits_for_the_st
     assert seen == ["start", "descriptor", "stop"]
 
 
-def test_a_subscriber_that_sends_documents_into_its_own_writer_is_told_and_the_run_goes_on(store: Store) -> None:
+def test_a_subscriber_that_sends_documents_into_its_own_writer_is_told_and_the_run_goes_on(
+    store: Store,
+) -> None:
     writer = store.writer(stall_timeout_s=5)
     writer.subscribe(lambda name, doc: writer(name, doc))
     run, descriptor = opened(writer)
@@ -344,10 +354,14 @@ def test_a_failure_at_a_fault_in_the_index_is_final_and_the_index_is_put_right(
     assert store[run.uid].record.stored == 2
 
 
-def test_a_document_of_no_run_fails_the_only_run_there_is_so_that_a_device_thread_cannot_lose_it(store: Store) -> None:
+def test_a_document_of_no_run_fails_the_only_run_there_is_so_that_a_device_thread_cannot_lose_it(
+    store: Store,
+) -> None:
     writer = store.writer()
     run, descriptor = opened(writer)
-    with pytest.raises(UnknownReference, match="names 'nobody' as its descriptor, which has not come") as first:
+    with pytest.raises(
+        UnknownReference, match="names 'nobody' as its descriptor, which has not come"
+    ) as first:
         writer("event", {**run.event(descriptor, camera=frame()), "descriptor": "nobody"})
     with pytest.raises(UnknownReference) as last:
         writer("stop", run.stop())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+import bluesky.plans as bp
 import numpy as np
 import pytest
+from bluesky import RunEngine
 
 from gently_bluesky import Store
 from gently_bluesky.documents.writer import StoreWriter
@@ -20,6 +23,7 @@ from gently_bluesky.errors import (
     UnknownReference,
     WriterClosed,
 )
+from gently_bluesky.testing.devices import EncodedCamera
 from gently_bluesky.testing.documents import HandMadeRun
 from gently_bluesky.testing.frames import check_frame, encoded_frame
 
@@ -53,7 +57,13 @@ def require_untouched(store: Store, run: HandMadeRun, status: str = "failed") ->
 
 def resource(run: HandMadeRun, uid: str = "theirs", **extra: Any) -> dict[str, Any]:
     """Return a resource document of somebody else's."""
-    said = {"spec": "AD_HDF5", "root": "/data", "resource_path": "x.h5", "resource_kwargs": {}, "path_semantics": "posix"}
+    said = {
+        "spec": "AD_HDF5",
+        "root": "/data",
+        "resource_path": "x.h5",
+        "resource_kwargs": {},
+        "path_semantics": "posix",
+    }
     return {"uid": uid, **said, "run_start": run.uid, **extra}
 
 
@@ -111,7 +121,10 @@ SPOILT_PAGES: dict[str, tuple[str, Spoil]] = {
     "event_page without uid": ("event_page", without("uid")),
     "event_page with more keys": ("event_page", having(note=[1, 2])),
     "event_page with a short column": ("event_page", having(time=[1.0])),
-    "event_page with a short data column": ("event_page", lambda doc: {**doc, "data": {**doc["data"], "n": [1]}}),
+    "event_page with a short data column": (
+        "event_page",
+        lambda doc: {**doc, "data": {**doc["data"], "n": [1]}},
+    ),
     "event_page with data that is a list": ("event_page", having(data=[1, 2])),
     "event_page with a number as a column": ("event_page", having(time=1.0)),
     "event_page with a bad event": ("event_page", having(seq_num=[2, "x"])),
@@ -139,7 +152,11 @@ def test_a_page(store: Store, spoilt: str) -> None:
             "filled": {},
         },
         "datum_page": {"resource": "theirs", "datum_id": ["a", "b"], "datum_kwargs": {"n": [1, 2]}},
-        "bulk_datum": {"resource": "theirs", "datum_ids": ["a", "b"], "datum_kwarg_list": [{"n": 1}, {"n": 2}]},
+        "bulk_datum": {
+            "resource": "theirs",
+            "datum_ids": ["a", "b"],
+            "datum_kwarg_list": [{"n": 1}, {"n": 2}],
+        },
     }
     with pytest.raises(InvalidDocument, match=r"not(hing of it was)? stored") as first:
         writer(name, spoil(pages[name]))
@@ -151,11 +168,20 @@ def test_a_page(store: Store, spoilt: str) -> None:
 
 SPOILT_DOCUMENTS: dict[str, tuple[str, Callable[[HandMadeRun], Any]]] = {
     "descriptor without data_keys": ("descriptor", lambda run: without("data_keys")(run.descriptor(x={}))),
-    "descriptor with a list as data_keys": ("descriptor", lambda run: {**run.descriptor(x={}), "data_keys": ["x"]}),
-    "descriptor with text as a data key": ("descriptor", lambda run: {**run.descriptor(x={}), "data_keys": {"x": "y"}}),
+    "descriptor with a list as data_keys": (
+        "descriptor",
+        lambda run: {**run.descriptor(x={}), "data_keys": ["x"]},
+    ),
+    "descriptor with text as a data key": (
+        "descriptor",
+        lambda run: {**run.descriptor(x={}), "data_keys": {"x": "y"}},
+    ),
     "descriptor with a number as name": ("descriptor", lambda run: {**run.descriptor(x={}), "name": 5}),
     "descriptor with a set": ("descriptor", lambda run: {**run.descriptor(x={}), "note": {1, 2}}),
-    "descriptor with bad configuration": ("descriptor", lambda run: {**run.descriptor(x={}), "configuration": {"x": 1}}),
+    "descriptor with bad configuration": (
+        "descriptor",
+        lambda run: {**run.descriptor(x={}), "configuration": {"x": 1}},
+    ),
     "descriptor with bad units": ("descriptor", lambda run: run.descriptor(x={"units": 5})),
     "descriptor without a time": ("descriptor", lambda run: without("time")(run.descriptor(x={}))),
     "resource without a spec": ("resource", lambda run: without("spec")(resource(run))),
@@ -163,8 +189,17 @@ SPOILT_DOCUMENTS: dict[str, tuple[str, Callable[[HandMadeRun], Any]]] = {
     "resource with a number as uid": ("resource", lambda run: resource(run, uid=5)),
     "resource with an empty uid": ("resource", lambda run: resource(run, uid="")),
     "datum without kwargs": ("datum", lambda run: {"datum_id": "a", "resource": "theirs"}),
-    "datum with more keys": ("datum", lambda run: {"datum_id": "a", "resource": "theirs", "datum_kwargs": {}, "x": 1}),
-    "stream_resource without uri": ("stream_resource", lambda run: {"uid": "s", "run_start": run.uid, "data_key": "x"}),
+    "datum with more keys": (
+        "datum",
+        lambda run: {"datum_id": "a", "resource": "theirs", "datum_kwargs": {}, "x": 1},
+    ),
+    "descriptor with half a character": ("descriptor", lambda run: run.descriptor("a\ud800", x={})),
+    "data key with half a character": ("descriptor", lambda run: run.descriptor(**{"a\ud800": {}})),
+    "resource with half a character": ("resource", lambda run: resource(run, "a\ud800")),
+    "stream_resource without uri": (
+        "stream_resource",
+        lambda run: {"uid": "s", "run_start": run.uid, "data_key": "x"},
+    ),
     "stream_datum without indices": ("stream_datum", lambda run: {"uid": "d", "stream_resource": "stream"}),
 }
 
@@ -173,7 +208,12 @@ SPOILT_DOCUMENTS: dict[str, tuple[str, Callable[[HandMadeRun], Any]]] = {
 def test_a_document(store: Store, spoilt: str) -> None:
     writer, run, _ = opened(store)
     writer("resource", resource(run))
-    said = {"mimetype": "application/x-hdf5", "uri": "file://localhost/x", "parameters": {}, "run_start": run.uid}
+    said = {
+        "mimetype": "application/x-hdf5",
+        "uri": "file://localhost/x",
+        "parameters": {},
+        "run_start": run.uid,
+    }
     writer("stream_resource", {"uid": "stream", "data_key": "det", **said})
     name, make = SPOILT_DOCUMENTS[spoilt]
     with pytest.raises(InvalidDocument, match=r"expected .*; it was not stored") as first:
@@ -198,6 +238,7 @@ def test_a_document(store: Store, spoilt: str) -> None:
         ("start", {"uid": "x", "time": 1e17}, "expected the start document's time in seconds since 1970"),
         ("start", {"uid": "x", "time": 1.0, "a.b": 1}, "'a.b' does not match"),
         ("start", {"uid": "x", "time": 1.0, "sample": {1, 2}}, "got one that cannot be written"),
+        ("start", {"uid": "x", "time": 1.0, "note": "\ud800"}, "of Unicode text, got half a character in"),
         ("bulk_events", {"x": 5}, "expected lists of events by descriptor"),
         ("bulk_events", {"x": [5]}, "expected a event document, got int"),
     ],
@@ -210,6 +251,27 @@ def test_what_belongs_to_no_run(store: Store, name: Any, doc: Any, said: str) ->
         writer.close()
     except InvalidDocument as error:  # a run that could not be opened has not ended yet
         assert name == "start", error
+    assert list(store.query()) == []
+
+
+def test_metadata_that_cannot_be_written_stop_the_plan_and_are_not_hidden_by_its_stop(
+    store: Store, RE: RunEngine
+) -> None:
+    raised: list[Exception] = []
+    writer = store.writer()
+
+    def tell(name: str, doc: dict[str, Any]) -> None:
+        try:
+            writer(name, doc)
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    RE.subscribe(tell)
+    with pytest.raises(InvalidDocument, match="got one that cannot be written: .*datetime"):
+        RE(bp.count([EncodedCamera()]), when=datetime(2026, 11, 21, tzinfo=UTC))
+    assert len(raised) == 2
+    assert raised[0] is raised[1]
     assert list(store.query()) == []
 
 
@@ -230,7 +292,9 @@ def test_what_belongs_to_no_run(store: Store, name: Any, doc: Any, said: str) ->
 )
 def test_what_refers_to_what_never_came(store: Store, name: str, doc: dict[str, Any]) -> None:
     writer, run, _ = opened(store)
-    with pytest.raises(UnknownReference, match=f"a {name} document names 'nobody' as its .*, which has not come; it w") as first:
+    with pytest.raises(
+        UnknownReference, match=f"a {name} document names 'nobody' as its .*, which has not come; it w"
+    ) as first:
         writer(name, doc)
     if name == "stop":
         writer("stop", run.stop())
@@ -246,7 +310,11 @@ def test_what_refers_to_what_never_came(store: Store, name: str, doc: dict[str, 
 def test_a_reference_to_a_document_of_another_kind(store: Store, reference: str) -> None:
     writer, run, descriptor = opened(store)
     writer("resource", resource(run))
-    kind = {"indices": {"start": 0, "stop": 1}, "seq_nums": {"start": 1, "stop": 2}, "descriptor": descriptor["uid"]}
+    kind = {
+        "indices": {"start": 0, "stop": 1},
+        "seq_nums": {"start": 1, "stop": 2},
+        "descriptor": descriptor["uid"],
+    }
     wrong = {"theirs": "theirs", "camera": descriptor["uid"]}[reference]
     with pytest.raises(UnknownReference, match="as its stream_resource, which has not come"):
         writer("stream_datum", {"uid": "x", "stream_resource": wrong, **kind})
@@ -255,7 +323,9 @@ def test_a_reference_to_a_document_of_another_kind(store: Store, reference: str)
     require_untouched(store, run)
 
 
-@pytest.mark.parametrize("spoil", [having(exit_status="fine"), without("time"), having(num_events=3), having(time=None)])
+@pytest.mark.parametrize(
+    "spoil", [having(exit_status="fine"), without("time"), having(num_events=3), having(time=None)]
+)
 def test_a_bad_stop_ends_its_run_as_failed(store: Store, spoil: Spoil) -> None:
     writer, run, _ = opened(store)
     with pytest.raises(InvalidDocument, match="expected a (valid )?stop document") as caught:
@@ -307,7 +377,10 @@ CONFLICTS: dict[str, tuple[str, Spoil]] = {
     "a value of an event to NaN": ("event", value_of(n=float("nan"))),
     "the time of an event": ("event", having(time=1.0)),
     "the shape of an event's array": ("event", value_of(camera=np.zeros((3, 3), "u2"))),
-    "the dtype of an event's array": ("event", lambda doc: value_of(camera=doc["data"]["camera"].astype("u4"))(doc)),
+    "the dtype of an event's array": (
+        "event",
+        lambda doc: value_of(camera=doc["data"]["camera"].astype("u4"))(doc),
+    ),
     "an event's array to none": ("event", value_of(camera=None)),
     "a descriptor": ("descriptor", having(time=1.0)),
     "a resource": ("resource", having(spec="OTHER")),
@@ -325,7 +398,9 @@ def test_a_document_that_comes_again_changed_is_refused(store: Store, changed: s
     writer("datum", datum)
     writer("event", event)
     name, spoil = CONFLICTS[changed]
-    with pytest.raises(ConflictingDocument, match="came twice with different contents; the first one .*stands") as first:
+    with pytest.raises(
+        ConflictingDocument, match="came twice with different contents; the first one .*stands"
+    ) as first:
         writer(name, spoil(documents[name]))
         writer("stop", run.stop())  # pixels are compared behind the scenes
     assert first.value.code == "conflicting-document"
@@ -340,7 +415,9 @@ def test_a_document_that_comes_again_changed_is_refused(store: Store, changed: s
 
 def test_a_start_that_comes_again_changed_is_refused_and_the_run_goes_on(store: Store) -> None:
     writer, run, _ = opened(store)
-    with pytest.raises(ConflictingDocument, match="came twice with different contents; the run goes on under the first"):
+    with pytest.raises(
+        ConflictingDocument, match="came twice with different contents; the run goes on under the first"
+    ):
         writer("start", {**run.start, "sample": "other"})
     writer("stop", run.stop())
     require_untouched(store, run, "complete")
@@ -367,7 +444,9 @@ def test_one_uid_in_two_runs_at_once_fails_the_second(store: Store, first: str, 
         "descriptor": lambda run: {**run.descriptor(x={}), "uid": "theirs"},
     }
     writer(first, made[first](run))
-    with pytest.raises(ConflictingDocument, match=f"theirs belongs to run {run.uid} already, and came again for run") as caught:
+    with pytest.raises(
+        ConflictingDocument, match=f"theirs belongs to run {run.uid} already, and came again for run"
+    ) as caught:
         writer(second, made[second](other))
     writer("stop", run.stop())
     with pytest.raises(ConflictingDocument) as again:
@@ -377,20 +456,26 @@ def test_one_uid_in_two_runs_at_once_fails_the_second(store: Store, first: str, 
 
 
 @pytest.mark.parametrize("kind", ["resource", "datum", "descriptor"])
-def test_one_uid_in_two_runs_one_after_the_other_fails_the_second_and_both_are_found(store: Store, kind: str) -> None:
+def test_one_uid_in_two_runs_one_after_the_other_fails_the_second_and_both_are_found(
+    store: Store, kind: str
+) -> None:
     writer, run, descriptor = opened(store)
     writer("resource", resource(run))
     writer("datum", {"datum_id": "a", "resource": "theirs", "datum_kwargs": {}})
     writer("stop", run.stop())
     other = HandMadeRun()
-    with pytest.raises(ConflictingDocument, match=r"is in this store already, from another run, which was not touched"):
+    with pytest.raises(
+        ConflictingDocument, match=r"is in this store already, from another run, which was not touched"
+    ):
         writer("start", other.start)
         if kind == "descriptor":
             writer("descriptor", {**descriptor, "run_start": other.uid})
         else:
             uid = "theirs" if kind == "resource" else "another"
             writer("resource", resource(other, uid))
-            writer("datum", {"datum_id": "b" if kind == "resource" else "a", "resource": uid, "datum_kwargs": {}})
+            writer(
+                "datum", {"datum_id": "b" if kind == "resource" else "a", "resource": uid, "datum_kwargs": {}}
+            )
         writer("stop", other.stop())
     writer.close() if other.uid not in writer._runs else pytest.raises(GentlyError, writer.close)
     require_untouched(store, run, "complete")
@@ -417,7 +502,9 @@ def test_documents_for_an_ended_run_are_refused(store: Store) -> None:
         ("resource", resource(run, "more")),
         ("datum", {"datum_id": "x", "resource": "theirs", "datum_kwargs": {}}),
     ]:
-        with pytest.raises(RunClosed, match=f"a {name} document came for run {run.uid}, which has ended; it was not stor"):
+        with pytest.raises(
+            RunClosed, match=f"a {name} document came for run {run.uid}, which has ended; it was not stor"
+        ):
             writer(name, doc)
     require_untouched(store, run, "complete")
 
@@ -426,7 +513,9 @@ def test_a_run_that_is_in_the_store_is_not_written_again_by_whomever(store: Stor
     writer, run, descriptor = opened(store)
     writer("stop", run.stop())
     for again in (writer, store.writer()):
-        with pytest.raises(RunExists, match=r"is in this store already \(complete, .*\); nothing of it was touched") as first:
+        with pytest.raises(
+            RunExists, match=r"is in this store already \(complete, .*\); nothing of it was touched"
+        ) as first:
             again("start", run.start)
         with pytest.raises(RunExists) as second:
             again("descriptor", descriptor)
@@ -458,8 +547,38 @@ def test_closing_the_store_ends_its_runs_as_incomplete(store: Store) -> None:
 # -- hostile names ------------------------------------------------------------------------------------------
 
 NAMES = [
-    *("../x", "..", ".", "/etc/passwd", "C:\\x", "CON", "nul.txt", "a/b", "a\\b", "a:b", "a*?<>|b", " ", "", "a\nb", "x\0y"),
-    *("view_a", "View_a", "VIEW_A", "a-b", "a", "b-c", "c", "ü", "u\u0308", "\u202eabc", "日本", "\U0001f52c", "é" * 300),
+    *(
+        "../x",
+        "..",
+        ".",
+        "/etc/passwd",
+        "C:\\x",
+        "CON",
+        "nul.txt",
+        "a/b",
+        "a\\b",
+        "a:b",
+        "a*?<>|b",
+        " ",
+        "",
+        "a\nb",
+        "x\0y",
+    ),
+    *(
+        "view_a",
+        "View_a",
+        "VIEW_A",
+        "a-b",
+        "a",
+        "b-c",
+        "c",
+        "ü",
+        "u\u0308",
+        "\u202eabc",
+        "日本",
+        "\U0001f52c",
+        "é" * 300,
+    ),
     *("x" * 299, "x" * 300, "a-2", "0", "%2e", "=2e", "~a", "$HOME", "`id`"),
 ]
 
@@ -468,7 +587,12 @@ def test_hostile_names_of_streams_and_keys_stay_in_their_folder_and_never_meet(s
     writer, run = store.writer(), HandMadeRun()
     writer("start", run.start)
     keys = [name for name in NAMES if name and not set(name) & {".", "/"}]  # those event-model does not allow
-    pairs = [*((name, "camera") for name in NAMES), *(("s", name) for name in keys), ("a-b", "c"), ("a", "b-c")]
+    pairs = [
+        *((name, "camera") for name in NAMES),
+        *(("s", name) for name in keys),
+        ("a-b", "c"),
+        ("a", "b-c"),
+    ]
     descriptors = {}
     for number, (stream, key) in enumerate(pairs):
         descriptors[number] = run.descriptor(f"{stream}" if stream != "s" else f"s{number}", **{key: {}})
@@ -497,7 +621,9 @@ def test_a_data_key_that_event_model_does_not_allow(store: Store, key: str) -> N
     require_untouched(store, run)
 
 
-@pytest.mark.parametrize("uid", ["../../../x", "CON", "a/b", "x" * 5000, "\U0001f52c", "a", "%", "_", "' OR 1=1 --"])
+@pytest.mark.parametrize(
+    "uid", ["../../../x", "CON", "a/b", "x" * 5000, "\U0001f52c", "a", "%", "_", "' OR 1=1 --"]
+)
 def test_hostile_uids_of_runs_stay_in_their_folder(store: Store, uid: str) -> None:
     for run in (HandMadeRun(uid), HandMadeRun(f"{uid}2")):
         writer = store.writer()

@@ -34,7 +34,19 @@ from gently_bluesky.testing.frames import check_frame, encoded_frame
 
 FRAME = (1024, 1024)
 FRAME_NBYTES = 2 * 1024 * 1024
-SYSTEM = {"posix", "nt", "io", "_io", "mmap", "fcntl", "msvcrt", "sqlite3", "_sqlite3", "_tensorstore", "select"}
+SYSTEM = {
+    "posix",
+    "nt",
+    "io",
+    "_io",
+    "mmap",
+    "fcntl",
+    "msvcrt",
+    "sqlite3",
+    "_sqlite3",
+    "_tensorstore",
+    "select",
+}
 """Modules whose C functions call the system; time, locks and the random numbers of uids are not looked for."""
 
 
@@ -115,10 +127,14 @@ RE.subscribe(marked)
 RE(bp.count([EncodedCamera(shape=(256, 256))], num=20))
 store.close()
 """
-HARMLESS = re.compile(r"^(futex|mmap|munmap|madvise|mprotect|brk|mremap|sched_yield|getrandom|rt_sig\w+|clock_\w+|gettid)\(")
+HARMLESS = re.compile(
+    r"^(futex|mmap|munmap|madvise|mprotect|brk|mremap|sched_yield|getrandom|rt_sig\w+|clock_\w+|gettid)\("
+)
 
 
-def test_no_system_call_but_for_memory_and_locks_is_made_while_the_writer_takes_a_document(tmp_path: Path) -> None:
+def test_no_system_call_but_for_memory_and_locks_is_made_while_the_writer_takes_a_document(
+    tmp_path: Path,
+) -> None:
     if shutil.which("strace") is None:
         found: list[str] = []
         with Store(tmp_path / "store") as store:
@@ -150,10 +166,17 @@ def test_no_system_call_but_for_memory_and_locks_is_made_while_the_writer_takes_
 
 @pytest.mark.parametrize(
     "layout",
-    [np.asarray, np.asfortranarray, lambda frame: frame.astype(">u2"), lambda frame: np.repeat(frame, 2, 1)[:, ::2]],
+    [
+        np.asarray,
+        np.asfortranarray,
+        lambda frame: frame.astype(">u2"),
+        lambda frame: np.repeat(frame, 2, 1)[:, ::2],
+    ],
     ids=["C", "Fortran", "big-endian", "every other"],
 )
-def test_a_frame_is_copied_just_once(store: Store, gated: GatedBackend, layout: Callable[..., np.ndarray]) -> None:
+def test_a_frame_is_copied_just_once(
+    store: Store, gated: GatedBackend, layout: Callable[..., np.ndarray]
+) -> None:
     writer = writer_onto(store, gated)
     run = HandMadeRun()
     descriptor = run.descriptor(camera={})
@@ -175,7 +198,9 @@ def test_a_frame_is_copied_just_once(store: Store, gated: GatedBackend, layout: 
     check_frame(np.asarray(store[run.uid]["primary"]["camera"][1]), event=1)
 
 
-def filling(writer: StoreWriter, run: HandMadeRun, frames: int, taken: threading.Semaphore) -> threading.Thread:
+def filling(
+    writer: StoreWriter, run: HandMadeRun, frames: int, taken: threading.Semaphore
+) -> threading.Thread:
     """Start a thread that sends a run with these frames, and releases ``taken`` behind each."""
 
     def produce() -> None:
@@ -223,7 +248,9 @@ def test_the_buffers_bound_is_one_of_memory(store: Store, gated: GatedBackend) -
             writer("event", {**event, "uid": f"{run.uid}-{n}", "seq_num": n + 1})
         _, peak = tracemalloc.get_traced_memory()
         announced = threading.Event()
-        writer.subscribe(lambda name, doc: announced.set() if name == "event" and doc["seq_num"] == frames + 1 else None)
+        writer.subscribe(
+            lambda name, doc: announced.set() if name == "event" and doc["seq_num"] == frames + 1 else None
+        )
         writer("event", {**event, "uid": f"{run.uid}-last", "seq_num": frames + 1})
         assert announced.wait(30)
         for _ in range(100):  # the thread that announces lets the frame go a moment later
@@ -243,7 +270,9 @@ def test_an_event_larger_than_the_buffer_is_a_wrong_setting(store: Store) -> Non
     descriptor = run.descriptor(camera={})
     writer("start", run.start)
     writer("descriptor", descriptor)
-    with pytest.raises(InvalidSetting, match="holds 8192 bytes, more than max_pending_bytes=1000; it was not st") as first:
+    with pytest.raises(
+        InvalidSetting, match="holds 8192 bytes, more than max_pending_bytes=1000; it was not st"
+    ) as first:
         writer("event", run.event(descriptor, camera=encoded_frame((64, 64), "u2")))
     with pytest.raises(InvalidSetting) as last:
         writer("stop", run.stop())
@@ -257,7 +286,9 @@ def test_a_disk_that_hangs_is_a_failure_for_who_waits_for_room(store: Store, gat
     descriptor = run.descriptor(camera={})
     writer("start", run.start)
     writer("descriptor", descriptor)
-    with pytest.raises(StorageStalled, match=r"waited for room in the buffer, .* no progress for 0.3 s; ") as first:
+    with pytest.raises(
+        StorageStalled, match=r"waited for room in the buffer, .* no progress for 0.3 s; "
+    ) as first:
         for n in range(3):
             writer("event", run.event(descriptor, camera=encoded_frame((64, 64), "u2", event=n)))
     with pytest.raises(StorageStalled) as last:
@@ -265,7 +296,11 @@ def test_a_disk_that_hangs_is_a_failure_for_who_waits_for_room(store: Store, gat
     assert last.value is first.value
     gated.gate.set()
     wait_for(lambda: store[run.uid].status == "failed")
-    assert (store[run.uid].record.received, store[run.uid].record.stored, store[run.uid].record.lost) == (3, 2, 1)
+    assert (store[run.uid].record.received, store[run.uid].record.stored, store[run.uid].record.lost) == (
+        3,
+        2,
+        1,
+    )
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -312,7 +347,9 @@ def test_a_start_that_hangs_stops_the_plan_and_is_ended_on_record_when_the_disk_
     wait_for(lambda: not list(store.root.glob("runs/*/*/*/*/.live")))
 
 
-def test_a_plan_waits_for_storage_and_the_loop_goes_on(store: Store, RE: RunEngine, gated: GatedBackend) -> None:
+def test_a_plan_waits_for_storage_and_the_loop_goes_on(
+    store: Store, RE: RunEngine, gated: GatedBackend
+) -> None:
     writer = writer_onto(store, gated)
     RE.subscribe(writer)
     announced: list[str] = []

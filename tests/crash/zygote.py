@@ -68,7 +68,9 @@ class Child(Channel):
         return message["result"]
 
     def kill(self) -> list[Any]:
-        """SIGKILL it; return what it had said and nobody had heard."""
+        """SIGKILL it; return what it had said and nobody had heard. Nothing happens to one that has ended."""
+        if self._gone < 0:
+            return []
         with suppress(ProcessLookupError):  # it has ended by itself
             signal.pidfd_send_signal(self._gone, signal.SIGKILL)
         return self.last_words()

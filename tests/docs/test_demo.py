@@ -148,7 +148,7 @@ import sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"matplotlib", "PIL", "IPython", "dask", "xarray", "pandas", "imagecodecs"}:
+        if name.partition(".")[0] in {"matplotlib", "PIL", "IPython", "dask", "xarray", "pandas"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())

@@ -34,7 +34,7 @@ def acquire() -> Callable[..., str]:
         store: Store,
         events: Mapping[str, Sequence[Mapping[str, Any]]] | Sequence[Mapping[str, Any]],
         *,
-        backend: str = "zar",
+        backend: str = "zarr",
         start: Mapping[str, Any] | None = None,
         seq_nums: Sequence[int] | None = None,
         stop: bool = True,

@@ -46,7 +46,7 @@ def test_looking_at_what_the_package_offers_imports_nothing_of_weight():
 @pytest.mark.parametrize("name", ["Store", "Run", "LazyArray", "Record", "replay", "handler_registry"])
 def test_a_public_name_brings_neither_a_backend_nor_bluesky(name):
     modules = modules_after(f"import gently_bluesky; gently_bluesky.{name}")
-    heavy = {"bluesky", "ophyd", "tensorstore", "zar", "tifffile", "dask", "pandas", "xarray", "matplotlib"}
+    heavy = {"bluesky", "ophyd", "tensorstore", "zarr", "tifffile", "dask", "pandas", "xarray", "matplotlib"}
     assert not modules.intersection(heavy)
     assert not {
         name for name in modules if name.startswith("gently_bluesky.backends.") and "base" not in name
@@ -59,4 +59,4 @@ def test_a_record_or_an_array_brings_no_database():
 
 def test_opening_a_store_brings_no_backend_and_no_bluesky(tmp_path):
     modules = modules_after(f"from gently_bluesky import Store; Store({str(tmp_path / 'store')!r}).close()")
-    assert not modules.intersection({"bluesky", "ophyd", "tensorstore", "zar", "tifffile"})
+    assert not modules.intersection({"bluesky", "ophyd", "tensorstore", "zarr", "tifffile"})

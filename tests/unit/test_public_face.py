@@ -14,7 +14,7 @@ from gently_bluesky import LazyArray, Run, Store, handler_registry, replay
 from gently_bluesky.backends.base import backend_names, get_backend
 from gently_bluesky.documents.handlers import TiffHandler, ZarrHandler
 
-FORMATS = ["zar", "tiff"]
+FORMATS = ["zarr", "tiff"]
 
 
 def public(owner: object) -> set[str]:
@@ -84,7 +84,7 @@ def test_every_public_callable_says_what_it_does():
 
 def test_an_unknown_setting_or_format_is_refused(store):
     with pytest.raises(TypeError, match="fromat"):
-        store.writer(fromat="zar")
+        store.writer(fromat="zarr")
     with pytest.raises(gently_bluesky.store.InvalidSetting, match=r"zarr, tiff.*got 'hdf5'"):
         store.writer(format="hdf5")
 
@@ -135,7 +135,8 @@ def test_a_store_a_run_a_stream_and_a_record_print_in_one_line_each(store, acqui
     assert repr(run["primary"]) == f"<Stream primary of run {short}: view>"
     assert repr(run.record) == f"<Record run {run.uid} session night 1 complete>"
     assert repr(asset) == (
-        f"<Record asset {asset.uid} primary/view (t: 1, z: 2, y: 8, x: 9) <u2 GENTLY_ZARR session night 1 complete>"
+        f"<Record asset {asset.uid} primary/view (t: 1, z: 2, y: 8, x: 9) <u2 GENTLY_ZARR session night 1 "
+        "complete>"
     )
     assert repr(datum) == (
         f"<Record datum {datum.uid} primary/view (z: 2, y: 8, x: 9) <u2 session night 1 complete>"

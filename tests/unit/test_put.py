@@ -69,7 +69,7 @@ def _equal(got: object, put: object) -> bool:
 # -- arrays --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["zar", "tiff"])
+@pytest.mark.parametrize("backend", ["zarr", "tiff"])
 @pytest.mark.parametrize("dtype", ["?", "u1", "<u2", ">u2", "<i4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8"])
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 3, 4), (2, 2, 3, 4), (5000,)])
 def test_an_array_comes_back_lazily_as_it_was(store, backend, dtype, shape):
@@ -460,7 +460,7 @@ def test_a_result_without_parents_or_operation_still_is_a_derived_one(store):
     [np.ones((4, 5)), np.arange(3), {"n": 1, "a": np.arange(3), "big": np.ones((50, 50))}, TABLE, 3, {}],
     ids=["image", "line", "mapping", "table", "value", "empty"],
 )
-@pytest.mark.parametrize("backend", ["zar", "tiff"])
+@pytest.mark.parametrize("backend", ["zarr", "tiff"])
 def test_a_result_is_a_valid_run_that_filler_fills(store, data, backend):
     record = store.put(data, data_type="result", format=backend)
     run = store[record.uid]
@@ -495,7 +495,7 @@ def test_a_thousand_small_results_make_no_thousand_folders(root):
         ]
         took_s = time.process_time() - before_s
         folders = [path for path in root.rglob("*") if path.is_dir()]
-        files = [path for path in root.rglob("derived-*.jsonl")]
+        files = list(root.rglob("derived-*.jsonl"))
         assert len(folders) < 20
         assert len(files) <= 2
         assert took_s < 20
@@ -573,7 +573,7 @@ def test_a_result_survives_the_death_of_the_process_that_put_it(root, in_process
 
 
 def test_a_result_that_cannot_be_written_is_an_error_and_the_next_one_is_put(store, monkeypatch):
-    backend = type(store._writer_of_results("zar")._desk.backend)
+    backend = type(store._writer_of_results("zarr")._desk.backend)
     with monkeypatch.context() as patch:
         patch.setattr(
             backend, "create", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))

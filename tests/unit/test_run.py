@@ -25,7 +25,7 @@ from gently_bluesky.errors import (
 )
 from gently_bluesky.testing.strategies import indices_for
 
-FORMATS = ["zar", "tiff"]
+FORMATS = ["zarr", "tiff"]
 SHAPE = (3, 2, 5, 6, 7)
 """Events, views, z, y, x."""
 
@@ -417,7 +417,7 @@ def test_a_plane_of_a_volume_costs_one_plane_in_a_fresh_process(root, in_process
     assert int(opened) < 200_000
     assert plane / 2 < int(read) <= 1.2 * plane
     assert int(cut) <= plane / 2
-    if backend == "zar":
+    if backend == "zarr":
         assert on_disk < 0.7 * PLANES * SIDE * SIDE * 2
     shutil.rmtree(root)
 

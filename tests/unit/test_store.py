@@ -47,7 +47,7 @@ def fill(store: Store, acquire) -> None:
     """A night's work: two embryos, two formats, interrupted and derived, a graph with several parents."""
     views = {"view_a": np.full((3, 8, 9), 7, "<u2"), "view_b": np.full((3, 8, 9), 8, "<u2")}
     fused = []
-    for number, backend in enumerate(["zar", "tiff"]):
+    for number, backend in enumerate(["zarr", "tiff"]):
         start = {
             "session": f"night {number}",
             "data_type": "volume",
