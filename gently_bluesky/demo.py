@@ -1,15 +1,13 @@
-"""What ``gently-bluesky demo`` does: image embryos, project the volumes, and show what a store knows of it.
+"""What ``gently-bluesky demo`` does: image embryos, put back projections, and have `tour` show the store.
 
-A tour for newcomers, on the public face of the package alone.
+It uses the public face of the package alone, as people would.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -29,24 +27,19 @@ from bluesky.utils import DuringTask, RunEngineInterrupted
 from ophyd import Device
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from gently_bluesky.errors import StorageFull
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
-from gently_bluesky.pictures import cut_out, draw_scale_bar, grid, stretched, write_png
 from gently_bluesky.store import Store
+from gently_bluesky.tour import many, say, show_tour, size_text
 
 __all__ = ["DemoSettings", "run_demo"]
 
 N_SLICES = 32
 VIEWS = ("view_a", "view_b")
-COLOURS = ((120, 255, 130), (255, 130, 255))
 FORMATS = {"zarr": "OME-Zarr", "tiff": "OME-TIFF"}
-TILE = 512
-RUNS_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +92,8 @@ def run_demo(settings: DemoSettings, console: Console) -> None:
         with _progress(console) as progress:
             uids = _acquire(settings, store, progress)
             pairs = _project(settings, store, uids, progress)
-        _show_runs(store, uids, console)
-        _show_records(store, console)
-        _show_lineage(store, pairs[-1], console)
-        _show_cost(store, uids[-1], console)
-        _show_picture(store, pairs[-settings.embryos :], console)
-        _show_python(store, console)
-    _say(console, f"\n[dim]All of it took {time.monotonic() - begin_s:.0f} s.[/dim]")
+        show_tour(store, uids, pairs[-settings.embryos :], console)
+    say(console, f"\n[dim]All of it took {time.monotonic() - begin_s:.0f} s.[/dim]")
 
 
 def _require_space(settings: DemoSettings) -> None:
@@ -114,18 +102,18 @@ def _require_space(settings: DemoSettings) -> None:
     needed, free = settings.volumes * settings.volume_nbytes, shutil.disk_usage(there).free
     if needed > free:
         raise StorageFull(
-            f"the demo writes up to {_size(needed)}, {there} has {_size(free)} free; nothing was written; "
-            "make room, or ask for less: --size, --embryos, --timepoints"
+            f"the demo writes up to {size_text(needed)}, {there} has {size_text(free)} free; nothing was "
+            "written; make room, or ask for less: --size, --embryos, --timepoints"
         )
 
 
 def _announce(settings: DemoSettings, store: Store, console: Console) -> None:
     shape = f"{N_SLICES} x {settings.size} x {settings.size}"
-    total = _size(settings.volumes * settings.volume_nbytes)
+    total = size_text(settings.volumes * settings.volume_nbytes)
     console.print("[bold]A simulated diSPIM, a real RunEngine, a real store[/bold]")
-    runs = f"{_many(settings.embryos, 'embryo')}, {_many(settings.timepoints, 'time point')}"
-    _say(console, f"{runs}, two views of {shape} uint16: {settings.volumes} volumes, {total}")
-    _say(console, f"stored as {FORMATS[settings.format]} in {escape(str(store.root))}\n")
+    runs = f"{many(settings.embryos, 'embryo')}, {many(settings.timepoints, 'time point')}"
+    say(console, f"{runs}, two views of {shape} uint16: {settings.volumes} volumes, {total}")
+    say(console, f"stored as {FORMATS[settings.format]} in {escape(str(store.root))}\n")
 
 
 def _progress(console: Console) -> Progress:
@@ -216,7 +204,7 @@ def _run_engine(detector: Device) -> Generator[Any]:
     with _CtrlC() as ctrl_c:
         run_engine: Any = RunEngine({}, context_managers=[], during_task=ctrl_c, call_returns_result=False)
         ctrl_c.run_engine = run_engine
-        run_engine.verbose = False  # what it logs, it also raises
+        logging.getLogger("bluesky").addHandler(logging.NullHandler())  # what it logs it also raises
         try:
             yield run_engine
         except RunEngineInterrupted:
@@ -243,7 +231,7 @@ def _project(settings: DemoSettings, store: Store, uids: Sequence[str], progress
     for uid in uids:
         views: list[Record] = []
         for view in VIEWS:
-            volume = _array(store, uid, view)[0]
+            volume = cast("LazyArray", store[uid][view])[0]
             mip = store.put(
                 volume.max(axis=0),
                 data_type="projection",
@@ -265,152 +253,3 @@ def _project(settings: DemoSettings, store: Store, uids: Sequence[str], progress
             )
         )
     return pairs
-
-
-def _array(store: Store, uid: str, data_key: str) -> LazyArray:
-    return cast("LazyArray", store[uid][data_key])
-
-
-# -- showing -----------------------------------------------------------------------------------------------
-
-
-def _show_runs(store: Store, uids: Sequence[str], console: Console) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("run", "started", "embryo", "time point", "status", "volumes stored"):
-        table.add_column(heading, justify="right" if heading in {"time point", "volumes stored"} else "left")
-    for uid in uids[:RUNS_SHOWN]:
-        record = store.record(uid)
-        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
-        start = record.metadata
-        table.add_row(
-            uid[:8],
-            started,
-            start["embryo"],
-            str(start["timepoint"] + 1),
-            f"[green]{record.status}[/green]",
-            f"{record.stored} of {record.received}",
-        )
-    _heading("The runs", "store.query() finds them, store[uid] opens one", console)
-    console.print(Padding(table, (0, 0, 0, 2)))
-    if len(uids) > RUNS_SHOWN:
-        _say(console, f"  and {len(uids) - RUNS_SHOWN} more")
-
-
-def _show_records(store: Store, console: Console) -> None:
-    stats = store.stats()
-    runs, derived = sum(stats["runs"].values()), stats["derived"]
-    _heading("What the store holds", "store.stats()", console)
-    _say(
-        console,
-        f"  {_many(runs - derived, 'run')} of the microscope, {_many(derived, 'result')} derived from them",
-    )
-    _say(
-        console,
-        f"  {_many(stats['assets'], 'array')} with {_size(stats['nbytes'])} of pixels, the arrays of "
-        f"{_many(stats['datums'], 'event')}; {_size(stats['free_bytes'])} are free",
-    )
-    _say(console, "  each of these has a record, found by its uid: store.record(uid)")
-
-
-def _show_lineage(store: Store, record: Record, console: Console) -> None:
-    _heading("Where a result comes from", f'store.lineage("{record.uid[:8]}")', console)
-    for line in str(store.lineage(record.uid)).splitlines():
-        _say(console, f"  {escape(line)}")
-
-
-READ_ONE_PLANE = """
-import json, sys, time
-import numpy as np
-from gently_bluesky import Store
-
-def bytes_read():
-    try:
-        with open("/proc/self/io") as file:
-            return int(next(line for line in file if line.startswith("rchar")).split()[1])
-    except (OSError, StopIteration):
-        return None
-
-root, uid, z = sys.argv[1], sys.argv[2], int(sys.argv[3])
-with Store(root, mode="r") as store:
-    volume = store[uid]["view_a"]
-    before, begin_s = bytes_read(), time.perf_counter()
-    np.asarray(volume[0, z])
-    took_s, after = time.perf_counter() - begin_s, bytes_read()
-print(json.dumps({"read": None if after is None else after - before, "took_s": took_s}))
-"""
-
-
-def _show_cost(store: Store, uid: str, console: Console) -> None:
-    """Read one plane in a fresh process, which has nothing in memory, and say what that took."""
-    volume = _array(store, uid, "view_a")[0]
-    z = len(volume) // 2
-    command = [sys.executable, "-c", READ_ONE_PLANE, str(store.root), uid, str(z)]
-    measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # noqa: S603 # our own program
-    _heading(
-        "What one plane costs", f'np.asarray(store["{uid[:8]}"]["view_a"][0, {z}]), in a new process', console
-    )
-    plane = volume[z]
-    took = f"in {measured['took_s'] * 1000:.0f} ms"
-    if measured["read"] is None:
-        _say(
-            console,
-            f"  a plane of {_size(plane.nbytes)} out of a volume of {_size(volume.nbytes)} came {took}",
-        )
-        _say(console, "  (this system does not tell a process how many bytes it read)")
-        return
-    share = measured["read"] / volume.nbytes
-    _say(
-        console,
-        f"  [bold]{_size(measured['read'])}[/bold] read {took}: {share:.1%} of a volume of "
-        f"{_size(volume.nbytes)}, for a plane of {_size(plane.nbytes)}",
-    )
-
-
-def _show_picture(store: Store, pairs: Sequence[Record], console: Console) -> None:
-    """Draw the last time point's projections: a column for each embryo, a row for each view."""
-    columns: list[list[Any]] = []
-    bar_um = 0
-    for record in pairs:
-        array = store.get(record.uid)
-        images = [cut_out(image, TILE) for image in np.asarray(array)]
-        tiles = [stretched(image, colour=colour) for image, colour in zip(images, COLOURS, strict=True)]
-        bar_um = draw_scale_bar(tiles[-1], array.scale[-1])
-        columns.append(tiles)
-    path = store.root.with_name(f"{store.root.name}.png")
-    write_png(path, grid(list(zip(*columns, strict=True))))
-    names = ", ".join(str(store.record(record.uid).metadata.get("embryo")) for record in pairs)
-    _heading("A picture", "maximum projections, view A above, view B below", console)
-    _say(console, f"  {escape(str(path))}")
-    _say(console, f"  {names} at the last time point; a bar is {bar_um} um")
-
-
-def _show_python(store: Store, console: Console) -> None:
-    _heading("Now you", "three lines open this store again", console)
-    for line in (
-        "from gently_bluesky import Store",
-        f"store = Store({str(store.root)!r})",
-        f'plane = store[-1]["view_a"][0, {N_SLICES // 2}].compute()',
-    ):
-        _say(console, f"  [cyan]{escape(line)}[/cyan]")
-
-
-def _heading(title: str, how: str, console: Console) -> None:
-    _say(console, f"\n[bold]{title}[/bold]  [dim]{escape(how)}[/dim]")
-
-
-def _say(console: Console, text: str) -> None:
-    """Print a line as it is: a terminal may wrap it, a pipe gets it whole."""
-    console.print(text, soft_wrap=True)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _size(nbytes: float) -> str:
-    """Return a number of bytes for people, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g} TB"

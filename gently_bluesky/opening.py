@@ -20,7 +20,6 @@ import orjson
 from sqlalchemy import Executable, Row
 from sqlalchemy.engine import URL, make_url
 
-from gently_bluesky.documents.journal import scan_journal
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import (
     GentlyError,
@@ -33,7 +32,7 @@ from gently_bluesky.errors import (
 from gently_bluesky.files import create_file, make_folders, sync_folder
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.schema import IndexUnusable
-from gently_bluesky.upkeep.recovery import find_journals, index_journals, reconcile
+from gently_bluesky.upkeep.recovery import find_journals, index_journals, reconcile, whole_lines
 
 __all__ = ["FollowingIndex", "index_to_read", "index_to_write", "open_root"]
 
@@ -262,6 +261,6 @@ class FollowingIndex(Index):
             if size < known:
                 self.forget(journal)
                 known = 0
-            lines = list(scan_journal(self._root / journal, known))
+            lines, end = whole_lines(self._root / journal, known)
             if lines:
-                self.add(journal, [line for line, _ in lines], lines[-1][1], begin=known)
+                self.add(journal, lines, end, begin=known)

@@ -74,9 +74,9 @@ def reconcile(root: Path, index: Index) -> Reconciled:
         if name.endswith("/"):
             _sweep_start(root / name)
             continue
-        there.add(name)
-        with suppress(FileNotFoundError):  # taken away meanwhile, by another process
+        with suppress(FileNotFoundError):  # swept, or taken away meanwhile by another process
             work.bring_in_step(name)
+            there.add(name)
     gone = sorted(known.keys() - there)
     for journal in gone:
         index.forget(journal)
@@ -214,16 +214,16 @@ def _recover_run(path: Path) -> list[str]:
     try:
         lines, end = whole_lines(path)
         ended: list[str] = []
-        if not _has_stop(lines):
+        if not lines:
+            _remove_start(path)
+        elif not _has_stop(lines):
             lines, end = _without_loose_ends(path, lines, end)
+            stop = encode_line(_stop_line(lines, live))
             live.release_reserve()
             _cut(path, end)
-            if lines:
-                _append(path, _stop_line(lines, live))
-                ended = [lines[0].doc["uid"]]
+            _append(path, stop)
+            ended = [lines[0].doc["uid"]]
         _sweep(path.parent, lines)
-        if not lines:
-            path.unlink()
         done = True
     finally:
         live.close(remove=done)
@@ -283,6 +283,17 @@ def _is_ours(resource: Mapping[str, Any], folder: Path) -> bool:
     return str(resource.get("resource_path", "")).startswith(f"{relative}/")
 
 
+def _remove_start(path: Path) -> None:
+    """Remove a journal that holds nothing whole: its run was never announced and has no assets."""
+    strange = {entry.name for entry in path.parent.iterdir()} - {".live", ".reserve", path.name}
+    if strange:
+        raise JournalDamaged(
+            f"{path} holds no start document, but beside it there is {min(strange)!r}: the file was damaged after it "
+            "was written; nothing is changed; restore it from a copy"
+        )
+    path.unlink()
+
+
 def _cut(path: Path, end: int) -> None:
     """Drop a torn tail: a line that was not whole was not announced."""
     if path.stat().st_size == end:
@@ -292,10 +303,10 @@ def _cut(path: Path, end: int) -> None:
         os.fsync(file.fileno())
 
 
-def _append(path: Path, line: JournalLine) -> None:
+def _append(path: Path, line: bytes) -> None:
     journal = Journal(path, existing=True)
     try:
-        journal.append([encode_line(line)])
+        journal.append([line])
     finally:
         journal.close()
 

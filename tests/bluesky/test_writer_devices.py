@@ -86,13 +86,6 @@ def test_the_frame_is_believed_not_the_device(
         check_frame(np.asarray(array[n]), event=n)
 
 
-SECOND_DESCRIPTOR = pytest.mark.xfail(
-    strict=True,
-    reason="index/rows.py Batch._descriptor: a stream's second descriptor, in a later batch, repeats its stream_keys",
-)
-
-
-@SECOND_DESCRIPTOR
 def test_a_device_that_was_reconfigured_to_another_shape_gets_a_second_asset(
     store: Store, RE: RunEngine, seen: list[Named]
 ) -> None:
@@ -123,7 +116,6 @@ def test_a_device_that_was_reconfigured_to_another_shape_gets_a_second_asset(
         store[uid]["primary"]["camera"]
 
 
-@SECOND_DESCRIPTOR
 def test_a_device_that_was_reconfigured_without_changing_its_frames_goes_on_in_its_asset(
     store: Store, RE: RunEngine, seen: list[Named]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The first failure of a run is final and told to everybody, always the same object; nothing is only logged."""
+"""The first failure of a run is final and told to everybody, always the same object."""
 
 from __future__ import annotations
 

@@ -468,7 +468,8 @@ def die_at_kth_call(at: int) -> list[str]:
 def examine(channel: Channel | None, root: str, mode: str = "r") -> dict[str, Any]:
     """Look at a store as somebody else would: every run, every event, every pixel. By the runs' nights."""
     with Store(root, mode=mode) as store:
-        return {record.metadata["night"]: _examined(store, record.uid) for record in store.query()}
+        acquired = [record for record in store.query() if "night" in record.metadata]
+        return {record.metadata["night"]: _examined(store, record.uid) for record in acquired}
 
 
 def _examined(store: Store, uid: str) -> dict[str, Any]:
@@ -537,6 +538,13 @@ def answers(root: Path, mode: str = "r", **options: Any) -> list[str]:
 def told_answers(channel: Channel, root: str, mode: str = "r") -> list[str]:
     """What the index of a store answers to a process of its own."""
     return answers(Path(root), mode)
+
+
+def recover(channel: Channel, root: str, die_at_call: int) -> int:
+    """Open a store for writing and die on the way; return how many calls to the file system it took if not."""
+    calls = die_at_kth_call(die_at_call)
+    Store(root).close()
+    return len(calls)
 
 
 def open_again_and_again(channel: Channel, root: str, mode: str) -> int:

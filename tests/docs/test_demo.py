@@ -120,6 +120,23 @@ def test_a_demo_that_will_not_fit_is_refused_before_anything_is_written(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits of file sizes to be had")
+def test_a_disk_that_refuses_a_volume_is_told_in_one_line_and_the_run_is_on_record_as_failed(tmp_path):
+    import resource
+
+    done = subprocess.run(
+        [COMMAND, "demo", "--store", str(tmp_path / "new"), "--embryos", "1"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)),
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: .*File too large.*\n", done.stderr)
+    with Store(tmp_path / "new", mode="r") as store:
+        assert [(record.status, record.stored) for record in store.query()] == [("failed", 0)]
+
+
 def test_settings_out_of_range_are_refused_by_name(tmp_path):
     assert "--size" in run("demo", "--size", "5", cwd=tmp_path, code=2).stderr
     assert "--format" in run("demo", "--format", "hdf5", cwd=tmp_path, code=2).stderr

@@ -1,0 +1,147 @@
+"""Hostile names of runs, streams and data keys stay in their folder and never meet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gently_bluesky import Store
+from gently_bluesky.documents.writer import StoreWriter
+from gently_bluesky.errors import (
+    InvalidDocument,
+)
+from gently_bluesky.testing.documents import HandMadeRun
+from gently_bluesky.testing.frames import check_frame, encoded_frame
+
+Spoil = Callable[[dict[str, Any]], Any]
+
+
+def frame(n: int = 0) -> np.ndarray:
+    """Return a small frame."""
+    return encoded_frame((8, 8), "u2", event=n)
+
+
+def opened(store: Store) -> tuple[StoreWriter, HandMadeRun, dict[str, Any]]:
+    """Open a run with one stream and one event in it."""
+    writer, run = store.writer(), HandMadeRun()
+    descriptor = run.descriptor(camera={}, n={"dtype": "number"})
+    writer("start", run.start)
+    writer("descriptor", descriptor)
+    writer("event", run.event(descriptor, camera=frame(), n=1))
+    return writer, run, descriptor
+
+
+def require_untouched(store: Store, run: HandMadeRun, status: str = "failed") -> None:
+    """Check that the event which was stored before is whole and the run has an end on record."""
+    assert store[run.uid].status == status
+    assert store[run.uid].record.stored == 1
+    check_frame(np.asarray(store[run.uid]["primary"]["camera"][0]))
+    lines = [json.loads(line) for line in (store.root / store.record(run.uid).path).read_text().splitlines()]
+    assert [line["name"] for line in lines].count("event") == 1
+    assert lines[-1]["name"] == "stop"
+
+
+def resource(run: HandMadeRun, uid: str = "theirs", **extra: Any) -> dict[str, Any]:
+    """Return a resource document of somebody else's."""
+    said = {
+        "spec": "AD_HDF5",
+        "root": "/data",
+        "resource_path": "x.h5",
+        "resource_kwargs": {},
+        "path_semantics": "posix",
+    }
+    return {"uid": uid, **said, "run_start": run.uid, **extra}
+
+
+NAMES = [
+    *(
+        "../x",
+        "..",
+        ".",
+        "/etc/passwd",
+        "C:\\x",
+        "CON",
+        "nul.txt",
+        "a/b",
+        "a\\b",
+        "a:b",
+        "a*?<>|b",
+        " ",
+        "",
+        "a\nb",
+        "x\0y",
+    ),
+    *(
+        "view_a",
+        "View_a",
+        "VIEW_A",
+        "a-b",
+        "a",
+        "b-c",
+        "c",
+        "ü",
+        "u\u0308",
+        "\u202eabc",
+        "日本",
+        "\U0001f52c",
+        "é" * 300,
+    ),
+    *("x" * 299, "x" * 300, "a-2", "0", "%2e", "=2e", "~a", "$HOME", "`id`"),
+]
+
+
+def test_hostile_names_of_streams_and_keys_stay_in_their_folder_and_never_meet(store: Store) -> None:
+    writer, run = store.writer(), HandMadeRun()
+    writer("start", run.start)
+    keys = [name for name in NAMES if name and not set(name) & {".", "/"}]  # those event-model does not allow
+    pairs = [
+        *((name, "camera") for name in NAMES),
+        *(("s", name) for name in keys),
+        ("a-b", "c"),
+        ("a", "b-c"),
+    ]
+    descriptors = {}
+    for number, (stream, key) in enumerate(pairs):
+        descriptors[number] = run.descriptor(f"{stream}" if stream != "s" else f"s{number}", **{key: {}})
+        writer("descriptor", descriptors[number])
+        writer("event", run.event(descriptors[number], 1, **{key: frame(number)}))
+    writer("stop", run.stop())
+
+    found = store[run.uid]
+    for number, (_, key) in enumerate(pairs):
+        check_frame(np.asarray(found[descriptors[number]["name"]][key][0]), event=number)
+    folder = (store.root / found.record.path).parent
+    names = sorted(path.name for path in folder.iterdir())
+    assert len(names) == len({name.casefold() for name in names}) == len(pairs) + 1
+    assert all(len(name.encode()) < 140 for name in names)
+    assert set(store.root.rglob("*.ome.zarr")) == set(folder.glob("*.ome.zarr"))
+
+
+@pytest.mark.parametrize("key", ["../x", "", "a.b"])
+def test_a_data_key_that_event_model_does_not_allow(store: Store, key: str) -> None:
+    writer, run, _ = opened(store)
+    with pytest.raises(InvalidDocument, match=r"data_keys is not: .* does not match any of the regexes"):
+        writer("descriptor", run.descriptor(**{key: {}}))
+    with pytest.raises(InvalidDocument):
+        writer("stop", run.stop("fail"))
+    require_untouched(store, run)
+
+
+@pytest.mark.parametrize(
+    "uid", ["../../../x", "CON", "a/b", "x" * 5000, "\U0001f52c", "a", "%", "_", "' OR 1=1 --"]
+)
+def test_hostile_uids_of_runs_stay_in_their_folder(store: Store, uid: str) -> None:
+    for run in (HandMadeRun(uid), HandMadeRun(f"{uid}2")):
+        writer = store.writer()
+        descriptor = run.descriptor(camera={})
+        writer("start", run.start)
+        writer("descriptor", descriptor)
+        writer("event", run.event(descriptor, camera=frame()))
+        writer("stop", run.stop())
+        check_frame(np.asarray(store[run.uid]["primary"]["camera"][0]))
+        assert (store.root / store.record(run.uid).path).resolve().is_relative_to(store.root / "runs")
+    assert sorted(path.name for path in store.root.parent.iterdir()) == [store.root.name]

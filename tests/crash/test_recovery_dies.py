@@ -1,0 +1,108 @@
+"""Recovery that dies inside itself, at any of its calls to the file system, is put right by the next one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import orjson
+import pytest
+from scenes import answers, examine, snapshot
+from zygote import Zygote
+
+from gently_bluesky import Store
+
+
+@pytest.fixture
+def wreck(zygote: Zygote, root: Path, format: str) -> Path:
+    """A store with all that recovery deals with: dead runs with torn ends, a dead start, torn results."""
+    with Store(root) as store:
+        for i in range(2):
+            store.put({"n": i}, data_type="nuclei")
+    writers = []
+    for night, pause_before in (("one", 4), ("two", 2)):
+        job = {"format": format, "night": night, "events": 9, "pause_before": pause_before}
+        writers.append(zygote.start("acquire", root=str(root), **job))
+        while "waiting" not in writers[-1].hear():
+            pass
+    for writer in writers:
+        writer.kill()
+    first, second = sorted(root.glob("runs/*/*/*/*/documents.jsonl"), key=lambda path: -path.stat().st_size)
+    first.write_bytes(first.read_bytes() + b'{"name":"event"')
+    second.write_bytes(second.read_bytes()[:-7])
+    for asset in root.glob("runs/*/*/*/*/primary-view_a*"):
+        (asset / ".zarr.json.4711-12.tmp").write_bytes(b"{")
+        (asset / "1.__lock").write_bytes(b"")
+        (asset / ".000009.ome.tif.partial").write_bytes(b"II*")
+    day = first.parents[1]
+    (day / "start").mkdir()
+    (day / "start" / ".live").write_bytes(b"")
+    (day / "start" / ".reserve").write_bytes(b"")
+    (day / "torn").mkdir()
+    (day / "torn" / ".live").write_bytes(bytes(4096))
+    (day / "torn" / "documents.jsonl").write_bytes(b'{"name":"start","do')
+    shared = next(root.glob("runs/*/*/*/derived-*.jsonl"))
+    shared.write_bytes(shared.read_bytes()[:-30])
+    (root / "index.sqlite").unlink()
+    return root
+
+
+def end_state(root: Path) -> tuple[dict[str, object], list[object]]:
+    """All files and all answers, but for what is new in each stop that recovery writes: its uid and time."""
+    files: dict[str, object] = {}
+    for name, (_, content) in snapshot(root, index=False).items():
+        files[name] = [_timeless(line) for line in content.splitlines()] if name.endswith(".jsonl") else content
+    seen = examine(None, str(root))
+    for run in seen.values():
+        run["stop"] = {key: value for key, value in run["stop"].items() if key not in ("uid", "time")}
+        run["left"].sort()
+    folders = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_dir())
+    return files, [seen, folders, answers(root)]
+
+
+def _timeless(line: bytes) -> object:
+    decoded = orjson.loads(line)
+    if decoded["name"] == "stop":
+        decoded["doc"] |= {"uid": "", "time": 0}
+    return decoded
+
+
+def dies_and_recovers(zygote: Zygote, wreck: Path, folder: Path, calls: range, whole: object) -> None:
+    for call in calls:
+        root = folder / f"store-{call}"
+        shutil.copytree(wreck, root)
+        zygote.start("recover", root=str(root), die_at_call=call).last_words()
+        Store(root).close()
+        assert end_state(root) == whole, f"differs after a death at call {call}"
+        files = snapshot(root)
+        Store(root).close()
+        assert snapshot(root) == files
+        shutil.rmtree(root)
+
+
+@pytest.fixture
+def recovered(zygote: Zygote, wreck: Path, tmp_path: Path) -> tuple[int, object]:
+    """How many calls a whole recovery makes, and what it makes of the wreck."""
+    copy = tmp_path / "whole"
+    shutil.copytree(wreck, copy)
+    calls = zygote.call("recover", root=str(copy), die_at_call=1 << 30)
+    state = end_state(copy)
+    assert not [name for name in state[0] if ".live" in name or ".reserve" in name or ".tmp" in name]
+    assert sorted(run["status"] for run in state[1][0].values()) == ["incomplete", "incomplete"]
+    assert not [name for name in state[1][1] if name.endswith(("start", "torn"))]
+    return calls, state
+
+
+def test_recovery_that_dies_inside_itself_is_finished_by_the_next(
+    zygote: Zygote, wreck: Path, tmp_path: Path, recovered: tuple[int, object]
+) -> None:
+    calls, whole = recovered
+    dies_and_recovers(zygote, wreck, tmp_path, range(2, calls, 7), whole)
+
+
+@pytest.mark.long
+def test_recovery_that_dies_at_any_of_its_calls_is_finished_by_the_next(
+    zygote: Zygote, wreck: Path, tmp_path: Path, recovered: tuple[int, object]
+) -> None:
+    calls, whole = recovered
+    dies_and_recovers(zygote, wreck, tmp_path, range(1, calls + 1), whole)

@@ -1,0 +1,167 @@
+"""Known sabotages: each is done to a copy of the package, and has to turn the suite red.
+
+Run as a script it does all of them, or those named, and says which tests noticed::
+
+    python tests/sabotage.py [--all-tests] [NAME ...]
+
+``tests/test_sabotage.py`` does the same, so that the watchfulness of the suite is itself tested.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """One change to the package, and the tests that are expected to notice it first."""
+
+    name: str
+    path: str
+    was: str
+    becomes: str
+    watched_by: str
+
+
+SABOTAGES = (
+    Sabotage(
+        "subscribers are told before the journal has it",
+        "documents/run_storage.py",
+        "        end = self.home.append(raw)\n",
+        "        self._tell(raw)\n        end = self.home.append(raw)\n        raw = []\n",
+        "tests/bluesky/test_writer_announcing.py",
+    ),
+    Sabotage(
+        "documents are announced before the frames are stored",
+        "documents/run_storage.py",
+        "                self._assets[uid].publish(count)\n            self._announce(lines, frames)\n",
+        "                self._announce(lines, frames)\n                lines = lines[:0]\n"
+        "                self._assets[uid].publish(count)\n",
+        "tests/bluesky/test_writer_documents.py",
+    ),
+    Sabotage(
+        "frames go to the index beside their own",
+        "documents/assets.py",
+        "        return self.placed - 1\n",
+        "        return (self.placed - 1) ^ 1\n",
+        "tests/bluesky/test_writer_arrays.py",
+    ),
+    Sabotage(
+        "a datum names the frame after its own",
+        "documents/assets.py",
+        '"datum_kwargs": {"point_number": index}',
+        '"datum_kwargs": {"point_number": max(index - 1, 0)}',
+        "tests/bluesky/test_writer_arrays.py",
+    ),
+    Sabotage(
+        "a failure is swallowed",
+        "documents/failure.py",
+        "            raise self.error\n",
+        "            return\n",
+        "tests/bluesky/test_writer_failures.py",
+    ),
+    Sabotage(
+        "a failed write ends in nothing",
+        "documents/run_storage.py",
+        "        if failure is not None:\n            raise failure\n",
+        "",
+        "tests/crash/test_failures.py",
+    ),
+    Sabotage(
+        "frames are placed by seq_num",
+        "documents/run_writer.py",
+        "assets[key].place(), copy)",
+        'doc["seq_num"] - 1, copy)',
+        "tests/bluesky/test_writer_devices.py",
+    ),
+    Sabotage(
+        "the device's buffer is used again too early",
+        "documents/run_writer.py",
+        'order="C", copy=True)',
+        'order="C", copy=None)',
+        "tests/bluesky/test_writer_devices.py",
+    ),
+    Sabotage(
+        "a descriptor is not held back",
+        "documents/run_writer.py",
+        '        self._descriptors[doc["uid"]] = _Descriptor(doc)\n',
+        '        self._descriptors[doc["uid"]] = _Descriptor(doc)\n        self._release(doc["uid"], {}, {})\n',
+        "tests/bluesky/test_writer_devices.py",
+    ),
+    Sabotage(
+        "recovery forgets what was announced last",
+        "upkeep/recovery.py",
+        "            _cut(path, end)\n",
+        "            _cut(path, max(0, end - 400))\n",
+        "tests/crash/test_kill.py",
+    ),
+)
+
+
+def apply(sabotage: Sabotage, folder: Path) -> None:
+    """Copy the project to ``folder`` and do the sabotage there; what it changes must stand there exactly once."""
+    unwanted = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
+    shutil.copytree(PROJECT, folder, ignore=unwanted, dirs_exist_ok=True)
+    path = folder / "gently_bluesky" / sabotage.path
+    text = path.read_text("utf-8")
+    if text.count(sabotage.was) != 1:
+        raise SystemExit(
+            f"{sabotage.name}: {sabotage.path} holds {text.count(sabotage.was)} times: {sabotage.was}"
+        )
+    path.write_text(text.replace(sabotage.was, sabotage.becomes), "utf-8")
+
+
+def tests_fail(folder: Path, watched_by: str) -> tuple[bool, str]:
+    """Run tests in the copy until one fails; return whether one did, and what pytest said."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-n",
+        "0",
+        "-p",
+        "no:cacheprovider",
+        *watched_by.split(),
+    ]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    # 1 is pytest's own word for failed tests; anything else (no tests, a usage error) would prove nothing
+    return done.returncode == 1, done.stdout + done.stderr
+
+
+def main() -> None:
+    """Do the sabotages that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--all-tests", action="store_true", help="run the whole suite, not only the tests that watch"
+    )
+    parser.add_argument("names", nargs="*", help="parts of the names of sabotages; all without")
+    arguments = parser.parse_args()
+    unnoticed = 0
+    for sabotage in SABOTAGES:
+        if arguments.names and not any(name in sabotage.name for name in arguments.names):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            apply(sabotage, Path(folder))
+            red, said = tests_fail(Path(folder), "tests" if arguments.all_tests else sabotage.watched_by)
+        noticed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        print(
+            f"{'red  ' if red else 'GREEN'}  {sabotage.name}\n       {noticed[0] if noticed else said[-300:]}"
+        )
+        unnoticed += not red
+    sys.exit(1 if unnoticed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""The suite notices the mistakes it is there to notice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sabotage import SABOTAGES, Sabotage, apply, tests_fail
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name)
+def test_sabotage_turns_the_suite_red(sabotage: Sabotage, tmp_path: Path) -> None:
+    apply(sabotage, tmp_path / "copy")
+    red, said = tests_fail(tmp_path / "copy", sabotage.watched_by)
+    assert red, said[-2000:]
