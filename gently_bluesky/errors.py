@@ -1,8 +1,8 @@
 """Every error this package raises on purpose, grouped by what the caller can do about it.
 
-Each class also derives from the builtin that fits it, so that ``except OSError`` or ``except LookupError`` work
-as people expect, and carries a stable ``code`` for programs. Messages say what was expected, what came, where,
-what happened to the data, and what to do.
+Each class also derives from the builtin that fits it, so that ``except OSError`` or ``except LookupError``
+work as people expect, and carries a stable ``code`` for programs. Messages say what was expected, what came,
+where, what happened to the data, and what to do.
 
 This module does not decide when an error is raised, and imports nothing.
 """
@@ -46,7 +46,7 @@ class GentlyError(Exception):
     code = "gently"
 
 
-# -- what was handed in has to change --------------------------------------------------------------------------
+# -- what was handed in has to change ------------------------------------------------------------------
 
 
 class InputError(GentlyError, ValueError):
@@ -103,7 +103,7 @@ class InvalidSetting(InputError):
     code = "invalid-setting"
 
 
-# -- what was asked for is not there ---------------------------------------------------------------------------
+# -- what was asked for is not there -------------------------------------------------------------------
 
 
 class LookupFailed(GentlyError, LookupError):
@@ -130,7 +130,7 @@ class AmbiguousArray(LookupFailed):
     code = "ambiguous-array"
 
 
-# -- the place where data are kept fails -----------------------------------------------------------------------
+# -- the place where data are kept fails ---------------------------------------------------------------
 
 
 class StorageError(GentlyError, OSError):
@@ -169,7 +169,7 @@ class JournalDamaged(StorageError):
     code = "journal-damaged"
 
 
-# -- the store itself cannot be used this way ------------------------------------------------------------------
+# -- the store itself cannot be used this way ----------------------------------------------------------
 
 
 class StoreUnusable(GentlyError):
@@ -196,7 +196,7 @@ class StoreReadOnly(StoreUnusable, PermissionError):
     code = "store-read-only"
 
 
-# -- use of something that has ended, or of somebody else's code -----------------------------------------------
+# -- use of something that has ended, or of somebody else's code ---------------------------------------
 
 
 class WriterClosed(GentlyError, RuntimeError):

@@ -26,8 +26,8 @@ def storable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """
     if dtype.kind not in STORABLE_KINDS or dtype.itemsize > (16 if dtype.kind == "c" else 8):
         raise UnstorableDtype(
-            f"expected an array of bool, integers, floats or complex numbers, got dtype {dtype}; the array was not "
-            "stored; convert it with .astype() in the device before it is read"
+            f"expected an array of bool, integers, floats or complex numbers, got dtype {dtype}; "
+            "the array was not stored; convert it with .astype() in the device before it is read"
         )
     return dtype.newbyteorder("<")
 
@@ -73,16 +73,18 @@ class ArraySpec:
 
 @dataclass(frozen=True, slots=True)
 class JournalLine:
-    """One line of a run's journal: a document as it was announced, with what stands beside it in the envelope.
+    """One line of a run's journal: a document as it was announced, and what stands beside it.
 
     Attributes
     ----------
     name, doc
         The document's name in event-model, and the document, of JSON types only.
     digest
-        For an event with stored arrays: ``{data key: "crc32c:<8 hex digits>"}`` over the C-order little-endian bytes.
+        For an event with stored arrays: ``{data key: "crc32c:<8 hex digits>"}`` over the C-order
+        little-endian bytes.
     outcome
-        For a stop: how the run ended on record, ``{"status", "received", "stored", "lost"}`` (counts of frames).
+        For a stop: how the run ended on record, ``{"status", "received", "stored", "lost"}``, counts of
+        frames.
     """
 
     name: str
@@ -104,7 +106,7 @@ class Record:
     run_uid
         The run it belongs to; its own uid for a run.
     time
-        Seconds since the epoch: of the start document, the first event of the asset, or the event of the datum.
+        Seconds since the epoch: of the start document, the asset's first event, or the datum's event.
     data_type, session
         From the run's start document.
     status
@@ -118,7 +120,8 @@ class Record:
     format
         An asset's ``spec``, e.g. ``"GENTLY_ZARR"``.
     path
-        Relative to the store's root: a run's journal or an asset's files. Empty for assets that others wrote elsewhere.
+        Relative to the store's root: a run's journal or an asset's files. Empty for assets that others wrote
+        elsewhere.
     operation, parents
         How a derived result was made, and the uids it was made from.
     received, stored, lost
@@ -193,7 +196,8 @@ class Settings:
     Attributes
     ----------
     format
-        Name of a backend: ``"zarr"``, ``"tiff"``, or one from the entry-point group ``gently_bluesky.backends``.
+        Name of a backend: ``"zarr"``, ``"tiff"``, or one from the entry-point group
+        ``gently_bluesky.backends``.
     max_pending_bytes
         Bound of the buffer between the RunEngine and storage. When it is full the producer waits.
     stall_timeout_s

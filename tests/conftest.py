@@ -14,7 +14,7 @@ pytest.register_assert_rewrite("gently_bluesky.testing")
 
 from gently_bluesky import Store  # noqa: E402 # after the line above, which has to come first
 
-LASTING = ("bluesky-run-engine", "ophyd", "asyncio", "ThreadPoolExecutor", "Dummy", "pytest", "IPythonHistory", "zarr_io")
+LASTING = ("bluesky-run-engine", "ophyd", "asyncio", "ThreadPoolExecutor", "Dummy", "pytest", "zarr_io")
 """Threads that libraries start once and keep: they are not ours to end."""
 
 

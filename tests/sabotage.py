@@ -94,7 +94,8 @@ SABOTAGES = (
         "a descriptor is not held back",
         "documents/run_writer.py",
         '        self._descriptors[doc["uid"]] = _Descriptor(doc)\n',
-        '        self._descriptors[doc["uid"]] = _Descriptor(doc)\n        self._release(doc["uid"], {}, {})\n',
+        '        self._descriptors[doc["uid"]] = _Descriptor(doc)\n'
+        '        self._release(doc["uid"], {}, {})\n',
         "tests/bluesky/test_writer_devices.py",
     ),
     Sabotage(
@@ -108,7 +109,7 @@ SABOTAGES = (
 
 
 def apply(sabotage: Sabotage, folder: Path) -> None:
-    """Copy the project to ``folder`` and do the sabotage there; what it changes must stand there exactly once."""
+    """Copy the project to ``folder`` and do the sabotage there; what it changes must stand there once."""
     unwanted = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
     shutil.copytree(PROJECT, folder, ignore=unwanted, dirs_exist_ok=True)
     path = folder / "gently_bluesky" / sabotage.path

@@ -58,7 +58,7 @@ def replay(source: str | Path, *callbacks: Callback, fill: bool = True) -> tuple
         A line cannot be read; the message says where. What came before it was sent.
     """
     runs: list[str] = []
-    takers = [_taker(callback) for callback in callbacks]
+    takers = [_taker(callback, fill=fill) for callback in callbacks]
     for line in _read_lines(Path(source).expanduser().resolve(), fill=fill):
         if line.name == "start":
             runs.append(line.doc["uid"])
@@ -67,10 +67,13 @@ def replay(source: str | Path, *callbacks: Callback, fill: bool = True) -> tuple
     return tuple(runs)
 
 
-def _taker(callback: Callback) -> Callable[[JournalLine], object]:
-    if isinstance(callback, Restores):
+def _taker(callback: Callback, *, fill: bool) -> Callable[[JournalLine], object]:
+    if not isinstance(callback, Restores):
+        return lambda line: callback(line.name, _copy(line.doc))
+    if fill:
         return lambda line: callback.restore(replace(line, doc=_copy(line.doc)))
-    return lambda line: callback(line.name, _copy(line.doc))
+    # a digest says which pixels an event holds, and these hold references
+    return lambda line: callback.restore(replace(line, doc=_copy(line.doc), digest=None))
 
 
 def read_documents(source: str | Path, *, fill: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:

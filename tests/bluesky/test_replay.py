@@ -12,6 +12,7 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
+import tifffile
 from bluesky import RunEngine
 from bluesky.callbacks import LiveTable
 from bluesky.callbacks.best_effort import BestEffortCallback
@@ -624,8 +625,10 @@ def test_pixels_that_changed_on_disk_are_not_copied_as_if_they_were_right(RE, ro
         RE.subscribe(store.writer(format="tiff"))
         RE(acquire_volume(SimulatedDiSPIM(size=32, n_slices=2)))
     path = next(root.rglob("*view_b/*.tif"))
+    with tifffile.TiffFile(path) as file:
+        first_pixel = file.pages[0].dataoffsets[0]
     content = bytearray(path.read_bytes())
-    content[-1] ^= 0xFF
+    content[first_pixel] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(AssetDamaged, match="view_b"), Store(tmp_path / "copy") as copy:
         replay(root, copy.writer())

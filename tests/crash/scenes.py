@@ -531,7 +531,7 @@ def answers(root: Path, mode: str = "r", **options: Any) -> list[str]:
             said += [repr([r.uid for r in store.query(kind=k, session=run.session)]) for k in ("run", "datum")]
             said += [repr([r.uid for r in store.query(status=run.status)])]
             said += [repr([r.uid for r in store.query(derived=True, operation=run.operation)])]
-        said.append(repr({**store.stats(), "free_bytes": None}))
+        said.append(repr({**store.stats(), "free_bytes": None, "root": None}))
     return said
 
 

@@ -54,6 +54,7 @@ class Child(Channel):
         end.settimeout(PATIENCE_S)
         self.pid = pid
         self._gone = os.pidfd_open(pid)
+        self.tell("go")  # now that its end will not be missed
 
     def result(self) -> Any:
         """Wait for what the job returns, and for the end of its process."""
@@ -210,6 +211,7 @@ def _fork(
     warnings.simplefilter("error")
     logging.disable()  # bluesky and ophyd log every failure we make
     channel = Channel(end)
+    channel.hear()
     try:
         channel.tell({"result": job(channel, **arguments)})
     except BaseException:

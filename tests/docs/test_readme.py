@@ -73,5 +73,6 @@ for format in ("zarr", "tiff"):
     codes = blocks("python", (HERE / "docs" / "format.md").read_text("utf-8"))
     assert len(codes) == len(folders) == 2
     for code, folder in zip(codes, folders, strict=True):
-        check = f"{code}\nassert plane.shape == (64, 64) and plane.any()\nimport sys\nassert 'gently_bluesky' not in sys.modules"
+        check = "import sys\nassert plane.shape == (64, 64) and plane.any()\nassert 'gently_bluesky' not in sys.modules"
+        check = f"{code}\n{check}"
         subprocess.run([sys.executable, "-c", check], cwd=folder, check=True)
