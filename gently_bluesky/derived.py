@@ -13,8 +13,10 @@ from importlib.metadata import version
 from typing import Any, cast
 
 import numpy as np
+import orjson
 
 from gently_bluesky.documents.assets import DEFAULT_DIMS
+from gently_bluesky.documents.journal import plain
 from gently_bluesky.errors import GentlyError, InvalidDocument, InvalidSetting, UnknownUid
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
@@ -86,10 +88,16 @@ class Derivation:
             raise InvalidSetting(f"expected dims as names, got {self.dims!r}; nothing was stored")
 
     def documents(self, result: Result) -> list[Named]:
-        """Return the documents of a whole run that holds ``result``, arrays and all."""
+        """Return the documents of a whole run that holds ``result``, arrays and all.
+
+        Raises
+        ------
+        InvalidDocument
+            The parameters, metadata or names hold what a document or the index cannot.
+        """
         now_s = time.time()
-        start = self._start(result.kind, now_s)
-        descriptor = self._descriptor(result, start["uid"], now_s)
+        start = _indexable("start", self._start(result.kind, now_s))
+        descriptor = _indexable("descriptor", self._descriptor(result, start["uid"], now_s))
         event = {
             "uid": str(uuid.uuid4()),
             "descriptor": descriptor["uid"],
@@ -176,6 +184,19 @@ class Derivation:
 def _environment() -> Mapping[str, str]:
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     return {**versions, "gently-bluesky": version("gently-bluesky")}
+
+
+def _indexable(name: str, doc: dict[str, Any]) -> dict[str, Any]:
+    """Return a document in JSON's types; what the index refuses would take its journal's others with it."""
+    copy = plain(doc)
+    try:
+        orjson.dumps(copy)
+    except TypeError as error:
+        raise InvalidDocument(
+            f"expected a {name} document of integers up to 64 bits and text in Unicode, got other ones: "
+            f"{error}; it was not stored"
+        ) from error
+    return copy
 
 
 def record_run(writer: Callable[[str, dict[str, Any]], None], documents: Sequence[Named]) -> None:

@@ -77,7 +77,7 @@ class Store:
     def writer(
         self,
         *,
-        format: str = "zarr",  # noqa: A002 # the field's word, and the one people type
+        format: str = "zarr",  # the field's word, and the one people type
         max_pending_bytes: int = 512 * 2**20,
         stall_timeout_s: float = 60.0,
         min_free_bytes: int = 64 * 2**20,
@@ -138,7 +138,7 @@ class Store:
         parameters: Mapping[str, Any] | None = None,
         session: str | None = None,
         dims: tuple[str, ...] | None = None,
-        format: str = "zarr",  # noqa: A002 # as in `writer`
+        format: str = "zarr",  # as in `writer`
         **metadata: Any,
     ) -> Record:
         """Keep a derived result as a small run of its own; *synced* on return. Any thread.
@@ -205,7 +205,7 @@ class Store:
                 return steps[0]
         return {}
 
-    def _writer_of_results(self, format: str | None) -> StoreWriter:  # noqa: A002 # as in `writer`
+    def _writer_of_results(self, format: str | None) -> StoreWriter:  # as in `writer`
         """Return the writer of results in this format, or, with None, of those without arrays."""
         with self._lock:
             if format not in self._result_writers:

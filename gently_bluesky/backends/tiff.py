@@ -149,7 +149,10 @@ class TiffSink(Sink):
             )
         check_frame(self._path, self._spec, index, frame)
         self._ledger.settle(index)
-        future = self._writers.submit(self._store, index, frame, time)
+        try:
+            future = self._writers.submit(self._store, index, frame, time)
+        except RuntimeError:  # the interpreter is exiting and starts nothing on other threads
+            future = self._store_here(index, frame, time)
         self._ledger.enter(index, future, time)
         return future
 
@@ -200,6 +203,14 @@ class TiffSink(Sink):
 
     def _temporary(self, index: int) -> Path:
         return self._path / f".{self._template.format(index)}{TEMPORARY}"
+
+    def _store_here(self, index: int, frame: NDArray[Any], time: float) -> Future[None]:
+        future: Future[None] = Future()
+        try:
+            future.set_result(self._store(index, frame, time))
+        except Exception as error:  # noqa: BLE001 # told to whoever asks for the result
+            future.set_exception(error)
+        return future
 
     def _store(self, index: int, frame: NDArray[Any], time: float) -> None:
         temporary = self._temporary(index)

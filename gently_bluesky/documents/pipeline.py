@@ -72,6 +72,7 @@ class Pipeline:
         self._progress_s = time.monotonic()
         self._thread: threading.Thread | None = None
         self._fault: BaseException | None = None
+        self._exited = False
 
     def hold(self) -> None:
         """Keep the thread alive until as many calls of `release` have come."""
@@ -96,13 +97,14 @@ class Pipeline:
             self._holders -= 1
             self._changed.notify_all()
             thread = self._thread if self._holders == 0 else None
-        if join and thread is not None and not self.is_own_thread:
+        if join and thread is not None and not (self.is_own_thread or self._exited):
             thread.join()
 
     def _drain(self) -> None:
         """Let what was accepted be stored before an interpreter that exits takes the thread with it."""
         with suppress(StorageError):
             self.wait_until(self._is_idle, "the buffer to drain at exit")
+        self._exited = True
 
     def _is_idle(self) -> bool:
         return not (self._queue or self._in_flight or self._committing)
@@ -181,7 +183,7 @@ class Pipeline:
         InputError
             It is the pipeline's own thread that waits.
         StorageError
-            The thread has died, which only a fault in this package can bring about.
+            The thread has died, with the interpreter or by a fault in this package.
         """
         if self.is_own_thread:
             raise InputError(
@@ -193,6 +195,12 @@ class Pipeline:
                 f"the storing thread died of {self._fault!r}; what was announced is safe, what was only "
                 "accepted is lost; make a new writer, and please report this"
             ) from self._fault
+        if self._exited:
+            # a RunEngine that was paused ends its run only as the interpreter takes it apart, after our thread
+            raise StorageError(
+                "the interpreter has exited and stores nothing more; what was accepted before is stored; the "
+                "run ends as incomplete when the store is next opened"
+            )
         return max(self._progress_s, since_s) + self._stall_timeout_s - time.monotonic()
 
     def stalled(self, what: str) -> StorageStalled:

@@ -112,7 +112,7 @@ def test_a_device_that_was_reconfigured_to_another_shape_gets_a_second_asset(
     check_frame(np.asarray(first[0]), event=0)
     check_frame(np.asarray(second[0]), event=1)
     check_frame(np.asarray(second[1]), event=2)
-    with pytest.raises(AmbiguousArray, match=r"kept in 2 arrays; ask for each"):
+    with pytest.raises(AmbiguousArray, match="kept in 2 arrays; ask for"):
         store[uid]["primary"]["camera"]
 
 

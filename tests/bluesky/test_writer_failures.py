@@ -21,12 +21,10 @@ from gently_bluesky.backends.base import Backend
 from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import (
     FrameMismatch,
-    InputError,
     InvalidDocument,
     RunClosed,
     StorageError,
     StorageFull,
-    SubscriberError,
     UnknownReference,
 )
 from gently_bluesky.testing.devices import EncodedCamera
@@ -214,108 +212,6 @@ def test_what_on_failure_raises_goes_with_the_failure(store: Store) -> None:
     assert caught.value.__notes__ == ["on_failure raised RuntimeError('no such telephone')"]
 
 
-class Clumsy(BaseException):
-    """What no handler of Exception catches."""
-
-
-@pytest.mark.parametrize("raised", [ValueError("plot"), Clumsy("plot")])
-def test_what_a_subscriber_raises_is_raised_at_stop_and_hurts_nobody_else(
-    store: Store, raised: BaseException
-) -> None:
-    writer = store.writer()
-    seen: list[str] = []
-
-    def clumsy(name: str, doc: dict[str, Any]) -> None:
-        if name == "event":
-            raise raised
-
-    writer.subscribe(clumsy)
-    writer.subscribe(lambda name, doc: seen.append(name))
-    run, descriptor = opened(writer)
-    for n in range(3):
-        writer("event", run.event(descriptor, camera=frame(n)))
-    with pytest.raises(
-        SubscriberError, match=r"every frame was stored and announced, but 1 .* raised, first .*plot"
-    ) as caught:
-        writer("stop", run.stop())
-    assert len(caught.value.errors) == 1
-    assert seen.count("event") == 3
-    assert seen[-1] == "stop"
-    assert (store[run.uid].status, store[run.uid].record.stored) == ("complete", 3)
-
-
-def test_a_subscriber_that_raised_is_told_of_the_next_run_again(store: Store) -> None:
-    writer = store.writer()
-    starts: list[str] = []
-
-    def clumsy(name: str, doc: dict[str, Any]) -> None:
-        if name == "start":
-            starts.append(doc["uid"])
-            raise ValueError("plot")
-
-    writer.subscribe(clumsy)
-    for _ in range(2):
-        run, _ = opened(writer)
-        with pytest.raises(SubscriberError):
-            writer("stop", run.stop())
-    assert len(starts) == 2
-
-
-def test_when_storage_and_a_subscriber_fail_storage_is_raised_and_says_so(store: Store) -> None:
-    writer = writer_onto(store, FailingBackend(OSError(errno.EIO, "Input/output error")))
-
-    def clumsy(name: str, doc: dict[str, Any]) -> None:
-        raise ValueError("plot")
-
-    writer.subscribe(clumsy)
-    run, descriptor = opened(writer)
-    writer("event", run.event(descriptor, camera=frame()))
-    with pytest.raises(StorageError, match="Input/output error") as caught:
-        writer("stop", run.stop())
-    assert "subscribers raised too, first ValueError('plot')" in caught.value.__notes__[0]
-
-
-def test_a_subscriber_may_unsubscribe_itself_while_the_producer_waits_for_the_stop(store: Store) -> None:
-    writer = store.writer(stall_timeout_s=5)
-    seen: list[str] = []
-
-    def once(name: str, doc: dict[str, Any]) -> None:
-        seen.append(name)
-        if name == "stop":
-            writer.unsubscribe(token)
-            writer.subscribe(lambda name, doc: None)
-
-    token = writer.subscribe(once)
-    for _ in range(2):
-        run, _ = opened(writer)
-        writer("stop", run.stop())
-    assert seen == ["start", "descriptor", "stop"]
-
-
-def test_a_subscriber_that_sends_documents_into_its_own_writer_is_told_and_the_run_goes_on(
-    store: Store,
-) -> None:
-    writer = store.writer(stall_timeout_s=5)
-    writer.subscribe(lambda name, doc: writer(name, doc))
-    run, descriptor = opened(writer)
-    writer("event", run.event(descriptor, camera=frame()))
-    with pytest.raises(SubscriberError) as caught:
-        writer("stop", run.stop())
-    assert isinstance(caught.value.errors[0], InputError)
-    assert "let it use a writer of its own" in str(caught.value.errors[0])
-    assert store[run.uid].status == "complete"
-
-
-def test_a_subscriber_that_closes_its_own_writer_is_told_and_the_run_goes_on(store: Store) -> None:
-    writer = store.writer(stall_timeout_s=5)
-    writer.subscribe(lambda name, doc: writer.close())
-    run, descriptor = opened(writer)
-    writer("event", run.event(descriptor, camera=frame()))
-    with pytest.raises(SubscriberError, match="close it on another thread"):
-        writer("stop", run.stop())
-    assert store[run.uid].status == "complete"
-
-
 def test_a_refused_descriptor_is_what_its_events_raise(store: Store) -> None:
     writer = store.writer()
     run = HandMadeRun()
@@ -366,6 +262,32 @@ def test_a_document_of_no_run_fails_the_only_run_there_is_so_that_a_device_threa
     with pytest.raises(UnknownReference) as last:
         writer("stop", run.stop())
     assert last.value is first.value
+
+
+def test_our_own_stop_counts_events_as_the_run_engine_does(store: Store) -> None:
+    writer = store.writer()
+    run, descriptor = opened(writer)
+    theirs = run.descriptor("theirs", det={"external": "STREAM:"})
+    said = {
+        "mimetype": "application/x-hdf5",
+        "uri": "file://localhost/x",
+        "parameters": {},
+        "run_start": run.uid,
+    }
+    writer("descriptor", theirs)
+    writer("stream_resource", {"uid": "s", "data_key": "det", **said})
+    ranges = {"indices": {"start": 0, "stop": 7}, "seq_nums": {"start": 1, "stop": 8}}
+    writer("stream_datum", {"uid": "s/0", "stream_resource": "s", "descriptor": theirs["uid"], **ranges})
+    for n, seq_num in enumerate([1, 2, 3, 2, 3]):  # as after a rewind
+        writer("event", run.event(descriptor, seq_num, camera=frame(n)))
+    with pytest.raises(FrameMismatch):
+        writer("event", run.event(descriptor, camera=np.zeros((2, 2))))
+    with pytest.raises(FrameMismatch):
+        writer("stop", run.stop())
+
+    assert store[run.uid].stop["num_events"] == {"primary": 3, "theirs": 7}
+    assert len(store[run.uid]["primary"]["camera"]) == 3
+    check_frame(np.asarray(store[run.uid]["primary"]["camera"][1]), event=3)
 
 
 def test_a_late_document_of_an_ended_run_does_not_hurt_the_next_one(store: Store) -> None:

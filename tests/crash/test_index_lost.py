@@ -75,14 +75,6 @@ def of_something_else(index: Path) -> None:
         connection.commit()
 
 
-def forget_a_run(index: Path) -> None:
-    with closing(sqlite3.connect(index)) as connection:
-        journal = connection.execute("SELECT journal FROM journals ORDER BY journal").fetchone()
-        connection.execute("DELETE FROM records WHERE path = ?", journal)
-        connection.execute("DELETE FROM journals WHERE journal = ?", journal)
-        connection.commit()
-
-
 LOSSES = [
     delete,
     cut_short,

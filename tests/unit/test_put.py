@@ -378,6 +378,31 @@ def test_what_is_said_of_a_result_is_checked_before_anything_is_stored(store, ar
     assert nothing_in(store)
 
 
+@pytest.mark.parametrize(
+    "hostile",
+    [{"parameters": {"big": 2**70}}, {"embryo": "\ud800"}, {"session": "\ud800"}, {"data": {"\ud800": 1}}],
+    ids=["big", "metadata", "session", "name"],
+)
+def test_a_result_that_the_index_cannot_hold_does_not_take_others_of_its_journal_with_it(root, hostile):
+    with Store(root) as store:
+        good = [store.put({"n": 0}, data_type="n").uid]
+        with pytest.raises(InvalidDocument, match="integers up to 64 bits and text in Unicode"):
+            store.put(
+                hostile.get("data", 1), data_type="n", **{k: v for k, v in hostile.items() if k != "data"}
+            )
+        good.append(store.put({"n": 1}, data_type="n").uid)
+        assert [store.get(uid)["n"] for uid in good] == [0, 1]
+    (root / "index.sqlite").unlink()
+    with Store(root) as store:
+        assert [store.get(uid)["n"] for uid in good] == [0, 1]
+        assert len(list(store.query())) == 2
+
+
+def test_integers_of_any_size_and_any_text_may_be_among_the_values(store):
+    data = {"big": 2**70, "deep": [{"bigger": -(3**99)}], "text": "\ud800"}
+    assert same(store.get(store.put(data, data_type="n").uid), data)
+
+
 def test_a_data_type_is_asked_for_and_dims_are_names_that_fit_or_give_way(store):
     with pytest.raises(TypeError, match="data_type"):
         store.put(1)

@@ -1,0 +1,110 @@
+"""The pipeline alone: order, the bound, and what becomes of those who wait when its thread dies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
+from gently_bluesky.errors import InputError, StorageError
+
+
+class Payload(Task):
+    """A task that says when it lets go."""
+
+    def __init__(self, owner: Owner, name: str, said: list[str]) -> None:
+        super().__init__(owner, nbytes=1)
+        self.name = name
+        self.said = said
+
+    def let_go(self) -> None:
+        super().let_go()
+        self.said.append(f"{self.name} let go")
+
+
+class Recorder(Owner):
+    """Says what is done, and waits at ``gate`` before it commits."""
+
+    def __init__(self, said: list[str], error: BaseException | None = None) -> None:
+        self.said = said
+        self.error = error
+        self.gate = threading.Event()
+
+    def begin(self, task: Task) -> None:
+        assert isinstance(task, Payload)
+        self.said.append(f"{task.name} begun")
+
+    def commit(self, tasks: Sequence[Task]) -> None:
+        self.gate.wait(30)
+        if self.error is not None:
+            raise self.error
+        self.said.extend(f"{task.name} committed" for task in tasks if isinstance(task, Payload))
+
+
+def test_room_is_given_back_when_the_memory_is() -> None:
+    said: list[str] = []
+    owner, pipeline = Recorder(said), Pipeline(max_pending_bytes=1, stall_timeout_s=30)
+    pipeline.hold()
+    pipeline.reserve(1)
+    pipeline.put(Payload(owner, "first", said))
+    owner.gate.set()
+    pipeline.reserve(1)
+    said.append("room for the second")
+    pipeline.put(Payload(owner, "second", said))
+    pipeline.release()
+    assert said == [
+        *("first begun", "first committed", "first let go", "room for the second"),
+        *("second begun", "second committed", "second let go"),
+    ]
+    assert not [thread for thread in threading.enumerate() if thread.name == "gently-bluesky-pipeline"]
+
+
+def test_tasks_of_several_owners_are_committed_in_the_order_they_were_put() -> None:
+    said: list[str] = []
+    pipeline = Pipeline(max_pending_bytes=100, stall_timeout_s=30)
+    owners = [Recorder(said), Recorder(said)]
+    pipeline.hold()
+    for n in range(10):
+        pipeline.reserve(1)
+        pipeline.put(Payload(owners[n % 3 == 0], str(n), said))
+    for owner in owners:
+        owner.gate.set()
+    pipeline.release()
+    assert [text for text in said if text.endswith("committed")] == [f"{n} committed" for n in range(10)]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_thread_that_has_died() -> None:
+    said: list[str] = []
+    owner = Recorder(said, MemoryError("no memory"))
+    pipeline = Pipeline(max_pending_bytes=1, stall_timeout_s=3600)
+    pipeline.hold()
+    pipeline.reserve(1)
+    pipeline.put(Payload(owner, "first", said))
+    owner.gate.set()
+    with pytest.raises(
+        StorageError, match=r"the storing thread died of MemoryError\('no memory'\)"
+    ) as caught:
+        pipeline.reserve(1)
+    assert caught.value.__cause__ is owner.error
+    pipeline.release()
+
+
+def test_its_own_thread_must_not_wait_for_it() -> None:
+    raised: list[Exception] = []
+    pipeline = Pipeline(max_pending_bytes=1, stall_timeout_s=3600)
+
+    class Foolish(Recorder):
+        def commit(self, tasks: Sequence[Task]) -> None:
+            try:
+                pipeline.reserve(1)
+            except InputError as error:
+                raised.append(error)
+
+    pipeline.hold()
+    pipeline.reserve(1)
+    pipeline.put(Payload(Foolish([]), "first", []))
+    pipeline.release()
+    assert "would wait for itself for ever" in str(raised[0])
