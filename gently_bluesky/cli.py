@@ -27,7 +27,7 @@ EXAMPLES = """[bold]Examples[/bold]
 
     gently-bluesky demo --timepoints 2    (again, into the same store: its runs are added)
 
-    gently-bluesky demo --size 2048 --store ~/big-demo    (frames of a real camera, about 3 GB)
+    gently-bluesky demo --size 2048 --store ~/big-demo    (frames of a real camera, about 2.5 GB)
 
     gently-bluesky demo --format tiff --store ~/tiff-demo
 """
@@ -59,7 +59,7 @@ def demo(
         Path, typer.Option(help="Folder of the store; made if it is missing, added to if it is there.")
     ] = Path("gently-demo"),
     size: Annotated[int, typer.Option(min=16, max=4096, help="Pixels along each side of a frame.")] = 512,
-    format: Annotated[  # noqa: A002 # the field's word, and the one people type
+    format: Annotated[
         Literal["zarr", "tiff"], typer.Option(help="OME-Zarr, or OME-TIFF with one file per volume.")
     ] = "zarr",
     embryos: Annotated[int, typer.Option(min=1, max=64, help="How many embryos lie on the stage.")] = 3,

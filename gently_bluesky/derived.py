@@ -16,8 +16,8 @@ import numpy as np
 import orjson
 
 from gently_bluesky.documents.assets import DEFAULT_DIMS
-from gently_bluesky.documents.journal import plain
 from gently_bluesky.errors import GentlyError, InvalidDocument, InvalidSetting, UnknownUid
+from gently_bluesky.jsontext import plain
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
 from gently_bluesky.results import KINDS, Result, put_together

@@ -18,9 +18,9 @@ from numpy import ma
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import Backend, Pending, Sink
-from gently_bluesky.documents.journal import plain
 from gently_bluesky.errors import InvalidDocument, UnstorableDtype
 from gently_bluesky.files import PATH_SEMANTICS
+from gently_bluesky.jsontext import plain
 from gently_bluesky.model import ArraySpec, storable_dtype
 
 __all__ = ["Asset", "array_spec", "array_to_store", "declared_dtype", "describe", "inline_value"]

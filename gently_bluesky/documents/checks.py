@@ -13,8 +13,8 @@ import numpy as np
 from event_model import DocumentNames, schema_validators
 from jsonschema import ValidationError
 
-from gently_bluesky.documents.journal import plain
 from gently_bluesky.errors import InvalidDocument
+from gently_bluesky.jsontext import plain
 
 __all__ = ["check_descriptor", "check_event", "check_page", "checked"]
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.documents.handlers import AssetHandler, handler_registry
-from gently_bluesky.documents.journal import encode
 from gently_bluesky.errors import InvalidDocument
 from gently_bluesky.files import inside
+from gently_bluesky.jsontext import encode
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import JournalLine
 

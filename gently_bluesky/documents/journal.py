@@ -1,84 +1,23 @@
 """The journal: a run's documents as they were announced, one JSON object per line. The record of truth.
 
 Lines are only ever appended. A torn last line is a crash and is dropped; damage in the middle is corruption and is
-refused. Numbers and NaN come back as they went in: a line that strict JSON cannot hold is written as Python's own
-json module writes it (``NaN``, ``Infinity``, integers of any length), which it also reads.
+refused.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import orjson
-
-from gently_bluesky.errors import InvalidDocument, JournalDamaged
+from gently_bluesky.errors import JournalDamaged
 from gently_bluesky.files import storage_error, try_lock, wait_for_lock, write_all
+from gently_bluesky.jsontext import decode, encode
 from gently_bluesky.model import JournalLine
 
-__all__ = ["Journal", "decode", "digest_of", "encode", "encode_line", "plain", "read_journal", "scan_journal"]
-
-FAST = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-
-AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
-LONG_INTEGER = b"0" * 19
-"""orjson reads integers beyond 64 bits as floats; those have 19 digits or more."""
-
-
-def encode(value: object) -> bytes:
-    """Return ``value`` as one line of JSON, without the newline; numpy scalars and arrays become numbers and lists.
-
-    Raises
-    ------
-    InvalidDocument
-        Something in it is not of JSON's types.
-    """
-    try:
-        line = orjson.dumps(value, default=_unknown, option=FAST)
-        if b"null" not in line:
-            return line
-    except (TypeError, orjson.JSONEncodeError):
-        pass
-    try:
-        # orjson writes NaN as null and refuses integers beyond 64 bits: Python's own encoder keeps both
-        return json.dumps(value, default=_unknown, separators=(",", ":")).encode("ascii")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidDocument(
-            f"expected a document of JSON types (and numpy numbers), got one that cannot be written: {error}; "
-            "it was not stored"
-        ) from error
-
-
-def _unknown(value: object) -> object:
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biufUS":
-        return value.tolist()
-    raise TypeError(f"a value of type {type(value).__name__}")
-
-
-def decode(line: bytes) -> Any:
-    """Undo `encode`; raises ValueError on anything that is not JSON."""
-    if LONG_INTEGER in line.translate(AS_ZEROS):
-        return json.loads(line)
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return json.loads(line)
-
-
-def plain(value: Any) -> Any:
-    """Return a deep copy of ``value`` in JSON's own types, cheap for the numbers and strings that most values are."""
-    kind = type(value)
-    if kind in {float, int, str, bool, type(None)}:
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    return decode(encode(value))
+__all__ = ["Journal", "encode_line", "read_journal", "scan_journal"]
 
 
 def encode_line(line: JournalLine) -> bytes:
@@ -199,9 +138,3 @@ def _parse(raw: bytes) -> JournalLine:
     if not isinstance(name, str) or not isinstance(doc, dict):
         raise TypeError("expected a name and a document")
     return JournalLine(name, doc, envelope.get("digest"), envelope.get("outcome"))
-
-
-def digest_of(value: Any) -> bytes:
-    """Return a short digest of what a JSON value says: equal for equal values, NaN equal to NaN."""
-    canonical = json.dumps(plain(value), sort_keys=True, separators=(",", ":")).encode("ascii")
-    return hashlib.blake2b(canonical, digest_size=16).digest()

@@ -99,7 +99,12 @@ def run_folder(start: Mapping[str, Any]) -> str:
     """
     folder = day_folder(start["time"])
     moment = datetime.fromtimestamp(start["time"]).astimezone()
-    plan = re.sub(r"[^a-z0-9]+", "-", str(start.get("plan_name") or start.get("data_type")).lower()).strip("-")[:40] or "run"
+    plan = (
+        re.sub(r"[^a-z0-9]+", "-", str(start.get("plan_name") or start.get("data_type")).lower()).strip("-")[
+            :40
+        ]
+        or "run"
+    )
     uid = start["uid"][:8]
     if not re.fullmatch(r"[a-z0-9]{8}", uid):
         uid = hashlib.sha256(start["uid"].encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -196,7 +196,7 @@ class Pipeline:
                 "accepted is lost; make a new writer, and please report this"
             ) from self._fault
         if self._exited:
-            # a RunEngine that was paused ends its run only as the interpreter takes it apart, after our thread
+            # a paused RunEngine ends its run only as the interpreter takes it apart, after our thread is gone
             raise StorageError(
                 "the interpreter has exited and stores nothing more; what was accepted before is stored; the "
                 "run ends as incomplete when the store is next opened"

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from gently_bluesky.backends.base import Backend
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
-from gently_bluesky.documents.journal import decode, digest_of, encode_line, read_journal
+from gently_bluesky.documents.journal import encode_line, read_journal
 from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
 from gently_bluesky.documents.tasks import (
     DocumentTask,
@@ -29,10 +29,11 @@ from gently_bluesky.documents.tasks import (
     OpenTask,
     StopTask,
 )
-from gently_bluesky.errors import ConflictingDocument, LookupFailed, RunExists
+from gently_bluesky.errors import AssetDamaged, ConflictingDocument, LookupFailed, RunExists
 from gently_bluesky.files import storage_error
 from gently_bluesky.index.index import Index, JournalOutOfStep
 from gently_bluesky.index.schema import descriptors
+from gently_bluesky.jsontext import decode, digest_of
 from gently_bluesky.model import JournalLine, Record, Settings
 
 __all__ = ["Desk", "RunStorage", "conflicting_event"]
@@ -176,10 +177,10 @@ class RunStorage(Owner):
         for task in batch:
             try:
                 self._await(task)
+                lines.extend(self._lines(task))
             except Exception as error:  # noqa: BLE001 # raised below, behind what came before it
                 failure = error
                 break
-            lines.extend(self._lines(task))
             frames += len(task.frames)
             counts.update({frame.asset.uid: frame.place + 1 for frame in task.frames})
         if lines:
@@ -197,11 +198,21 @@ class RunStorage(Owner):
             pending.result()
 
     def _lines(self, task: DocumentTask) -> list[JournalLine]:
-        lines = [JournalLine(*named) for frame in task.frames for named in frame.asset.documents(frame.place)]
         digest = {frame.data_key: frame.digest for frame in task.frames} or None
+        self._check_digest(task, digest or {})
+        lines = [JournalLine(*named) for frame in task.frames for named in frame.asset.documents(frame.place)]
         if task.name == "event":
             self._fingerprints[task.doc["uid"]] = _fingerprint(task.doc, digest or {})
         return [*lines, JournalLine(task.name, task.doc, digest)]
+
+    def _check_digest(self, task: DocumentTask, digest: Mapping[str, str]) -> None:
+        wrong = [key for key, recorded in task.digest.items() if digest.get(key, recorded) != recorded]
+        if wrong:
+            raise AssetDamaged(
+                f"run {self._start['uid'][:8]}: event {task.doc['seq_num']} came with pixels of "
+                f"{', '.join(wrong)} that are not those that were recorded; the event was not stored; verify "
+                "where it came from"
+            )
 
     def _announce(self, lines: Sequence[JournalLine], frames: int = 0, *, last: bool = False) -> None:
         """Journal, index, subscribers; ``frames`` of the lines' events become *stored* and announced."""
@@ -323,7 +334,10 @@ class RunStorage(Owner):
         status = "incomplete"
         if task.stop is not None:
             status = {"success": "complete", "abort": "aborted"}.get(task.stop["exit_status"], "failed")
-        self._announce([self._stop_line(status, task.stop or self._own_stop())], last=True)
+        line = self._stop_line(status, task.stop or self._own_stop())
+        if task.outcome is not None:  # a copy ends as its original did, and has lost what that one lost
+            line = replace(line, outcome=task.outcome)
+        self._announce([line], last=True)
 
     def _close_assets_quietly(self) -> None:
         for asset in self._assets.values():

@@ -23,7 +23,6 @@ from gently_bluesky.documents.checks import check_descriptor, check_event, check
 from gently_bluesky.documents.events import arrays_of, referring, said_by
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
-from gently_bluesky.documents.journal import digest_of, plain
 from gently_bluesky.documents.names import asset_name
 from gently_bluesky.documents.run_storage import Desk, RunStorage, conflicting_event
 from gently_bluesky.documents.tasks import DocumentTask, DuplicateTask, FailTask, Frame, OpenTask, StopTask
@@ -37,6 +36,7 @@ from gently_bluesky.errors import (
     UnknownReference,
     UnstorableDtype,
 )
+from gently_bluesky.jsontext import digest_of, plain
 from gently_bluesky.model import ArraySpec, storable_dtype
 
 __all__ = ["RunState", "RunWriter"]
@@ -97,6 +97,7 @@ class RunWriter:
         self._assets: dict[tuple[Any, ...], Asset] = {}
         self._asset_numbers: dict[tuple[str, str], int] = {}
         self._events: set[str] = set()
+        self._digest: Mapping[str, str] = {}
         self._takers = {
             "descriptor": self._descriptor,
             "event": self._event,
@@ -131,13 +132,16 @@ class RunWriter:
             raise
         self._move(RunState.OPEN)
 
-    def receive(self, name: str, doc: Mapping[str, Any]) -> None:
+    def receive(self, name: str, doc: Mapping[str, Any], digest: Mapping[str, str] | None = None) -> None:
         """Take a document between start and stop: *accepted* on return.
+
+        An event's pixels must have this ``digest``, if it is given.
 
         Raises the run's first failure, if it has one, as every call after it does.
         """
         self.failure.raise_if_set()
         try:
+            self._digest = digest or {}
             self._takers[name](name, doc)
         except Exception as error:  # noqa: BLE001 # kept, and raised
             self.refuse(error)
@@ -148,8 +152,10 @@ class RunWriter:
         self.failure.raise_if_set()
         raise error
 
-    def stop(self, stop: Mapping[str, Any] | None) -> None:
+    def stop(self, stop: Mapping[str, Any] | None, outcome: Mapping[str, Any] | None = None) -> None:
         """Drain the buffer and end the run; with None, for want of a stop document, as incomplete.
+
+        A copy of a recorded run ends on record with the ``outcome`` of that one.
 
         On return everything is *synced* and announced, and nothing of the run is left in memory.
 
@@ -164,7 +170,7 @@ class RunWriter:
         self._move(RunState.DRAINING)
         self._release_held()
         try:
-            self._pipeline.put(StopTask(self._storage, None if stop is None else dict(stop)))
+            self._pipeline.put(StopTask(self._storage, None if stop is None else dict(stop), outcome))
             self._pipeline.wait_until(lambda: self._storage.ended, f"the end of run {self.uid}")
         except Exception as error:  # noqa: BLE001 # kept, and raised below
             self.failure.set(error)
@@ -202,8 +208,8 @@ class RunWriter:
 
     # -- documents in between --------------------------------------------------------------------------------
 
-    def _put(self, name: str, doc: dict[str, Any], frames: list[Frame] | None = None) -> None:
-        self._pipeline.put(DocumentTask(self._storage, name, doc, frames or ()))
+    def _put(self, name: str, doc: dict[str, Any]) -> None:
+        self._pipeline.put(DocumentTask(self._storage, name, doc))
 
     def _is_repeated(self, name: str, uid: str, doc: Mapping[str, Any]) -> bool:
         digest = digest_of([name, doc])
@@ -276,7 +282,9 @@ class RunWriter:
             self._release(doc["descriptor"], doc["data"], arrays)
         frames = self._accept(said, arrays, descriptor)
         self._events.add(doc["uid"])
-        self._put(name, referring(said, frames), frames)
+        task = DocumentTask(self._storage, name, referring(said, frames), frames)
+        task.digest = self._digest
+        self._pipeline.put(task)
 
     def _check_keys(self, doc: Mapping[str, Any], descriptor: Mapping[str, Any]) -> None:
         declared = {

@@ -5,7 +5,7 @@ Values; nothing here does anything with them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,13 +45,15 @@ class OpenTask(Task):
 class DocumentTask(Task):
     """A document to be announced, once its frames are stored."""
 
-    __slots__ = ("doc", "error", "frames", "name")
+    __slots__ = ("digest", "doc", "error", "frames", "name")
 
     def __init__(self, owner: Owner, name: str, doc: dict[str, Any], frames: Sequence[Frame] = ()) -> None:
         super().__init__(owner, sum(frame.array.nbytes for frame in frames))
         self.name = name
         self.doc = doc
         self.frames = frames
+        self.digest: Mapping[str, str] = {}
+        """Of the pixels as they were recorded, where that is known."""
         self.error: Exception | None = None
 
     def let_go(self) -> None:
@@ -73,10 +75,16 @@ class FailTask(Task):
 
 
 class StopTask(Task):
-    """The end of the run: the stop document, or None when it is given up without one."""
+    """The end of the run: the stop document, or None when it is given up without one.
 
-    __slots__ = ("stop",)
+    ``outcome`` is that of the run it is a copy of.
+    """
 
-    def __init__(self, owner: Owner, stop: dict[str, Any] | None) -> None:
+    __slots__ = ("outcome", "stop")
+
+    def __init__(
+        self, owner: Owner, stop: dict[str, Any] | None, outcome: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(owner)
         self.stop = stop
+        self.outcome = outcome

@@ -10,7 +10,6 @@ import enum
 import itertools
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -19,8 +18,8 @@ from typing import Any, NoReturn, Self
 from event_model import unpack_datum_page, unpack_event_page
 
 from gently_bluesky.documents.checks import check_page, checked
+from gently_bluesky.documents.ended import EndedRuns
 from gently_bluesky.documents.home import FolderHome, RunHome, SharedHome, SharedJournal
-from gently_bluesky.documents.journal import digest_of
 from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.run_storage import Desk, Subscriber
 from gently_bluesky.documents.run_writer import RunWriter
@@ -32,10 +31,10 @@ from gently_bluesky.errors import (
     UnknownReference,
     WriterClosed,
 )
+from gently_bluesky.jsontext import digest_of
+from gently_bluesky.model import JournalLine
 
 __all__ = ["StoreWriter"]
-
-REMEMBERED_RUNS = 1000
 
 
 class _Barrier(Owner):
@@ -52,45 +51,6 @@ class _Barrier(Owner):
     def commit(self, tasks: Sequence[Task]) -> None:  # noqa: ARG002 # it is the only one
         """Tell whoever waits."""
         self.reached.set_result(None)
-
-
-class _EndedRuns:
-    """What is remembered of runs that have ended:
-
-    their stops, and the uids of theirs that documents may name.
-    """
-
-    def __init__(self) -> None:
-        self._stops: OrderedDict[str, bytes] = OrderedDict()
-        self._run_of: dict[str, str] = {}
-        self._refused: OrderedDict[str, InvalidDocument] = OrderedDict()
-
-    def add(self, run_uid: str, stop: Mapping[str, Any] | None, references: Sequence[str]) -> None:
-        """Remember a run; the oldest ones are forgotten."""
-        self._stops[run_uid] = digest_of(stop)
-        self._run_of.update(dict.fromkeys([run_uid, *references], run_uid))
-        while len(self._stops) > REMEMBERED_RUNS:
-            oldest, _ = self._stops.popitem(last=False)
-            self._run_of = {uid: run for uid, run in self._run_of.items() if run != oldest}
-
-    def refuse(self, run_uid: str, error: InvalidDocument) -> None:
-        """Remember why a run was never begun."""
-        self._refused[run_uid] = error
-        while len(self._refused) > REMEMBERED_RUNS:
-            self._refused.popitem(last=False)
-
-    def raise_if_refused(self, run_uid: object) -> None:
-        """Raise why a run was never begun, the same object as then."""
-        if isinstance(run_uid, str) and run_uid in self._refused:
-            raise self._refused[run_uid]
-
-    def run_of(self, uid: object) -> str | None:
-        """Return the run that ``uid`` belonged to."""
-        return self._run_of.get(uid) if isinstance(uid, str) else None
-
-    def stop_of(self, run_uid: str) -> bytes | None:
-        """Return the digest of a run's stop document."""
-        return self._stops.get(run_uid)
 
 
 class StoreWriter:
@@ -112,7 +72,8 @@ class StoreWriter:
         self._tokens = itertools.count()
         self._runs: dict[str, RunWriter] = {}
         self._run_of: dict[str, RunWriter] = {}
-        self._ended = _EndedRuns()
+        self._ended = EndedRuns()
+        self._beside: JournalLine | None = None
         self._takers: dict[str, Callable[[Any], None]] = {
             "start": self._start,
             "descriptor": lambda doc: self._introduce("descriptor", doc),
@@ -161,15 +122,25 @@ class StoreWriter:
                 )
             taker(doc)
 
+    def restore(self, line: JournalLine) -> None:
+        """Take a line of a journal: its document, and what stands beside it.
+
+        Pixels whose digest is another one fail the run; it ends on record as the line of its stop says.
+        """
+        with self._entry:
+            self._beside = line
+            try:
+                self(line.name, line.doc)
+            finally:
+                self._beside = None
+
     def subscribe(self, callback: Subscriber) -> int:
         """Have ``callback(name, doc)`` called with every document announced from now on; return a token.
 
         It is called on the writer's own thread, after the document is in the journal, with copies of its own.
         What it raises is raised at the run's stop as SubscriberError; it never stops the storing.
         """
-        token = next(
-            self._tokens
-        )  # no lock: a subscriber may subscribe or unsubscribe while a producer waits
+        token = next(self._tokens)  # no lock: a subscriber may do this while a producer waits
         self._desk.subscribers[token] = callback
         return token
 
@@ -286,7 +257,8 @@ class StoreWriter:
 
     def _follow(self, name: str, doc: Mapping[str, Any], reference: str) -> None:
         """Take a document that belongs to a run through another document."""
-        self._run_named(name, doc, reference).receive(name, doc)
+        digest = None if self._beside is None else self._beside.digest
+        self._run_named(name, doc, reference).receive(name, doc, digest)
 
     def _run_named(self, name: str, doc: Mapping[str, Any], reference: str) -> RunWriter:
         named = doc.get(reference)
@@ -338,7 +310,7 @@ class StoreWriter:
 
     def _end(self, run: RunWriter, stop: Mapping[str, Any] | None) -> None:
         try:
-            run.stop(stop)
+            run.stop(stop, None if self._beside is None else self._beside.outcome)
         finally:
             del self._runs[run.uid]
             references = [uid for uid, owner in self._run_of.items() if owner is run]

@@ -7,7 +7,8 @@ from math import isfinite
 from typing import Any, Final
 
 import numpy as np
-import orjson
+
+from gently_bluesky.jsontext import encode
 
 __all__ = ["LARGEST", "integer", "itemsize", "json_text", "seconds", "sequence", "text", "text_or_none"]
 
@@ -17,7 +18,7 @@ LARGEST: Final = 2**63 - 1
 
 def json_text(value: object) -> str:
     """Return a value of a document as it is kept."""
-    return orjson.dumps(value).decode()
+    return encode(value).decode()
 
 
 def integer(value: object) -> int | None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 
-import orjson
 from sqlalchemy import Executable, Row, Select, bindparam, func, select
 from sqlalchemy.exc import IntegrityError
 
@@ -23,6 +22,7 @@ from gently_bluesky.index.points import POINTS_OF_ASSET, POINTS_OF_KEY, Point, e
 from gently_bluesky.index.records import record_of, select_records
 from gently_bluesky.index.rows import Batch, JournalState
 from gently_bluesky.index.schema import IndexUnusable, descriptors, journals, records
+from gently_bluesky.jsontext import decode
 from gently_bluesky.model import JournalLine, Record
 
 __all__ = ["Index", "IndexUnusable", "JournalOutOfStep", "Point"]
@@ -261,7 +261,7 @@ class Index:
         """Return the streams of a run and their data keys, in the order of the descriptors."""
         found: dict[str, dict[str, None]] = {}
         for row in self.rows(_KEYS, run_uid=run_uid):
-            found.setdefault(row.stream, {}).update(dict.fromkeys(orjson.loads(row.data_keys)))
+            found.setdefault(row.stream, {}).update(dict.fromkeys(decode(row.data_keys)))
         return {stream: list(keys) for stream, keys in found.items()}
 
     def points(self, run_uid: str, stream: str, data_key: str) -> list[Point]:
@@ -311,7 +311,7 @@ class Index:
         rows = self.rows(_DOCUMENT, uid=_checked(uid), kind=kind)
         if not rows:
             raise UnknownUid(f"no {kind} has the uid {uid!r}")
-        return orjson.loads(rows[0].document)
+        return decode(rows[0].document)
 
     def _pages(self, statement: Select[*tuple[Any, ...]]) -> Iterator[Record]:
         page = self.rows(statement)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import orjson
 from sqlalchemy import Connection, Executable, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -15,6 +14,7 @@ from gently_bluesky.errors import ConflictingDocument
 from gently_bluesky.index.rows import Batch
 from gently_bluesky.index.schema import descriptors, edges, journals, metadata, points, records, stream_keys
 from gently_bluesky.index.states import DescriptorState, JournalState, Row
+from gently_bluesky.jsontext import decode
 
 __all__ = [
     "conflict",
@@ -123,13 +123,13 @@ def _load_run(connection: Connection, state: JournalState, run_uid: str) -> None
     for row in connection.execute(
         select(descriptors).where(descriptors.c.run_uid == run_uid).order_by(descriptors.c.position)
     ):
-        state.descriptors[row.uid] = DescriptorState(run_uid, row.stream, orjson.loads(row.data_keys))
+        state.descriptors[row.uid] = DescriptorState(run_uid, row.stream, decode(row.data_keys))
     of_run = select(records).where(records.c.run_uid == run_uid)
     for row in connection.execute(of_run.where(records.c.kind == "asset")).mappings():
         state.assets[row["uid"]] = dict(row)
     waiting = of_run.where(records.c.kind == "datum", records.c.stream.is_(None))
     for row in connection.execute(waiting).mappings():
-        if "datum_id" in orjson.loads(row["document"]):
+        if "datum_id" in decode(row["document"]):
             state.waiting[row["uid"]] = dict(row)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import orjson
 from sqlalchemy import Select, case, func, select
 from sqlalchemy.sql.selectable import FromClause
 
 from gently_bluesky.index.schema import records
+from gently_bluesky.jsontext import decode
 from gently_bluesky.model import Record
 
 __all__ = ["asset", "columns", "joined", "record_of", "run", "select_records"]
@@ -74,9 +74,9 @@ def record_of(row: Sequence[Any]) -> Record:
         lost,
     ) = row[:13]
     path, data_type, session, status, asset_path, form, count, shape, dtype, dims = row[13:]
-    doc = orjson.loads(document)
-    sizes = None if shape is None else tuple(orjson.loads(shape))
-    axes = () if dims is None else tuple(orjson.loads(dims))
+    doc = decode(document)
+    sizes = None if shape is None else tuple(decode(shape))
+    axes = () if dims is None else tuple(decode(dims))
     if kind == "asset":
         axes = _with_events(axes, sizes)
         sizes = None if sizes is None else (count, *sizes)
@@ -97,7 +97,7 @@ def record_of(row: Sequence[Any]) -> Record:
         form,
         path if kind == "run" else asset_path or "",
         operation,
-        tuple(orjson.loads(parents)) if parents else (),
+        tuple(decode(parents)) if parents else (),
         received,
         stored,
         lost,

@@ -11,8 +11,6 @@ from math import prod
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-import orjson
-
 from gently_bluesky.errors import InvalidDocument, UnknownReference
 from gently_bluesky.index.fields import (
     LARGEST,
@@ -26,6 +24,7 @@ from gently_bluesky.index.fields import (
 )
 from gently_bluesky.index.states import DescriptorState, JournalState, Row
 from gently_bluesky.index.values import leaves
+from gently_bluesky.jsontext import decode
 from gently_bluesky.model import JournalLine
 
 __all__ = ["Batch", "point_number"]
@@ -227,7 +226,7 @@ class Batch:
         """Set how many arrays an asset holds."""
         row["count"] = count
         if row["shape"] is not None:
-            pixels = count * prod(orjson.loads(row["shape"]))
+            pixels = count * prod(decode(row["shape"]))
             row["nbytes"] = min(pixels * itemsize(row["dtype"]), LARGEST)
         if row["uid"] not in self.assets:
             self.changed_assets[row["uid"]] = row
@@ -269,7 +268,7 @@ class Batch:
                 self._name_datum(row, key, of, time, integer(doc["seq_num"]) or 0)
             row = row or self.datums.get(uid) or self._find_datum(uid)
             if row is not None and row["run_uid"] == of.run_uid:
-                self._point(doc, of, key, uid, orjson.loads(row["document"]))
+                self._point(doc, of, key, uid, decode(row["document"]))
 
     def _name_datum(self, row: Row, key: str, of: DescriptorState, time: float, seq_num: int) -> None:
         row["stream"], row["data_key"], row["time"], row["seq_num"] = of.stream, key, time, seq_num

@@ -19,7 +19,7 @@ __all__ = ["Rudeness", "SimulatedFault"]
 DTYPE = np.dtype("<u2")
 
 
-class SimulatedFault(RuntimeError):  # noqa: N818 - a fault of a device, not of its user
+class SimulatedFault(RuntimeError):
     """A simulated device failed because it was asked to."""
 
 

@@ -175,6 +175,8 @@ class _Work:
                 if end != os.fstat(file.fileno()).st_size:
                     file.truncate(end)
                     os.fsync(file.fileno())
+        except FileNotFoundError:
+            raise
         except OSError as error:
             self._leave_alone(journal, error)
             return

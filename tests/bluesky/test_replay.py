@@ -23,7 +23,7 @@ from ophyd.sim import SynSignal, det1, motor
 
 from gently_bluesky import LazyArray, Store, replay
 from gently_bluesky.documents.filling import filled
-from gently_bluesky.documents.journal import encode, read_journal
+from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.documents.replay import read_documents
 from gently_bluesky.errors import (
     AssetDamaged,
@@ -34,6 +34,7 @@ from gently_bluesky.errors import (
     RunExists,
     SubscriberError,
 )
+from gently_bluesky.jsontext import encode
 from gently_bluesky.sim import Rudeness, SimulatedDiSPIM, acquire_volume, focus_sweep
 
 SESSION = "2026-11-21"
@@ -316,25 +317,12 @@ def copied(original, root, **settings):
         return replay(original, copy.writer(**settings))
 
 
-def assert_equal(original, copy, *, same_format, but=()):
+def assert_equal(original, copy, *, same_format):
     one, other = lines_of(original, same_format=same_format), lines_of(copy, same_format=same_format)
-    assert one.keys() == other.keys()
-    for uid in one.keys() - set(but):
-        assert one[uid] == other[uid]
+    assert one == other
     with Store(original, mode="r") as first, Store(copy, mode="r") as second:
-        first_records, second_records = records_of(first), records_of(second)
-        for uid in one.keys() - set(but):
-            assert first_records[uid] == second_records[uid]
-        assert filled_documents(first).keys() == filled_documents(second).keys()
-        for uid, documents in filled_documents(first).items():
-            if uid not in but:
-                assert documents == filled_documents(second)[uid]
-
-
-ENVELOPES = pytest.mark.xfail(
-    strict=True,
-    reason="StoreWriter.restore is not there yet: a copy is not told what stands in the envelopes",
-)
+        assert records_of(first) == records_of(second)
+        assert filled_documents(first) == filled_documents(second)
 
 
 # -- the tests ---------------------------------------------------------------------------------------------
@@ -348,19 +336,13 @@ def test_the_original_has_runs_of_every_end(original):
 
 
 @pytest.mark.parametrize("kind", ["zarr", "tiff"])
-def test_a_store_replayed_into_another_is_equal_but_for_resources(original, root, kind):
+def test_a_store_replayed_into_another_is_equal_but_for_resources_however_its_runs_ended(
+    original, root, kind
+):
     uids = copied(original, root, format=kind)
     with Store(original, mode="r") as store:
         assert sorted(uids) == sorted(record.uid for record in store.query())
-        ended_here = {record.uid for record in store.query() if record.status == "incomplete" or record.lost}
-    assert len(ended_here) == 2
-    assert_equal(original, root, same_format=kind == "zarr", but=ended_here)
-
-
-@ENVELOPES
-@pytest.mark.parametrize("kind", ["zarr", "tiff"])
-def test_copies_of_failed_and_incomplete_runs_end_on_record_as_those_did(original, root, kind):
-    copied(original, root, format=kind)
+        assert any(record.lost for record in store.query())
     assert_equal(original, root, same_format=kind == "zarr")
 
 
@@ -619,7 +601,6 @@ def test_a_replay_whose_pixels_are_gone_says_so_and_references_are_replayed_all_
     assert len(replay(small, fill=False)) == 1
 
 
-@ENVELOPES
 def test_pixels_that_changed_on_disk_are_not_copied_as_if_they_were_right(RE, root, tmp_path):
     with Store(root) as store:
         RE.subscribe(store.writer(format="tiff"))

@@ -118,7 +118,6 @@ def test_neither_what_came_in_nor_what_went_out_is_shared_with_anybody(store: St
     assert same({key: lines[0]["doc"][key] for key in RICH}, PLAIN)
 
 
-@pytest.mark.xfail(strict=True, reason="index/fields.py json_text: orjson writes NaN as null")
 def test_nan_in_a_start_document_is_nan_in_the_run(store: Store) -> None:
     writer = store.writer()
     run = HandMadeRun(drift_um=math.nan)
@@ -128,7 +127,6 @@ def test_nan_in_a_start_document_is_nan_in_the_run(store: Store) -> None:
     assert same(store[run.uid].start["drift_um"], math.nan)
 
 
-@pytest.mark.xfail(strict=True, reason="index/fields.py json_text: orjson takes no integer beyond 64 bits")
 def test_an_integer_beyond_64_bits_in_a_start_document_is_kept(store: Store) -> None:
     writer = store.writer()
     run = HandMadeRun(big=2**80)

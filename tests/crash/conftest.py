@@ -15,6 +15,15 @@ from zygote import Zygote
 collect_ignore = ["zygote.py", "scenes.py"] if sys.platform != "win32" else ["."]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests of this folder unless ``-m`` says which are wanted."""
+    if not config.option.markexpr:
+        here = Path(__file__).parent
+        left_out = [item for item in items if item.get_closest_marker("long") and here in item.path.parents]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def zygote() -> Iterator[Zygote]:
     """The process that forks children to kill, one for all tests."""

@@ -1,7 +1,7 @@
-"""What children of the zygote do: acquire through a real RunEngine, break the disk under it, look at what is there.
+"""What children of the zygote do: acquire through a real RunEngine, break the disk under it, look at it.
 
-The pixels of every frame follow from the run's ``night`` (in its start document), the event's ``number`` and the
-plane, so that `examine` needs nobody's word for what should be there.
+The pixels of every frame follow from the run's ``night`` (in its start document), the event's ``number`` and
+the plane, so that `examine` needs nobody's word for what should be there.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import numpy as np
-import numpy.ma
 from bluesky import RunEngine
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
 from zygote import Channel, call_in_child, mount_small_disk, obey_permissions, remount_read_only
 
-import gently_bluesky.backends.tiff
-import gently_bluesky.backends.zarr
-import gently_bluesky.store
 from gently_bluesky import Store
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.testing.frames import check_frame, encoded_frame
+
+for module in ("gently_bluesky.backends.tiff", "gently_bluesky.backends.zarr", "numpy.ma"):
+    import_module(module)  # else each child would, and one without descriptors could not
 
 SHAPE = (3, 64, 96)
 FRAME_NBYTES = 2 * 3 * 64 * 96
@@ -101,7 +101,7 @@ class Watched:
             raise
 
 
-# -- what may happen to a disk ---------------------------------------------------------------------------------
+# -- what may happen to a disk -------------------------------------------------------------------------------
 
 
 def fill(root: Path) -> None:
@@ -172,7 +172,7 @@ def limits_restored() -> Iterator[None]:
             resource.setrlimit(kind, limits)
 
 
-# -- acquiring -------------------------------------------------------------------------------------------------
+# -- acquiring -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -211,7 +211,7 @@ def acquire(
     die_after_events: int = 0,
     shape: tuple[int, ...] = SHAPE,
 ) -> dict[str, Any]:
-    """Acquire a run and tell each announced document. ``pause_before`` an event: say so and wait to be told."""
+    """Acquire a run and tell each announced document. ``pause_before`` an event: say so and wait."""
 
     def before(number: int) -> Iterator[Any]:
         if number in (pause_before, die_after_events + 1):
@@ -237,9 +237,9 @@ def acquire_on_failing_disk(
 ) -> dict[str, Any]:
     """Acquire while ``fault`` happens ``when``.
 
-    ``"waiting <k>"``: before event ``k``, and the plan waits until each event has met its fate. ``"going on <k>"``:
-    before event ``k``, and the plan goes on when the failure is there. ``"stop"``: when the stop document comes, and
-    all events but the first are in the buffer. ``"crowded"``: no fault, the disk is too small.
+    ``"waiting <k>"``: before event ``k``, and the plan waits until each event has met its fate.
+    ``"going on <k>"``: before event ``k``, and the plan goes on when the failure is there. ``"stop"``: when
+    the stop document comes, and all events but the first are in the buffer. ``"crowded"``: the disk is small.
     """
     if fault == "forbid":
         obey_permissions()
@@ -275,7 +275,9 @@ def acquire_on_failing_disk(
                 assert stop_came.wait(30)
 
     with limits_restored(), Store(root) as store, run_engine() as RE:
-        writer = store.writer(format=format, min_free_bytes=0, max_pending_bytes=1 << 22, on_failure=on_failure)
+        writer = store.writer(
+            format=format, min_free_bytes=0, max_pending_bytes=1 << 22, on_failure=on_failure
+        )
         watched = Watched(writer)
         RE.subscribe(on_stop, "stop")
         RE.subscribe(watched)
@@ -285,7 +287,7 @@ def acquire_on_failing_disk(
 
 
 def accept_and_hang(channel: Channel, root: str, format: str, night: str, events: int) -> None:
-    """Accept frames while the first announced event hangs in a subscriber; say when all are accepted; never end."""
+    """Accept frames while the first announced event hangs in a subscriber; say when all are; never end."""
     first_announced = threading.Event()
 
     def hang(name: str, doc: Any) -> None:
@@ -342,7 +344,7 @@ def make_room_and_acquire(channel: Channel, root: str, **arguments: Any) -> dict
 def monitor_on_failing_disk(
     channel: Channel, root: str, format: str, night: str, fault: str, at: int
 ) -> dict[str, Any]:
-    """Let a device's own thread bring the frames, of which the one at ``at`` meets the fault, or a wrong shape."""
+    """Let a device's own thread bring the frames, of which the one at ``at`` meets the fault."""
     failures: list[Exception] = []
     announced: list[list[Any]] = []
     camera, signal = Camera(night), FrameSignal(name="view_a", value=np.zeros(SHAPE, "uint16"))
@@ -383,10 +385,8 @@ def monitor_on_failing_disk(
 
 def _swallowing(plan: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
     """Wait, and leave the failure to the next document."""
-    try:
+    with suppress(GentlyError):
         yield from plan
-    except GentlyError:
-        pass
 
 
 def start_on_failing_disk(
@@ -436,7 +436,11 @@ def _raised_by(action: Callable[[], object]) -> BaseException | None:
 
 def _account(watched: Watched, failures: list[Exception], error: BaseException | None) -> dict[str, Any]:
     """What was raised, where, and whether it was one and the same object."""
-    objects = {id(error), *(id(failure) for failure in failures), *(id(raised) for _, raised in watched.raised)}
+    objects = {
+        id(error),
+        *(id(failure) for failure in failures),
+        *(id(raised) for _, raised in watched.raised),
+    }
     return {
         "error": None if error is None else type(error).__name__,
         "errno": getattr(error, "errno", None),
@@ -447,7 +451,7 @@ def _account(watched: Watched, failures: list[Exception], error: BaseException |
 
 
 def die_at_kth_call(at: int) -> list[str]:
-    """Die, as by SIGKILL, just before the ``at``-th call to the file system from now on; return what was called."""
+    """Die, as by SIGKILL, just before the ``at``-th call to the file system from now on; return the calls."""
     calls: list[str] = []
     watched = {"open", "fcntl.flock", "sqlite3.connect", "tempfile.mkdtemp"}
     pid = os.getpid()
@@ -462,7 +466,7 @@ def die_at_kth_call(at: int) -> list[str]:
     return calls
 
 
-# -- looking ---------------------------------------------------------------------------------------------------
+# -- looking -------------------------------------------------------------------------------------------------
 
 
 def examine(channel: Channel | None, root: str, mode: str = "r") -> dict[str, Any]:
@@ -528,7 +532,9 @@ def answers(root: Path, mode: str = "r", **options: Any) -> list[str]:
             streams = index.streams(run.uid)
             said.append(repr(streams))
             said += [repr(index.points(run.uid, name, key)) for name, keys in streams.items() for key in keys]
-            said += [repr([r.uid for r in store.query(kind=k, session=run.session)]) for k in ("run", "datum")]
+            said += [
+                repr([r.uid for r in store.query(kind=k, session=run.session)]) for k in ("run", "datum")
+            ]
             said += [repr([r.uid for r in store.query(status=run.status)])]
             said += [repr([r.uid for r in store.query(derived=True, operation=run.operation)])]
         said.append(repr({**store.stats(), "free_bytes": None, "root": None}))
@@ -541,7 +547,7 @@ def told_answers(channel: Channel, root: str, mode: str = "r") -> list[str]:
 
 
 def recover(channel: Channel, root: str, die_at_call: int) -> int:
-    """Open a store for writing and die on the way; return how many calls to the file system it took if not."""
+    """Open a store for writing and die on the way; return how many calls to the file system it makes."""
     calls = die_at_kth_call(die_at_call)
     Store(root).close()
     return len(calls)

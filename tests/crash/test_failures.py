@@ -1,4 +1,4 @@
-"""The first failure of a run is final: one error for everybody, nothing announced is lost, and it is on record."""
+"""The first failure of a run is final: one error for everybody, on record, and nothing announced is lost."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ class Disk:
         Path(self.root).parent.mkdir()
 
     def do(self, *jobs: tuple[str, dict[str, Any]], size: int = SMALL) -> list[Any]:
-        """Do the jobs on a small disk of their own; where nobody may mount one, a full disk is a limit to files."""
+        """Do the jobs on a small disk of their own; where nobody may mount one, files are limited."""
         jobs = tuple((name, {"root": self.root, **arguments}) for name, arguments in jobs)
         folder = str(Path(self.root).parent)
         results = self._zygote.call("on_small_disk", folder=folder, size=size, jobs=jobs)
         if isinstance(results, list):
             return results
         return [
-            self._zygote.call(name, **{**arguments, "fault": "limit_files"} if "fault" in arguments else arguments)
+            self._zygote.call(
+                name, **{**arguments, "fault": "limit_files"} if "fault" in arguments else arguments
+            )
             for name, arguments in jobs
         ]
 
@@ -67,7 +69,12 @@ def assert_on_record(run: dict[str, Any], report: dict[str, Any], received: int)
     assert run["stops"] == 1
     stored = len(run["events"])
     assert (run["received"], run["stored"], run["lost"]) == (received, stored, received - stored)
-    assert run["outcome"] == {"status": "failed", "received": received, "stored": stored, "lost": received - stored}
+    assert run["outcome"] == {
+        "status": "failed",
+        "received": received,
+        "stored": stored,
+        "lost": received - stored,
+    }
     assert run["stop"]["num_events"] == {"primary": stored}
     assert run["frames"] == stored
     assert run["events"][: len(report["announced"])] == report["announced"]
@@ -86,7 +93,9 @@ def test_failure_at_one_event_spares_those_before_it(disk: Disk, format: str, fa
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_failure_is_raised_by_the_next_document_and_again_at_stop(disk: Disk, format: str, fault: str) -> None:
+def test_failure_is_raised_by_the_next_document_and_again_at_stop(
+    disk: Disk, format: str, fault: str
+) -> None:
     report, seen = disk.do(failing(format, fault, "going on 3"), LOOK)
     assert report["raised_at"] == ["event", "stop"]
     assert report["is_one_object"]
@@ -145,7 +154,9 @@ def test_failure_that_cannot_even_be_recorded_is_on_record_after_the_next_openin
     assert_on_record(zygote.call("examine", root=str(root))["n"], report, received=3)
 
 
-def test_run_killed_on_a_full_disk_is_recovered_in_the_space_it_had_set_aside(disk: Disk, format: str) -> None:
+def test_run_killed_on_a_full_disk_is_recovered_in_the_space_it_had_set_aside(
+    disk: Disk, format: str
+) -> None:
     killed = ("die_on_full_disk", {"format": format, "night": "n"})
     _, before, opened, after = disk.do(killed, LOOK, ("examine", {"mode": "a"}), LOOK)
     assert (before["n"]["status"], before["n"]["stop"]) == ("incomplete", None)
@@ -156,7 +167,9 @@ def test_run_killed_on_a_full_disk_is_recovered_in_the_space_it_had_set_aside(di
 
 
 def test_store_opens_although_the_disk_lets_no_dead_run_be_recovered(zygote: Zygote, root: Path) -> None:
-    zygote.start("acquire", root=str(root), format="zarr", night="n", events=9, die_after_events=2).last_words()
+    zygote.start(
+        "acquire", root=str(root), format="zarr", night="n", events=9, die_after_events=2
+    ).last_words()
     before = snapshot(root)
     warned = zygote.call("open_for_writing_in_vain", root=str(root))
     assert len(warned) == 1
@@ -171,7 +184,9 @@ def test_failure_on_a_monitored_device_s_thread_stops_the_plan(disk: Disk, forma
     job = ("monitor_on_failing_disk", {"format": format, "night": "n", "fault": fault, "at": 3})
     report, seen = disk.do(job, LOOK)
     assert report["is_one_object"]
-    assert report["error"] == {"wrong_shape": "FrameMismatch", "fill": "StorageFull"}.get(fault, "StorageError")
+    assert report["error"] == {"wrong_shape": "FrameMismatch", "fill": "StorageFull"}.get(
+        fault, "StorageError"
+    )
     assert report["raised_at"][-2:] == ["descriptor", "stop"]
     assert not report["moved"]
     run = seen["n"]

@@ -113,9 +113,7 @@ def test_index_that_is_behind_catches_up(zygote: Zygote, store_of_all: Path) -> 
     assert answers(store_of_all, "r") == said
 
 
-def test_index_that_is_ahead_forgets_what_is_gone(
-    zygote: Zygote, store_of_all: Path, tmp_path: Path
-) -> None:
+def test_index_that_is_ahead_forgets_what_is_gone(zygote: Zygote, store_of_all: Path, tmp_path: Path) -> None:
     said = answers(store_of_all, "a")
     zygote.call("acquire", root=str(store_of_all), format="zarr", night="later", events=2)
     with Store(store_of_all, mode="r") as store:
@@ -127,7 +125,9 @@ def test_index_that_is_ahead_forgets_what_is_gone(
 
 
 def test_index_of_a_journal_that_is_shorter_now_is_built_again(zygote: Zygote, root: Path) -> None:
-    zygote.start("acquire", root=str(root), format="zarr", night="n", events=9, die_after_events=3).last_words()
+    zygote.start(
+        "acquire", root=str(root), format="zarr", night="n", events=9, die_after_events=3
+    ).last_words()
     journal = next(root.glob("runs/*/*/*/*/documents.jsonl"))
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-2]))

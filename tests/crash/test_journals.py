@@ -1,4 +1,4 @@
-"""A torn tail is a crash and is dropped; damage in the middle is refused with its place, and costs nobody else."""
+"""A torn tail is a crash and is dropped; damage in the middle is refused with its place, and harms no other."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def test_run_with_only_a_torn_start_never_was(root: Path, dead: Path) -> None:
 def test_journal_without_a_start_beside_assets_is_left_alone(root: Path, dead: Path) -> None:
     dead.write_bytes(dead.read_bytes()[:50])
     files = snapshot(dead.parent)
-    with pytest.warns(RuntimeWarning, match=r"holds no start document, but beside it there is 'primary-view_a"):
+    with pytest.warns(
+        RuntimeWarning, match=r"holds no start document, but beside it there is 'primary-view_a"
+    ):
         Store(root).close()
     assert snapshot(dead.parent) == files
 
@@ -162,7 +164,7 @@ def test_journal_that_nobody_may_read_keeps_no_other_run_from_being_read(
         assert [record.metadata["night"] for record in store.query(status="complete")] == ["whole"]
 
 
-# -- journals of derived results -------------------------------------------------------------------------------
+# -- journals of derived results -----------------------------------------------------------------------------
 
 
 def derived_runs(root: Path, number: int) -> Path:
@@ -221,7 +223,7 @@ def test_two_stores_put_results_at_once_and_each_sees_all(root: Path) -> None:
             assert len(list(store.query(data_type="a"))) == len(list(store.query(data_type="b"))) == 3
 
 
-# -- what reconcile says ---------------------------------------------------------------------------------------
+# -- what reconcile says -------------------------------------------------------------------------------------
 
 
 def test_reconcile_tells_what_it_found_and_did(root: Path, whole: Path, dead: Path, tmp_path: Path) -> None:
@@ -256,7 +258,9 @@ def test_empty_folder_that_a_process_left_at_its_death_is_removed_and_a_full_one
     assert [path.name for path in day.iterdir()] == ["notes"]
 
 
-def test_second_stop_is_not_written_into_a_run_that_ended_as_its_process_died(root: Path, whole: Path) -> None:
+def test_second_stop_is_not_written_into_a_run_that_ended_as_its_process_died(
+    root: Path, whole: Path
+) -> None:
     """Died between recording the stop and letting go of the lock."""
     from gently_bluesky.documents.live import LiveFile
 

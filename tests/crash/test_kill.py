@@ -40,7 +40,7 @@ def events_of(announced: list[Any]) -> list[list[Any]]:
 
 
 def assert_recovered(run: dict[str, Any], announced: list[list[Any]]) -> None:
-    """Every announced event is there, bit for bit, nothing is claimed that is not, and the counts are right."""
+    """Every announced event is there, bit for bit, nothing else is claimed, and the counts are right."""
     assert run["events"][: len(announced)] == announced
     stored = len(run["events"])
     assert [number for _, number in run["events"]] == list(range(1, stored + 1))
@@ -158,7 +158,9 @@ def test_counter_of_received_frames_survives_the_kill(zygote: Zygote, root: Path
 def test_count_is_unknown_where_power_was_lost_before_the_lock_was_on_disk(
     zygote: Zygote, root: Path, format: str
 ) -> None:
-    zygote.start("acquire", root=str(root), format=format, night="n", events=9, die_after_events=3).last_words()
+    zygote.start(
+        "acquire", root=str(root), format=format, night="n", events=9, die_after_events=3
+    ).last_words()
     (live,) = root.glob("runs/*/*/*/*/.live")
     live.write_bytes(b"")
     run = examine(None, str(root), mode="a")["n"]
@@ -167,7 +169,9 @@ def test_count_is_unknown_where_power_was_lost_before_the_lock_was_on_disk(
 
 
 def test_run_whose_lock_was_taken_away_ends_as_incomplete(zygote: Zygote, root: Path, format: str) -> None:
-    zygote.start("acquire", root=str(root), format=format, night="n", events=9, die_after_events=3).last_words()
+    zygote.start(
+        "acquire", root=str(root), format=format, night="n", events=9, die_after_events=3
+    ).last_words()
     for name in (".live", ".reserve"):
         next(root.glob(f"runs/*/*/*/*/{name}")).unlink()
     run = examine(None, str(root), mode="a")["n"]

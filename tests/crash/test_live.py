@@ -133,7 +133,7 @@ def test_many_readers_and_writers_at_once_agree_in_the_end(zygote: Zygote, root:
     assert answers(root, "a") == told
 
 
-# -- the lock itself -------------------------------------------------------------------------------------------
+# -- the lock itself -----------------------------------------------------------------------------------------
 
 
 def test_lock_is_refused_to_all_but_its_holder_until_it_is_closed(tmp_path: Path) -> None:

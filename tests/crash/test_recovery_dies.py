@@ -51,7 +51,9 @@ def end_state(root: Path) -> tuple[dict[str, object], list[object]]:
     """All files and all answers, but for what is new in each stop that recovery writes: its uid and time."""
     files: dict[str, object] = {}
     for name, (_, content) in snapshot(root, index=False).items():
-        files[name] = [_timeless(line) for line in content.splitlines()] if name.endswith(".jsonl") else content
+        files[name] = (
+            [_timeless(line) for line in content.splitlines()] if name.endswith(".jsonl") else content
+        )
     seen = examine(None, str(root))
     for run in seen.values():
         run["stop"] = {key: value for key, value in run["stop"].items() if key not in ("uid", "time")}
@@ -97,7 +99,7 @@ def test_recovery_that_dies_inside_itself_is_finished_by_the_next(
     zygote: Zygote, wreck: Path, tmp_path: Path, recovered: tuple[int, object]
 ) -> None:
     calls, whole = recovered
-    dies_and_recovers(zygote, wreck, tmp_path, range(2, calls, 7), whole)
+    dies_and_recovers(zygote, wreck, tmp_path, range(2, calls, 11), whole)
 
 
 @pytest.mark.long

@@ -19,7 +19,9 @@ FAULTS = {
 }
 
 
-def start(zygote: Zygote, folder: Path, format: str, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def start(
+    zygote: Zygote, folder: Path, format: str, **arguments: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Begin a run on a disk of its own, and look what is there afterwards."""
     disk = folder / "disk"
     disk.mkdir()

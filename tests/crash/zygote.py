@@ -1,7 +1,8 @@
 """Processes to kill: one is started, imports everything once, and forks a fresh child for each job.
 
-A child has one thread at its start, as a new interpreter has, and costs milliseconds. It and the test speak in lines
-of JSON over a socket. Run as a script this module is the process that forks; imported, it is the way to it.
+A child has one thread at its start, as a new interpreter has, and costs milliseconds. It and the test speak
+in lines of JSON over a socket. Run as a script this module is the process that forks; imported, it is the way
+to it.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def remount_read_only(folder: Path) -> None:
 
 
 def obey_permissions() -> None:
-    """Give up root's right to write what the permissions of a file forbid, if we have it. Before any thread."""
+    """Give up root's right to write what the permissions of a file forbid. Before there is any thread."""
     if os.geteuid() != 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)
@@ -180,7 +181,7 @@ def _checked(returned: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-# -- in the process that forks ---------------------------------------------------------------------------------
+# -- in the process that forks -------------------------------------------------------------------------------
 
 
 def serve(control: socket.socket) -> None:

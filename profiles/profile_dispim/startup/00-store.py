@@ -1,6 +1,5 @@
 """Where the data go, and the RunEngine. Storage is subscribed before anything else, or nothing starts."""
 
-import atexit
 import os
 
 from bluesky import RunEngine
@@ -12,7 +11,6 @@ try:
     store = Store(os.environ.get("GENTLY_STORE") or "~/dispim")
 except GentlyError as error:
     raise SystemExit(f"no session without storage: {error}") from None
-atexit.register(store.close)
 
 RE = RunEngine({})
 RE.subscribe(store.writer())

@@ -1,0 +1,259 @@
+"""The journal gives back what went in, to the bit, and a failed append leaves no trace."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gently_bluesky.documents.journal import Journal, encode_line, read_journal, scan_journal
+from gently_bluesky.errors import InvalidDocument, JournalDamaged, StorageError
+from gently_bluesky.jsontext import decode, digest_of, encode, plain
+from gently_bluesky.jsontext import decode, digest_of, encode, plain
+from gently_bluesky.model import JournalLine
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT
+VALUES: st.SearchStrategy[Any] = st.deferred(
+    lambda: LEAVES | st.lists(VALUES, max_size=3) | st.dictionaries(ANY_TEXT, VALUES, max_size=3)
+)
+EVENT = JournalLine("event", {"uid": "e", "data": {"x": 1}}, {"x": "crc32c:00000000"})
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are of one type and equal, NaN to NaN, -0.0 not to 0.0."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, float):
+        if math.isnan(one):
+            return math.isnan(other)
+        return one == other and math.copysign(1, one) == math.copysign(1, other)
+    return one == other
+
+
+@given(VALUES)
+@settings(deadline=None, max_examples=400)
+def test_any_value_comes_back_as_it_went_in(value: Any) -> None:
+    line = encode(value)
+    assert b"\n" not in line
+    assert same(decode(line), value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        [float("inf"), -float("inf"), -0.0, 5e-324, 1.7976931348623157e308],
+        2**63,
+        2**64 - 1,
+        2**64,
+        -(2**63) - 1,
+        [10**400],
+        {"null": None, "nan": float("nan")},
+        "null",
+        "\ud800 a lone surrogate",
+        "line\nbreak \u2028 \0 ü 漢 🙂",
+        {"": {"ä": []}},
+        0.1 + 0.2,
+        "1234567890123456789012345",
+    ],
+)
+def test_values_that_strict_json_has_trouble_with_come_back(value: Any) -> None:
+    assert same(decode(encode(value)), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float64(0.1), 0.1),
+        (np.float64("nan"), float("nan")),
+        (np.float32(0.5), 0.5),
+        (np.int64(-3), -3),
+        (np.uint64(2**64 - 1), 2**64 - 1),
+        (np.bool_(True), True),
+        (np.str_("x"), "x"),
+        (np.arange(6).reshape(2, 3), [[0, 1, 2], [3, 4, 5]]),
+        (np.arange(6).reshape(2, 3).T, [[0, 3], [1, 4], [2, 5]]),
+        (np.array(["a", "b"]), ["a", "b"]),
+        (np.array([1.0, float("nan")]), [1.0, float("nan")]),
+        (np.array(7), 7),
+        ((1, (2, 3)), [1, [2, 3]]),
+    ],
+)
+def test_numpy_s_values_become_those_of_json(value: Any, expected: Any) -> None:
+    assert same(decode(encode(value)), expected)
+    assert same(plain(value), expected)
+    assert same(decode(encode({"a": [value, None]})), {"a": [expected, None]})
+
+
+@pytest.mark.parametrize("value", [object(), b"bytes", {1, 2}, 1j, np.array([1j]), {"a": {"b": object()}}])
+def test_values_that_are_not_json_are_refused(value: Any) -> None:
+    with pytest.raises(InvalidDocument, match="it was not stored"):
+        encode(value)
+
+
+def test_value_that_holds_itself_is_refused() -> None:
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(InvalidDocument, match="cannot be written"):
+        encode(value)
+
+
+def test_plain_copy_shares_nothing_with_its_original() -> None:
+    original = {"a": [1, {"b": 2}]}
+    copy = plain(original)
+    original["a"][1]["b"] = 3
+    assert copy == {"a": [1, {"b": 2}]}
+
+
+@given(VALUES)
+@settings(deadline=None)
+def test_digest_is_equal_for_equal_values_and_does_not_mind_their_order(value: Any) -> None:
+    assert digest_of(value) == digest_of(decode(encode(value)))
+    assert digest_of({"a": value, "b": 1}) == digest_of({"b": 1, "a": value})
+    assert digest_of({"a": value}) != digest_of({"b": value})
+
+
+# -- the file ------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["event", "datum"]), st.dictionaries(ANY_TEXT, VALUES)), max_size=6)
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_lines_come_back_in_order_with_the_offsets_behind_them(
+    tmp_path: Path, documents: list[tuple[str, dict[str, Any]]]
+) -> None:
+    path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+    journal = Journal(path)
+    ends = [journal.append([encode_line(JournalLine(name, doc))]) for name, doc in documents]
+    journal.close()
+    found = list(scan_journal(path))
+    assert [end for _, end in found] == ends
+    assert all(
+        same([line.name, dict(line.doc)], list(document))
+        for (line, _), document in zip(found, documents, strict=True)
+    )
+    for end in ends:
+        assert len(list(read_journal(path, end))) == len(ends) - ends.index(end) - 1
+
+
+def test_digest_and_outcome_stand_in_the_envelope(tmp_path: Path) -> None:
+    stop = JournalLine("stop", {"uid": "s"}, outcome={"status": "complete", "received": 1})
+    journal = Journal(tmp_path / "a")
+    journal.append([encode_line(EVENT), encode_line(stop)])
+    journal.close()
+    assert list(read_journal(tmp_path / "a")) == [EVENT, stop]
+    first = json.loads((tmp_path / "a").read_text().splitlines()[0])
+    assert first == {"name": "event", "doc": dict(EVENT.doc), "digest": dict(EVENT.digest)}
+
+
+def test_journal_is_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"mine")
+    with pytest.raises(FileExistsError):
+        Journal(tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"mine"
+
+
+@given(st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_journal_torn_at_any_byte_gives_its_whole_lines(tmp_path: Path, data: st.DataObject) -> None:
+    whole = b"".join(encode_line(JournalLine("event", {"n": n, "text": "ü\n"})) for n in range(5))
+    cut = data.draw(st.integers(0, len(whole)))
+    tail = data.draw(st.binary(max_size=9).filter(lambda tail: b"\n" not in tail))
+    path = tmp_path / "a"
+    path.write_bytes(whole[:cut] + tail)
+    numbers = [line.doc["n"] for line in read_journal(path)]
+    kept = whole[:cut].count(b"\n")
+    assert numbers == list(range(kept)) or (numbers == list(range(kept + 1)) and whole[cut:] == b"\n")
+
+
+@pytest.mark.parametrize(
+    ("damaged", "place"),
+    [
+        (b"", 2),
+        (b"{}", 2),
+        (b"[1]", 2),
+        (b'{"name": 3, "doc": {}}', 2),
+        (b'{"name": "event", "doc": 3}', 2),
+        (b'{"name": "event", "doc": {"n": 1}', 2),
+        (b"\xff\xfe", 2),
+        (b"\0" * 100, 2),
+        (b"[" * 100_000, 2),
+    ],
+)
+def test_damage_in_the_middle_is_refused_with_its_place(tmp_path: Path, damaged: bytes, place: int) -> None:
+    good = encode_line(EVENT)
+    path = tmp_path / "a"
+    path.write_bytes(good + damaged + b"\n" + good)
+    lines = read_journal(path)
+    assert next(lines) == EVENT
+    with pytest.raises(JournalDamaged, match=f"line {place} is not a document") as raised:
+        next(lines)
+    assert str(path) in str(raised.value)
+
+
+def limited(to: int) -> tuple[int, int]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (to, limits[1]))
+    return limits
+
+
+def test_append_that_fails_leaves_the_file_as_it_was_and_the_next_one_succeeds(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a")
+    line = encode_line(EVENT)
+    journal.append([line])
+    limits = limited(len(line) + 10)
+    try:
+        with pytest.raises(StorageError, match="2 documents could not be recorded") as raised:
+            journal.append([line, line])
+        assert (tmp_path / "a").read_bytes() == line
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.errno == errno.EFBIG
+    assert journal.append([line]) == 2 * len(line)
+    journal.close()
+    assert (tmp_path / "a").read_bytes() == line * 2
+
+
+def test_nothing_is_appended_behind_a_torn_tail_that_cannot_be_cut(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a")
+    line = encode_line(EVENT)
+    journal.append([line])
+    fd = os.dup(journal._fd)
+    read_only = os.open(tmp_path / "a", os.O_RDONLY)
+    os.dup2(read_only, journal._fd)  # as if the disk had turned read-only
+    for _ in range(2):
+        with pytest.raises(StorageError, match="could not be recorded"):
+            journal.append([line])
+    os.pwrite(fd, b'{"name":"ev', len(line))  # what got through of the append that failed
+    os.dup2(fd, journal._fd)
+    for open_one in (fd, read_only):
+        os.close(open_one)
+    assert journal.append([line]) == 2 * len(line)
+    journal.close()
+    assert (tmp_path / "a").read_bytes() == line * 2
+
+
+def test_journal_that_is_locked_is_refused_to_others_and_closing_it_twice_is_fine(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a", lock=True)
+    with pytest.raises(JournalDamaged, match="is being written by another process"):
+        Journal(tmp_path / "a", lock=True, existing=True)
+    journal.close()
+    journal.close()
+    again = Journal(tmp_path / "a", lock=True, existing=True)
+    assert again.append([encode_line(EVENT)]) == len(encode_line(EVENT))
+    again.close()
