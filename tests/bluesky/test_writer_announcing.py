@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import zarr
 from event_model import DocumentNames, Filler, schema_validators
 

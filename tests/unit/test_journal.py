@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from gently_bluesky.documents.journal import Journal, encode_line, read_journal, scan_journal
 from gently_bluesky.errors import InvalidDocument, JournalDamaged, StorageError
 from gently_bluesky.jsontext import decode, digest_of, encode, plain
-from gently_bluesky.jsontext import decode, digest_of, encode, plain
 from gently_bluesky.model import JournalLine
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
