@@ -8,6 +8,7 @@ knows nothing of documents: a task and its owner do. The thread lives while some
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -72,7 +73,6 @@ class Pipeline:
         self._progress_s = time.monotonic()
         self._thread: threading.Thread | None = None
         self._fault: BaseException | None = None
-        self._exited = False
 
     def hold(self) -> None:
         """Keep the thread alive until as many calls of `release` have come."""
@@ -97,14 +97,13 @@ class Pipeline:
             self._holders -= 1
             self._changed.notify_all()
             thread = self._thread if self._holders == 0 else None
-        if join and thread is not None and not (self.is_own_thread or self._exited):
+        if join and thread is not None and not (self.is_own_thread or sys.is_finalizing()):
             thread.join()
 
     def _drain(self) -> None:
         """Let what was accepted be stored before an interpreter that exits takes the thread with it."""
         with suppress(StorageError):
             self.wait_until(self._is_idle, "the buffer to drain at exit")
-        self._exited = True
 
     def _is_idle(self) -> bool:
         return not (self._queue or self._in_flight or self._committing)
@@ -195,7 +194,7 @@ class Pipeline:
                 f"the storing thread died of {self._fault!r}; what was announced is safe, what was only "
                 "accepted is lost; make a new writer, and please report this"
             ) from self._fault
-        if self._exited:
+        if sys.is_finalizing():
             # a paused RunEngine ends its run only as the interpreter takes it apart, after our thread is gone
             raise StorageError(
                 "the interpreter has exited and stores nothing more; what was accepted before is stored; the "

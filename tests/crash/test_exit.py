@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from scenes import examine
 
+from gently_bluesky import Store
+
 SCRIPT = """
 import atexit, logging, os, sys, threading
 sys.path.insert(0, {here!r})
@@ -80,3 +82,23 @@ def test_interpreter_that_exits_in_mid_run_stores_what_it_accepted(root: Path, f
     run = examine(None, str(root), mode="a")["n"]
     assert (run["status"], run["received"], run["stored"], run["lost"]) == ("incomplete", 5, 5, 0)
     assert [number for _, number in run["events"]] == [1, 2, 3, 4, 5]
+
+
+CLOSING_LATE = """
+import atexit, sys
+from gently_bluesky import Store
+
+store = Store(sys.argv[1])
+atexit.register(store.close)  # before the run, and so called after the writer's own
+writer = store.writer()
+writer("start", {"uid": "left-open", "time": 1.0})
+sys.exit(7)
+"""
+
+
+def test_store_that_a_profile_closes_at_exit_ends_its_runs_as_incomplete(root: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CLOSING_LATE, str(root)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (7, "")
+    with Store(root, mode="r") as store:
+        assert store["left-open"].status == "incomplete"
+        assert store["left-open"].stop["reason"] == "the writer was closed before a stop document came"
