@@ -121,7 +121,7 @@ def apply(sabotage: Sabotage, folder: Path) -> None:
     path.write_text(text.replace(sabotage.was, sabotage.becomes), "utf-8")
 
 
-def tests_fail(folder: Path, watched_by: str) -> tuple[bool, str]:
+def turns_red(folder: Path, watched_by: str) -> tuple[bool, str]:
     """Run tests in the copy until one fails; return whether one did, and what pytest said."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [
@@ -155,7 +155,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             apply(sabotage, Path(folder))
-            red, said = tests_fail(Path(folder), "tests" if arguments.all_tests else sabotage.watched_by)
+            red, said = turns_red(Path(folder), "tests" if arguments.all_tests else sabotage.watched_by)
         noticed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
         print(
             f"{'red  ' if red else 'GREEN'}  {sabotage.name}\n       {noticed[0] if noticed else said[-300:]}"

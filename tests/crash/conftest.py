@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,26 @@ def zygote() -> Iterator[Zygote]:
     process = Zygote()
     yield process
     process.close()
+
+
+class Templates:
+    """Stores that are made once and copied: a copy costs a twentieth of an acquisition."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def copy(self, name: str, root: Path, make: Callable[[Path], object]) -> None:
+        """Copy the store of this name to ``root``; the first time ``make`` makes it."""
+        template = self._folder / name
+        if not template.exists():
+            make(template)
+        shutil.copytree(template, root)
+
+
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    """Stores to copy."""
+    return Templates(tmp_path_factory.mktemp("templates"))
 
 
 @pytest.fixture(params=["zarr", "tiff"])

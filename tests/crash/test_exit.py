@@ -32,11 +32,9 @@ def before(number):
         # called before the writer's own, which was registered at the start of the run
         atexit.register(may_go_on.set)
         print("five accepted", flush=True)
-        if how == "interrupt":
-            while True:
-                yield from bps.checkpoint()
-                yield from bps.sleep(0.01)
-        yield from bps.pause()
+        while True:
+            yield from bps.checkpoint()
+            yield from bps.sleep(0.01)
 
 store = Store(root)
 writer = store.writer(format=format, min_free_bytes=0)
@@ -63,7 +61,7 @@ except BaseException as error:
 """
 
 
-@pytest.mark.parametrize("how", ["pause", "interrupt", "documents"])
+@pytest.mark.parametrize("how", ["interrupt", "documents"])
 def test_interpreter_that_exits_in_mid_run_stores_what_it_accepted(root: Path, format: str, how: str) -> None:
     script = SCRIPT.format(here=str(Path(__file__).parent))
     command = [sys.executable, "-c", script, str(root), format, how]
@@ -75,10 +73,11 @@ def test_interpreter_that_exits_in_mid_run_stores_what_it_accepted(root: Path, f
             said += line
         if how == "interrupt":
             process.send_signal(signal.SIGINT)  # the RunEngine pauses at the next checkpoint
-        rest, errors = process.communicate(timeout=60)
+        said += process.stdout.read()
+        errors = process.stderr.read()
     assert process.returncode == 7, errors
-    if how != "documents":
-        assert "RunEngineInterrupted" in said + rest
+    if how == "interrupt":
+        assert "RunEngineInterrupted" in said
     run = examine(None, str(root), mode="a")["n"]
     assert (run["status"], run["received"], run["stored"], run["lost"]) == ("incomplete", 5, 5, 0)
     assert [number for _, number in run["events"]] == [1, 2, 3, 4, 5]

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,13 @@ from gently_bluesky import Store
 
 
 @pytest.fixture
-def store_of_all(zygote: Zygote, root: Path) -> Path:
+def store_of_all(zygote: Zygote, templates: Any, root: Path) -> Path:
     """A store of whole, dead and derived runs of both formats, with lineage across them."""
+    templates.copy("all", root, lambda at: make_all(zygote, at))
+    return root
+
+
+def make_all(zygote: Zygote, root: Path) -> None:
     for format, night, dies in (("zarr", "one", 0), ("tiff", "two", 3), ("zarr", "three", 0)):
         job = {"format": format, "night": night, "events": 4, "die_after_events": dies}
         zygote.start("acquire", root=str(root), **job).last_words()
@@ -35,7 +41,6 @@ def store_of_all(zygote: Zygote, root: Path) -> Path:
             parameters={"iterations": 3},
         )
         store.put({"n": 3, "nan": float("nan")}, data_type="nuclei", parents=[mip, fused])
-    return root
 
 
 def delete(index: Path) -> None:

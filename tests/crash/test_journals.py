@@ -27,16 +27,20 @@ def journal_of(root: Path, night: str) -> Path:
 
 
 @pytest.fixture
-def dead(zygote: Zygote, root: Path) -> Path:
+def dead(zygote: Zygote, templates: Any, root: Path) -> Path:
     """The journal of a run of three events whose process died."""
-    zygote.start("acquire", root=str(root), **DYING).last_words()
+    if root.exists():
+        zygote.start("acquire", root=str(root), **DYING).last_words()
+    else:
+        templates.copy("dead", root, lambda at: zygote.start("acquire", root=str(at), **DYING).last_words())
     return journal_of(root, "n")
 
 
 @pytest.fixture
-def whole(zygote: Zygote, root: Path) -> Path:
+def whole(zygote: Zygote, templates: Any, root: Path) -> Path:
     """The journal of a whole run of two events."""
-    zygote.call("acquire", root=str(root), format="zarr", night="whole", events=2)
+    job = {"format": "zarr", "night": "whole", "events": 2}
+    templates.copy("whole", root, lambda at: zygote.call("acquire", root=str(at), **job))
     return journal_of(root, "whole")
 
 

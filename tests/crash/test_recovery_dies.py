@@ -99,7 +99,7 @@ def test_recovery_that_dies_inside_itself_is_finished_by_the_next(
     zygote: Zygote, wreck: Path, tmp_path: Path, recovered: tuple[int, object]
 ) -> None:
     calls, whole = recovered
-    dies_and_recovers(zygote, wreck, tmp_path, range(2, calls, 11), whole)
+    dies_and_recovers(zygote, wreck, tmp_path, range(2, calls, 19), whole)
 
 
 @pytest.mark.long
