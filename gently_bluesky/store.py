@@ -96,7 +96,7 @@ class Store:
         min_free_bytes
             A run does not start with less free space.
         on_failure
-            Called with the first failure of a run, at once, on the thread where it happened.
+            Called with the first failure of a run, at once, on a thread of its own.
 
         Raises
         ------

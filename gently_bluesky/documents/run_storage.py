@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
-
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.failure import FirstFailure
@@ -32,7 +30,6 @@ from gently_bluesky.documents.tasks import (
 from gently_bluesky.errors import AssetDamaged, ConflictingDocument, LookupFailed, RunExists
 from gently_bluesky.files import storage_error
 from gently_bluesky.index.index import Index, JournalOutOfStep
-from gently_bluesky.index.schema import descriptors
 from gently_bluesky.jsontext import decode, digest_of
 from gently_bluesky.model import JournalLine, Record, Settings
 
@@ -159,8 +156,7 @@ class RunStorage(Owner):
         """
         uid = doc["datum_id" if name == "datum" else "uid"]
         if name == "descriptor":
-            # the index offers no question about descriptors, which are no records
-            known = bool(self._desk.index.rows(select(descriptors.c.uid).where(descriptors.c.uid == uid)))
+            known = self._desk.index.has_descriptor(uid)
         else:
             known = name != "event" and self._known(uid) is not None
         if known:

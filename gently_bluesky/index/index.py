@@ -202,6 +202,10 @@ class Index:
         """
         return self._document(uid, "datum")
 
+    def has_descriptor(self, uid: str) -> bool:
+        """Say whether a descriptor of this full uid is in the index; it is no record."""
+        return bool(self.rows(_DESCRIPTOR, uid=_checked(uid)))
+
     # -- many records ----------------------------------------------------------------------------------------
 
     def query(
@@ -348,6 +352,7 @@ def _behind(prefix: str) -> str:
 
 # -- the statements ------------------------------------------------------------------------------------------
 
+_DESCRIPTOR: Final = select(descriptors.c.uid).where(descriptors.c.uid == bindparam("uid"))
 _UID: Final = select(records.c.uid).where(records.c.uid == bindparam("uid"))
 _BY_UID: Final = select_records().where(records.c.uid == bindparam("uid"))
 _DOCUMENT: Final = select(records.c.document).where(

@@ -1,14 +1,12 @@
-"""What children of the zygote do: acquire through a real RunEngine, break the disk under it, look at it.
+"""What children of the zygote do: acquire through a real RunEngine, on disks that break, and look at what is left.
 
 The pixels of every frame follow from the run's ``night`` (in its start document), the event's ``number`` and
-the plane, so that `examine` needs nobody's word for what should be there.
+the plane, so that `looking.examine` needs nobody's word for what should be there.
 """
 
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import threading
 import time
 import warnings
@@ -20,23 +18,26 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import faults
 import numpy as np
 from bluesky import RunEngine
+from faults import die_at_kth_call, fill, limit_all_files, limits_restored
+from looking import examine, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
-from zygote import Channel, call_in_child, mount_small_disk, obey_permissions, remount_read_only
+from zygote import Channel, call_in_child, mount_small_disk, obey_permissions
 
 from gently_bluesky import Store
-from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.errors import GentlyError
-from gently_bluesky.testing.frames import check_frame, encoded_frame
+from gently_bluesky.testing.frames import encoded_frame
 
 for module in ("gently_bluesky.backends.tiff", "gently_bluesky.backends.zarr", "numpy.ma"):
     import_module(module)  # else each child would, and one without descriptors could not
 
+__all__ = ["examine", "told_answers"]
+
 SHAPE = (3, 64, 96)
-FRAME_NBYTES = 2 * 3 * 64 * 96
 
 
 class Camera:
@@ -99,80 +100,6 @@ class Watched:
         except BaseException as error:
             self.raised.append((str(name), error))
             raise
-
-
-# -- what may happen to a disk -------------------------------------------------------------------------------
-
-
-def fill(root: Path) -> None:
-    """Leave not a byte of a small disk."""
-    with (root.parent / "filler").open("ab", buffering=0) as file:
-        try:
-            while file.write(bytes(1 << 16)):
-                pass
-        except OSError:
-            pass
-
-
-def fill_but_for_pages(root: Path) -> None:
-    """Leave room for a folder and a lock, but not for what a writer sets aside."""
-    fill(root)
-    with (root.parent / "filler").open("r+b") as file:
-        file.truncate(file.seek(0, os.SEEK_END) - (1 << 17))
-
-
-def fill_and_rob(root: Path) -> None:
-    """Leave not a byte, not even what the writer had set aside."""
-    for reserve in root.glob("runs/*/*/*/*/.reserve"):
-        reserve.unlink()
-    fill(root)
-
-
-def limit_files(root: Path) -> None:
-    """Refuse files as large as a frame, but not a longer journal."""
-    _limit(resource.RLIMIT_FSIZE, FRAME_NBYTES // 2)
-
-
-def limit_all_files(root: Path) -> None:
-    """Refuse every byte that makes a file longer."""
-    _limit(resource.RLIMIT_FSIZE, 1)
-
-
-def exhaust_descriptors(root: Path) -> None:
-    """Let no further file be opened."""
-    lowest_free = os.open(os.devnull, os.O_RDONLY)
-    os.close(lowest_free)
-    _limit(resource.RLIMIT_NOFILE, lowest_free)
-
-
-def forbid(root: Path) -> None:
-    """Take away the permission to write into any folder of any asset."""
-    for folder, _, _ in os.walk(root / "runs"):
-        if ".ome.zarr" in folder or "view_a" in folder:
-            Path(folder).chmod(0o555)
-
-
-def freeze(root: Path) -> None:
-    """Mount the disk read-only."""
-    remount_read_only(root.parent)
-
-
-def _limit(kind: int, soft: int) -> None:
-    resource.setrlimit(kind, (soft, resource.getrlimit(kind)[1]))
-
-
-@contextmanager
-def limits_restored() -> Iterator[None]:
-    kinds = [resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE]
-    before = [resource.getrlimit(kind) for kind in kinds]
-    try:
-        yield
-    finally:
-        for kind, limits in zip(kinds, before, strict=True):
-            resource.setrlimit(kind, limits)
-
-
-# -- acquiring -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -252,7 +179,7 @@ def acquire_on_failing_disk(
         if number <= int(at) or moment == "waiting":
             yield from writer.stored()
         if number == int(at):
-            globals()[fault](Path(root))
+            getattr(faults, fault)(Path(root))
         if moment == "going on" and number > int(at):
             assert failed.wait(30)
         if moment == "stop" and number == 2:
@@ -260,7 +187,7 @@ def acquire_on_failing_disk(
 
     def on_stop(name: str, doc: Any) -> None:
         if moment == "stop":
-            globals()[fault](Path(root))
+            getattr(faults, fault)(Path(root))
         stop_came.set()
 
     def on_failure(error: Exception) -> None:
@@ -361,7 +288,7 @@ def monitor_on_failing_disk(
         for number in range(1, at + 1):
             if number == at and fault != "wrong_shape":
                 yield from writer.stored()
-                globals()[fault](Path(root))
+                getattr(faults, fault)(Path(root))
             thread = threading.Thread(target=deliver, args=(number,))
             thread.start()
             thread.join()
@@ -413,17 +340,11 @@ def start_on_failing_disk(
         watched = Watched(writer)
         RE.subscribe(watched)
         if fault:
-            globals()[fault](Path(root))
+            getattr(faults, fault)(Path(root))
         error = _raised_by(lambda: RE(plan()))
     folders = [folder.name for folder in Path(root).glob("runs/*/*/*/*")]
     account = _account(watched, failures, error)
     return {**account, "moved": motor.position != 0, "triggered": camera.number, "folders": folders}
-
-
-def forbid_runs(root: Path) -> None:
-    """Take away the permission to write into any folder of the store."""
-    for folder, _, _ in os.walk(root):
-        Path(folder).chmod(0o555)
 
 
 def _raised_by(action: Callable[[], object]) -> BaseException | None:
@@ -448,102 +369,6 @@ def _account(watched: Watched, failures: list[Exception], error: BaseException |
         "raised_at": [name for name, _ in watched.raised],
         "is_one_object": len(objects) == 1 and len(failures) == 1,
     }
-
-
-def die_at_kth_call(at: int) -> list[str]:
-    """Die, as by SIGKILL, just before the ``at``-th call to the file system from now on; return the calls."""
-    calls: list[str] = []
-    watched = {"open", "fcntl.flock", "sqlite3.connect", "tempfile.mkdtemp"}
-    pid = os.getpid()
-
-    def count(event: str, _arguments: object) -> None:
-        if event in watched or event.startswith(("os.", "shutil.")):
-            calls.append(event)
-            if len(calls) == at and os.getpid() == pid:
-                os._exit(9)
-
-    sys.addaudithook(count)
-    return calls
-
-
-# -- looking -------------------------------------------------------------------------------------------------
-
-
-def examine(channel: Channel | None, root: str, mode: str = "r") -> dict[str, Any]:
-    """Look at a store as somebody else would: every run, every event, every pixel. By the runs' nights."""
-    with Store(root, mode=mode) as store:
-        acquired = [record for record in store.query() if "night" in record.metadata]
-        return {record.metadata["night"]: _examined(store, record.uid) for record in acquired}
-
-
-def _examined(store: Store, uid: str) -> dict[str, Any]:
-    run = store[uid]
-    record = store.record(uid)
-    lines = list(read_journal(store.root / record.path))
-    found = {
-        "uid": uid,
-        "status": run.status,
-        "received": record.received,
-        "stored": record.stored,
-        "lost": record.lost,
-        "stop": run.stop,
-        "outcome": next((line.outcome for line in lines if line.name == "stop"), None),
-        "stops": sum(line.name == "stop" for line in lines),
-        "events": [],
-        "frames": 0,
-        "left": [path.name for path in (store.root / record.path).parent.iterdir()],
-    }
-    for stream in run.streams:
-        if "view_a" not in run[stream].data_keys:
-            continue
-        for event in run[stream].events:
-            number = event["data"].get("number", int(event["timestamps"]["view_a"]))
-            frame = store.array(event["data"]["view_a"]).compute()
-            check_frame(frame, run=run.start["night"], key="view_a", event=number)
-            found["events"].append([event["uid"], number])
-        found["frames"] = len(run[stream]["view_a"])
-    return found
-
-
-def snapshot(root: Path, *, index: bool = True) -> dict[str, tuple[int, bytes]]:
-    """When each file of a store was changed last, and its bytes."""
-    return {
-        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and (index or not path.name.startswith("index.sqlite"))
-    }
-
-
-def answers(root: Path, mode: str = "r", **options: Any) -> list[str]:
-    """Everything that an index answers: records of each kind by query, streams, points, lineage, counts."""
-    said: list[str] = []
-    with Store(root, mode=mode, **options) as store:
-        index = store._index
-        runs = list(store.query())
-        for kind in ("run", "asset", "datum"):
-            records = list(store.query(kind=kind))
-            said += [f"{record!r} {dict(record.metadata)!r}" for record in records]
-            said += [repr(store.record(record.uid)) for record in records]
-            said += [f"{record.uid}: {store.lineage(record.uid)}" for record in records]
-            said += [f"{record.uid}: {store.children(record.uid)}" for record in records]
-            if kind == "asset":
-                said += [repr((index.asset_document(r.uid), index.points_of_asset(r.uid))) for r in records]
-        for run in runs:
-            streams = index.streams(run.uid)
-            said.append(repr(streams))
-            said += [repr(index.points(run.uid, name, key)) for name, keys in streams.items() for key in keys]
-            said += [
-                repr([r.uid for r in store.query(kind=k, session=run.session)]) for k in ("run", "datum")
-            ]
-            said += [repr([r.uid for r in store.query(status=run.status)])]
-            said += [repr([r.uid for r in store.query(derived=True, operation=run.operation)])]
-        said.append(repr({**store.stats(), "free_bytes": None, "root": None}))
-    return said
-
-
-def told_answers(channel: Channel, root: str, mode: str = "r") -> list[str]:
-    """What the index of a store answers to a process of its own."""
-    return answers(Path(root), mode)
 
 
 def recover(channel: Channel, root: str, die_at_call: int) -> int:

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from scenes import examine
+from looking import examine
 
 from gently_bluesky import Store
 
 SCRIPT = """
 import atexit, logging, os, sys, threading
 sys.path.insert(0, {here!r})
-from scenes import *
+from scenes import Camera, RunEngine, Store, acquisition, bps
 logging.disable()
 root, format, how = sys.argv[1:]
 first_announced, may_go_on = threading.Event(), threading.Event()

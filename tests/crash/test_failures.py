@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import snapshot
+from looking import snapshot
 from zygote import Zygote
 
 SMALL = 16 << 20

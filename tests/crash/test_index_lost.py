@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scenes import answers, snapshot
+from looking import answers, snapshot
 from zygote import Zygote
 
 from gently_bluesky import Store

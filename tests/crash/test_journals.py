@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from scenes import answers, examine, snapshot
+from looking import answers, examine, snapshot
 from zygote import Zygote
 
 from gently_bluesky import Store

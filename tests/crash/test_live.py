@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scenes import answers, examine, snapshot
+from looking import answers, examine, snapshot
 from zygote import Child, Zygote
 
 from gently_bluesky import Store

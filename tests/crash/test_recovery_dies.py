@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from scenes import answers, examine, snapshot
+from looking import answers, examine, snapshot
 from zygote import Zygote
 
 from gently_bluesky import Store
