@@ -22,7 +22,7 @@ import faults
 import numpy as np
 from bluesky import RunEngine
 from faults import die_at_kth_call, fill, limit_all_files, limits_restored
-from looking import examine, told_answers
+from looking import examine, open_again_and_again, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
@@ -35,7 +35,7 @@ from gently_bluesky.testing.frames import encoded_frame
 for module in ("gently_bluesky.backends.tiff", "gently_bluesky.backends.zarr", "numpy.ma"):
     import_module(module)  # else each child would, and one without descriptors could not
 
-__all__ = ["examine", "told_answers"]
+__all__ = ["examine", "open_again_and_again", "told_answers"]
 
 SHAPE = (3, 64, 96)
 
@@ -376,21 +376,6 @@ def recover(channel: Channel, root: str, die_at_call: int) -> int:
     calls = die_at_kth_call(die_at_call)
     Store(root).close()
     return len(calls)
-
-
-def open_again_and_again(channel: Channel, root: str, mode: str) -> int:
-    """Open a store and look at its runs, again and again, until told that it is enough; return how often."""
-    enough = threading.Event()
-    threading.Thread(target=lambda: (channel.hear(), enough.set())).start()
-    opened = 0
-    while not enough.is_set():
-        if not (Path(root) / "gently-store.json").exists():
-            continue
-        with Store(root, mode=mode) as store:
-            for record in store.query():
-                assert store[record.uid].status in ("running", "complete")
-        opened += 1
-    return opened
 
 
 def on_small_disk(

@@ -846,7 +846,7 @@ def test_a_file_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None
 
 def test_a_url_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="expected the URL of a database"):
-        Index("/tmp/index.sqlite")
+        Index("index.sqlite")
 
 
 def test_reading_only_needs_an_index_that_exists(tmp_path: Path) -> None:
