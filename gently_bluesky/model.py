@@ -199,7 +199,8 @@ class Settings:
         Name of a backend: ``"zarr"``, ``"tiff"``, or one from the entry-point group
         ``gently_bluesky.backends``.
     max_pending_bytes
-        Bound of the buffer between the RunEngine and storage. When it is full the producer waits.
+        Bound of the buffer between the RunEngine and storage. When it is full the producer waits. None is
+        512 MiB, or one event where that is larger.
     stall_timeout_s
         A wait for storage without any progress longer than this is a failure of the run.
     min_free_bytes
@@ -207,13 +208,15 @@ class Settings:
     """
 
     format: str = "zarr"
-    max_pending_bytes: int = 512 * 2**20
+    max_pending_bytes: int | None = None
     stall_timeout_s: float = 60.0
     min_free_bytes: int = 64 * 2**20
 
     def __post_init__(self) -> None:
         for name in ("max_pending_bytes", "min_free_bytes"):
             value = getattr(self, name)
+            if name == "max_pending_bytes" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InvalidSetting(
                     f"{name} must be a whole number of bytes, 0 or more, got {value!r}; nothing was written"

@@ -128,7 +128,8 @@ def _require_writable(root: Path) -> None:
     probe = root / f".probe-{uuid.uuid4().hex}"
     try:
         probe.touch()
-        probe.unlink()
+        for left in root.glob(".probe-*"):  # ours, and those of processes that died just here
+            left.unlink(missing_ok=True)
     except OSError as error:
         raise StoreReadOnly(
             f"{root} cannot be written: {error}; nothing was written; open it with mode='r' to read it"

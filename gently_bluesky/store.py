@@ -78,7 +78,7 @@ class Store:
         self,
         *,
         format: str = "zarr",  # the field's word, and the one people type
-        max_pending_bytes: int = 512 * 2**20,
+        max_pending_bytes: int | None = None,
         stall_timeout_s: float = 60.0,
         min_free_bytes: int = 64 * 2**20,
         on_failure: Callable[[Exception], object] | None = None,
@@ -90,7 +90,8 @@ class Store:
         format
             ``"zarr"`` (OME-Zarr), ``"tiff"`` (one OME-TIFF per event), or another backend's name.
         max_pending_bytes
-            Bound of the buffer between the RunEngine and storage; when it is full the RunEngine waits.
+            Bound of the buffer between the RunEngine and storage; when it is full the RunEngine waits. By
+            default 512 MiB, or one event where that is larger.
         stall_timeout_s
             A wait for storage without progress longer than this is a failure.
         min_free_bytes

@@ -22,6 +22,10 @@ from gently_bluesky.errors import InputError, InvalidSetting, StorageError, Stor
 
 __all__ = ["Owner", "Pipeline", "Task"]
 
+DEFAULT_PENDING_BYTES = 512 * 2**20
+SLOWEST_BYTES_PER_S = 5e6
+"""A disk that is no faster than this counts as one that hangs."""
+
 
 class Task:
     """Something to be stored, in its turn."""
@@ -56,13 +60,15 @@ class Pipeline:
     Parameters
     ----------
     max_pending_bytes
-        Most bytes of tasks that were put and not yet committed.
+        Most bytes of tasks that were put and not yet committed; None is `DEFAULT_PENDING_BYTES`, or one task
+        where that is larger.
     stall_timeout_s
         A wait without any progress for longer than this raises StorageStalled.
     """
 
-    def __init__(self, *, max_pending_bytes: int, stall_timeout_s: float) -> None:
-        self._max_pending_bytes = max_pending_bytes
+    def __init__(self, *, max_pending_bytes: int | None, stall_timeout_s: float) -> None:
+        self._max_pending_bytes = DEFAULT_PENDING_BYTES if max_pending_bytes is None else max_pending_bytes
+        self._takes_any_event = max_pending_bytes is None
         self._stall_timeout_s = stall_timeout_s
         self._changed = threading.Condition()
         self._queue: deque[Task] = deque()
@@ -127,19 +133,18 @@ class Pipeline:
         Raises
         ------
         InvalidSetting
-            It alone is larger than the buffer.
+            It alone is larger than the bound that was set.
         StorageStalled
             The buffer was full and nothing was committed for ``stall_timeout_s``.
         """
-        if nbytes > self._max_pending_bytes:
+        if nbytes > self._max_pending_bytes and not self._takes_any_event:
             raise InvalidSetting(
                 f"one event holds {nbytes} bytes, more than max_pending_bytes={self._max_pending_bytes}; "
                 "it was not stored; make the writer with a larger max_pending_bytes"
             )
         with self._changed:
-            self.wait_until(
-                lambda: self._pending_bytes + nbytes <= self._max_pending_bytes, "room in the buffer", check
-            )
+            bound = max(self._max_pending_bytes, nbytes)
+            self.wait_until(lambda: self._pending_bytes + nbytes <= bound, "room in the buffer", check)
             self._pending_bytes += nbytes
 
     def give_back(self, nbytes: int) -> None:
@@ -200,7 +205,9 @@ class Pipeline:
                 "the interpreter has exited and stores nothing more; what was accepted before is stored; the "
                 "run ends as incomplete when the store is next opened"
             )
-        return max(self._progress_s, since_s) + self._stall_timeout_s - time.monotonic()
+        # a slow disk that works on a large volume makes progress without a commit
+        patience_s = self._stall_timeout_s + self._pending_bytes / SLOWEST_BYTES_PER_S
+        return max(self._progress_s, since_s) + patience_s - time.monotonic()
 
     def stalled(self, what: str) -> StorageStalled:
         """Return the error for a wait that was longer than `patience_s`."""

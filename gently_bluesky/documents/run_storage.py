@@ -27,7 +27,7 @@ from gently_bluesky.documents.tasks import (
     OpenTask,
     StopTask,
 )
-from gently_bluesky.errors import AssetDamaged, ConflictingDocument, LookupFailed, RunExists
+from gently_bluesky.errors import AssetDamaged, ConflictingDocument, LookupFailed, RunExists, StorageError
 from gently_bluesky.files import storage_error
 from gently_bluesky.index.index import Index, JournalOutOfStep
 from gently_bluesky.jsontext import decode, digest_of
@@ -224,8 +224,10 @@ class RunStorage(Owner):
         self.home.count_stored(self._stored)
         for line in lines:
             self._note(line)
-        self._index(lines, end, end - sum(map(len, raw)))
-        self._tell(raw)
+        try:
+            self._index(lines, end, end - sum(map(len, raw)))
+        finally:
+            self._tell(raw)  # the journal has them: they are announced, whatever became of the index
 
     def _index(self, lines: Sequence[JournalLine], end: int, begin: int) -> None:
         index, journal = self._desk.index, self.home.journal
@@ -234,6 +236,12 @@ class RunStorage(Owner):
         except JournalOutOfStep:  # an earlier call failed, or somebody else has indexed a part
             index.forget(journal)
             index.add(journal, list(read_journal(self._desk.root / journal)), end, begin=0)
+        except StorageError as error:
+            raise type(error)(
+                error.errno,
+                f"run {self._start['uid'][:8]}: the index could not be written ({error}); what the journal holds "
+                "is stored and announced, and the index follows it when the store is next opened",
+            ) from error
 
     def _note(self, line: JournalLine) -> None:
         """Count events as ``num_events`` does, for a stop of our own."""

@@ -17,6 +17,7 @@ from bluesky import RunEngine
 
 from gently_bluesky import Store
 from gently_bluesky.backends.base import Backend
+from gently_bluesky.documents import pipeline
 from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import FrameMismatch, InvalidSetting, StorageStalled
 from gently_bluesky.testing.devices import EncodedCamera
@@ -94,6 +95,20 @@ def send(writer: StoreWriter, documents: list[tuple[str, dict[str, Any]]]) -> No
     """Send documents."""
     for name, doc in documents:
         writer(name, doc)
+
+
+def test_an_event_larger_than_the_default_buffer_is_taken_when_nothing_else_is_pending(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "DEFAULT_PENDING_BYTES", 100)
+    writer, run = store.writer(), HandMadeRun()
+    descriptor = run.descriptor(camera={})
+    writer("start", run.start)
+    writer("descriptor", descriptor)
+    for number in range(3):
+        writer("event", run.event(descriptor, camera=encoded_frame((8, 8), "u2", event=number)))
+    writer("stop", run.stop())
+    assert store[run.uid].record.stored == 3
 
 
 def test_a_disk_that_hangs_is_a_failure_for_who_waits_for_room(store: Store, gated: GatedBackend) -> None:

@@ -250,6 +250,30 @@ def test_a_failure_at_a_fault_in_the_index_is_final_and_the_index_is_put_right(
     assert store[run.uid].record.stored == 2
 
 
+def test_a_failure_of_the_index_at_the_stop_says_that_all_is_stored_and_subscribers_see_the_stop(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, seen = store.writer(), []
+    writer.subscribe(lambda name, doc: seen.append(name))
+    run, descriptor = opened(writer)
+    writer("event", run.event(descriptor, camera=frame()))
+    add = store._index.add
+
+    def fail_at_stop(journal: str, lines: Any, end: int, **begin: Any) -> None:
+        if any(line.name == "stop" for line in lines):
+            raise StorageFull(errno.ENOSPC, "No space left on device")
+        add(journal, lines, end, **begin)
+
+    monkeypatch.setattr(store._index, "add", fail_at_stop)
+    with pytest.raises(StorageFull, match="what the journal holds is stored and announced"):
+        writer("stop", run.stop())
+    assert seen[-1] == "stop"
+    store.close()
+    with Store(store.root) as again:
+        assert again[run.uid].status == "complete"
+        assert again[run.uid].record.stored == 1
+
+
 def test_a_document_of_no_run_fails_the_only_run_there_is_so_that_a_device_thread_cannot_lose_it(
     store: Store,
 ) -> None:
