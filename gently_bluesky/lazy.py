@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Iterator
 from copy import copy
 from html import escape
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -338,6 +340,24 @@ class LazyArray(NDArrayOperatorsMixin):
             fancy=False,
             meta=np.empty((0,) * self.ndim, self.dtype),
         )
+
+    def to_zarr(self, path: str | PathLike[str]) -> None:
+        """Write the elements, and nothing of the axes, into a new Zarr array, block by block in bounded memory.
+
+        Not *synced*: a copy to carry away or to work on, not a way of keeping pixels.
+
+        Raises
+        ------
+        MissingExtra
+            dask is not installed.
+        FileExistsError
+            Something is at ``path``; it is not touched.
+        """
+        array = self.to_dask()
+        if Path(path).exists():
+            raise FileExistsError(f"{path} is there already; nothing was written; give a new path")
+        chunks: Any = tuple(max(along) for along in array.chunks)  # a Zarr array has chunks of one length
+        array.map_blocks(np.asarray, dtype=self.dtype).rechunk(chunks).to_zarr(str(path))
 
     def _blocked(self, out: object = None) -> Blocked:
         if out is not None:

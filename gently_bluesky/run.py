@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["InlineSource", "Run", "Stream", "asset_events", "datum_array"]
 
+MOST_KEYS_LISTED = 12
+"""Data keys of a stream that a line of text names."""
+
 
 class Run:
     """One run. Made by ``store[uid]``; a snapshot of what was announced when each part is first asked for.
@@ -359,4 +362,9 @@ def _last_points(points: Sequence[Point]) -> list[Point]:
 
 
 def _listed(streams: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{stream}: {', '.join(keys)}" for stream, keys in streams.items()) or "no streams"
+    return "; ".join(f"{stream}: {_shortened(keys)}" for stream, keys in streams.items()) or "no streams"
+
+
+def _shortened(keys: Sequence[str]) -> str:
+    more = len(keys) - MOST_KEYS_LISTED
+    return ", ".join(keys) if more <= 1 else f"{', '.join(keys[:MOST_KEYS_LISTED])} and {more} more"

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
+FAILED = 1
+"""pytest's exit status for failed tests; any other (no tests, a usage error) would prove nothing."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,15 @@ SABOTAGES = (
 )
 
 
-def apply(sabotage: Sabotage, folder: Path) -> None:
-    """Copy the project to ``folder`` and do the sabotage there; what it changes must stand there once."""
+def copy(folder: Path) -> None:
+    """Copy the project to ``folder``."""
     unwanted = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
     shutil.copytree(PROJECT, folder, ignore=unwanted, dirs_exist_ok=True)
+
+
+def apply(sabotage: Sabotage, folder: Path) -> None:
+    """Copy the project to ``folder`` and do the sabotage there; what it changes must stand there once."""
+    copy(folder)
     path = folder / "gently_bluesky" / sabotage.path
     text = path.read_text("utf-8")
     if text.count(sabotage.was) != 1:
@@ -121,24 +128,19 @@ def apply(sabotage: Sabotage, folder: Path) -> None:
     path.write_text(text.replace(sabotage.was, sabotage.becomes), "utf-8")
 
 
-def turns_red(folder: Path, watched_by: str) -> tuple[bool, str]:
-    """Run tests in the copy until one fails; return whether one did, and what pytest said."""
+def outcome_of(folder: Path, watched_by: str) -> tuple[int, str]:
+    """Run tests in the copy until one fails; return pytest's exit status, and what it said."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        *watched_by.split(),
-    ]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    # 1 is pytest's own word for failed tests; anything else (no tests, a usage error) would prove nothing
-    return done.returncode == 1, done.stdout + done.stderr
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *watched_by.split()],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
 
 
 def main() -> None:
@@ -155,7 +157,11 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             apply(sabotage, Path(folder))
-            red, said = turns_red(Path(folder), "tests" if arguments.all_tests else sabotage.watched_by)
+            watched_by = (
+                "tests --ignore=tests/test_sabotage.py" if arguments.all_tests else sabotage.watched_by
+            )
+            status, said = outcome_of(Path(folder), watched_by)
+        red = status == FAILED
         noticed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
         print(
             f"{'red  ' if red else 'GREEN'}  {sabotage.name}\n       {noticed[0] if noticed else said[-300:]}"

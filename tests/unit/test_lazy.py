@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -749,3 +750,12 @@ def test_importing_it_imports_neither_dask_nor_asyncio_nor_a_backend():
     assert not {"dask", "asyncio", "tensorstore", "zarr", "tifffile", "bluesky", "hypothesis"} & set(
         run.stdout.split()
     )
+
+
+def test_a_zarr_copy_holds_what_was_selected_and_overwrites_nothing(tmp_path):
+    numbers = np.arange(3 * 50 * 70, dtype=np.uint16).reshape(3, 50, 70)
+    part = LazyArray(CountingSource(numbers, chunks=(1, 7, 70)), dims=("t", "y", "x"))[1, ::-1, 3:]
+    part.to_zarr(tmp_path / "part.zarr")
+    assert np.array_equal(zarr.open_array(tmp_path / "part.zarr", mode="r")[:], numbers[1, ::-1, 3:])
+    with pytest.raises(FileExistsError, match="nothing was written"):
+        part.to_zarr(tmp_path / "part.zarr")

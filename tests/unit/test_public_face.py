@@ -73,7 +73,7 @@ def test_a_run_and_an_array_have_the_members_of_the_design():
         "chunks",
         "compute",
     } <= public(LazyArray)
-    assert {"read_async", "max", "min", "mean", "std", "to_dask"} <= public(LazyArray)
+    assert {"read_async", "max", "min", "mean", "std", "to_dask", "to_zarr"} <= public(LazyArray)
 
 
 def test_every_public_callable_says_what_it_does():
