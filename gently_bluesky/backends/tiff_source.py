@@ -82,16 +82,16 @@ class TiffSource(ArraySource):
             with file_path.open("rb", buffering=0) as file:
                 offset = self._locate(file, event)
                 _read_planes(file, offset, self._shape[1:], places, out)
-        except GentlyError:
+        except (GentlyError, MemoryError):
             raise
         except FileNotFoundError as error:
             raise AssetMissing(f"{file_path} is gone; no pixels were returned") from error
-        except (EOFError, tifffile.TiffFileError) as error:
+        except OSError as error:
+            raise storage_error(error, f"{file_path} cannot be read") from error
+        except Exception as error:  # at a damaged header tifffile raises errors of many kinds
             raise AssetDamaged(
                 f"{file_path} is not a whole event: {error}; no pixels were returned"
             ) from error
-        except OSError as error:
-            raise storage_error(error, f"{file_path} cannot be read") from error
 
     def _locate(self, file: FileIO, event: int) -> int:
         """Return where the pixels begin in a file that holds what was declared; looks into each file once."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 
@@ -59,6 +60,8 @@ class Database:
             self._engine, self._dispose = lambda: engine, engine.dispose
         # One connection in memory serves all threads, so that they take turns.
         self._turn = self._lock if in_memory or (read_only and is_sqlite) else nullcontext()
+        # whoever does not close a store is not told of an unclosed database when the interpreter exits
+        weakref.finalize(self, self._dispose)
         try:
             self._prepare_tables()
         except BaseException:

@@ -266,7 +266,7 @@ def test_a_structured_array_comes_back_with_its_dtype(store, rows):
 
 def test_a_structured_array_may_hold_moments_and_objects(store):
     table = np.array(
-        [(np.datetime64("2026-11-21T14:30", "ns"), [1, 2]), (np.datetime64("NaT"), None)],
+        [(np.datetime64("2026-11-21T14:30", "ns"), [1, 2]), (np.datetime64("NaT", "ns"), None)],
         dtype=[("when", "<M8[ns]"), ("members", "O")],
     )
     got = store.get(store.put(table, data_type="events").uid)
