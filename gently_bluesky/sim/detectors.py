@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -58,7 +59,7 @@ class Stand(Protocol):
         ...
 
 
-class _Imager(Device):
+class _Imager(Device, ABC):
     """What camera and light sheet have in common: arrays under data keys of their own, politely or not."""
 
     def __init__(self, *, name: str, stand: Stand) -> None:
@@ -70,9 +71,9 @@ class _Imager(Device):
         self._buffers: dict[str, NDArray[np.uint16]] = {}
         super().__init__(name=name)
 
+    @abstractmethod
     def arrays(self) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
         """Return shape and axis names of each array that the next trigger takes, by data key."""
-        raise NotImplementedError
 
     def stage(self) -> list[object]:
         """Get ready; the detector knows nothing of earlier triggers."""

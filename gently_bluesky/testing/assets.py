@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ __all__ = [
     "DTYPES",
     "SHAPES",
     "START_S",
+    "Tested",
     "array_spec",
     "as_documented",
     "begin",
@@ -221,3 +223,17 @@ def no_file_larger_than(nbytes: int) -> Generator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class Tested:
+    """What every test of the suite is given: the backend, which the author's class says, and a place."""
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        """Return the backend that is tested."""
+        raise NotImplementedError("give the class a fixture `backend`")
+
+    @pytest.fixture
+    def path(self, backend: Backend, tmp_path: Path) -> Path:
+        """Return where the asset of a test goes."""
+        return tmp_path / f"primary-camera{backend.suffix}"

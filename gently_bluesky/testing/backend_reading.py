@@ -22,6 +22,7 @@ from gently_bluesky.backends.base import Backend
 from gently_bluesky.errors import AssetDamaged, AssetMissing
 from gently_bluesky.lazy import Selection
 from gently_bluesky.testing.assets import (
+    Tested,
     array_spec,
     bytes_read,
     check_events,
@@ -42,18 +43,8 @@ from gently_bluesky.testing.frames import encoded_frame
 __all__ = ["ReadingConformance"]
 
 
-class ReadingConformance:
+class ReadingConformance(Tested):
     """What a source promises, and what a backend refuses."""
-
-    @pytest.fixture
-    def backend(self) -> Backend:
-        """Return the backend that is tested."""
-        raise NotImplementedError("give the class a fixture `backend`")
-
-    @pytest.fixture
-    def path(self, backend: Backend, tmp_path: Path) -> Path:
-        """Return where the asset of a test goes."""
-        return tmp_path / f"primary-camera{backend.suffix}"
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from gently_bluesky.testing.assets import (
     DTYPES,
     SHAPES,
     START_S,
+    Tested,
     array_spec,
     as_documented,
     begin,
@@ -29,18 +30,8 @@ from gently_bluesky.testing.frames import encoded_frame
 __all__ = ["WritingConformance"]
 
 
-class WritingConformance:
+class WritingConformance(Tested):
     """What a sink promises."""
-
-    @pytest.fixture
-    def backend(self) -> Backend:
-        """Return the backend that is tested."""
-        raise NotImplementedError("give the class a fixture `backend`")
-
-    @pytest.fixture
-    def path(self, backend: Backend, tmp_path: Path) -> Path:
-        """Return where the asset of a test goes."""
-        return tmp_path / f"primary-camera{backend.suffix}"
 
     # -- what is kept --------------------------------------------------------------------------------------
 
