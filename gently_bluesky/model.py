@@ -11,7 +11,7 @@ import numpy as np
 
 from gently_bluesky.errors import InvalidSetting, UnstorableDtype
 
-__all__ = ["ArraySpec", "JournalLine", "Record", "Settings", "storable_dtype"]
+__all__ = ["ArraySpec", "JournalLine", "Packing", "Record", "Settings", "storable_dtype"]
 
 STORABLE_KINDS = "biufc"
 
@@ -69,6 +69,31 @@ class ArraySpec:
     def nbytes(self) -> int:
         """Bytes of one event's array."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+Chunks = str | tuple[int, ...]
+Compression = str | tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How the arrays of a data key are cut and compressed; a backend says which of it it can do.
+
+    Attributes
+    ----------
+    chunks
+        ``"planes"``, ``"blocks"``, ``"volume"``, ``"auto"``, or the lengths of a chunk along the axes of one
+        event; None is what the backend does by itself.
+    compression
+        ``"lz4"``, ``"zstd"``, ``"none"``, ``"auto"``, or codecs as Zarr's metadata spells them; None is what
+        the backend does by itself.
+    levels
+        Resolutions kept, each half as fine as the one before it; 1 is the full one alone.
+    """
+
+    chunks: Chunks | None = None
+    compression: Compression | None = None
+    levels: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +223,13 @@ class Settings:
     format
         Name of a backend: ``"zarr"``, ``"tiff"``, or one from the entry-point group
         ``gently_bluesky.backends``.
+    chunks, compression, levels
+        As in `Packing`, or a mapping of data keys to such; keys it does not name get what the backend does
+        by itself.
+    copy
+        Arrays are copied as they come; otherwise taken as they are where that is possible.
+    hot_bytes
+        Bound of the shared memory that keeps the newest arrays; 0 is none.
     max_pending_bytes
         Bound of the buffer between the RunEngine and storage. When it is full the producer waits. None is
         512 MiB, or one event where that is larger.
@@ -208,12 +240,17 @@ class Settings:
     """
 
     format: str = "zarr"
+    chunks: Chunks | Mapping[str, Chunks] | None = None
+    compression: Compression | Mapping[str, Compression] | None = None
+    levels: int | Mapping[str, int] = 1
+    copy: bool = True
+    hot_bytes: int = 0
     max_pending_bytes: int | None = None
     stall_timeout_s: float = 60.0
     min_free_bytes: int = 64 * 2**20
 
     def __post_init__(self) -> None:
-        for name in ("max_pending_bytes", "min_free_bytes"):
+        for name in ("max_pending_bytes", "min_free_bytes", "hot_bytes"):
             value = getattr(self, name)
             if name == "max_pending_bytes" and value is None:
                 continue
@@ -225,3 +262,12 @@ class Settings:
             raise InvalidSetting(
                 f"stall_timeout_s must be seconds above 0, got {self.stall_timeout_s!r}; nothing was written"
             )
+
+    def packing(self, data_key: str) -> Packing:
+        """Return how the arrays of a data key are cut and compressed."""
+        chunks = self.chunks.get(data_key) if isinstance(self.chunks, Mapping) else self.chunks
+        levels = self.levels.get(data_key, 1) if isinstance(self.levels, Mapping) else self.levels
+        compression = self.compression
+        if isinstance(compression, Mapping):
+            compression = compression.get(data_key)
+        return Packing(chunks, compression, levels)

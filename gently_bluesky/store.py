@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import operator
-import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from datetime import date
-from itertools import islice
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, SupportsIndex
+from typing import Any, Literal, Self
 
 from gently_bluesky.backends.base import get_backend
-from gently_bluesky.derived import Derivation, parent_uids, read_result, record_run, steps_um
+from gently_bluesky.derived import Derivation, parent_uids, record_run, steps_um
 from gently_bluesky.documents.home import SharedJournal
 from gently_bluesky.documents.pipeline import Pipeline
 from gently_bluesky.documents.run_storage import Desk
@@ -22,22 +18,19 @@ from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import (
     GentlyError,
     InvalidSetting,
-    LookupFailed,
     StoreReadOnly,
-    UnknownUid,
     WriterClosed,
 )
-from gently_bluesky.index.lineage import Lineage, ancestors, children
 from gently_bluesky.lazy import LazyArray
-from gently_bluesky.model import Record, Settings
+from gently_bluesky.model import Chunks, Compression, Record, Settings
 from gently_bluesky.opening import index_to_read, index_to_write, open_root
+from gently_bluesky.reading import StoreView
 from gently_bluesky.results import take_apart
-from gently_bluesky.run import Run, asset_events, datum_array
 
 __all__ = ["Store"]
 
 
-class Store:
+class Store(StoreView):
     """A root folder that keeps runs, and the index that finds them. Any thread; a context manager.
 
     Parameters
@@ -63,10 +56,10 @@ class Store:
     def __init__(self, root: str | Path, *, mode: Literal["a", "r"] = "a", index: str | None = None) -> None:
         if mode not in ("a", "r"):
             raise InvalidSetting(f"expected mode 'a' or 'r', got {mode!r}; nothing was opened")
-        self.root = Path(root).expanduser().resolve()
+        place = Path(root).expanduser().resolve()
+        uid = open_root(place, mode)
+        super().__init__(place, uid, (index_to_read if mode == "r" else index_to_write)(place, index))
         self.mode = mode
-        self.uid = open_root(self.root, mode)
-        self._index = (index_to_read if mode == "r" else index_to_write)(self.root, index)
         self._writers: list[StoreWriter] = []
         self._result_writers: dict[str | None, StoreWriter] = {}
         self._lock = threading.Lock()
@@ -78,6 +71,11 @@ class Store:
         self,
         *,
         format: str = "zarr",  # the field's word, and the one people type
+        chunks: Chunks | Mapping[str, Chunks] | None = None,
+        compression: Compression | Mapping[str, Compression] | None = None,
+        levels: int | Mapping[str, int] = 1,
+        copy: bool = True,
+        hot_bytes: int = 0,
         max_pending_bytes: int | None = None,
         stall_timeout_s: float = 60.0,
         min_free_bytes: int = 64 * 2**20,
@@ -89,6 +87,20 @@ class Store:
         ----------
         format
             ``"zarr"`` (OME-Zarr), ``"tiff"`` (one OME-TIFF per event), or another backend's name.
+        chunks
+            How arrays are cut: ``"planes"``, ``"blocks"``, ``"volume"``, ``"auto"`` or lengths along the axes
+            of one event; or a mapping of data keys to these. By default what the format does by itself.
+        compression
+            ``"lz4"``, ``"zstd"``, ``"none"``, ``"auto"``, or codecs as Zarr's metadata spells them; or a
+            mapping of data keys to these. By default what the format does by itself.
+        levels
+            Resolutions kept, each half as fine as the one before it; or a mapping of data keys to numbers.
+        copy
+            Copy each array as it comes. False takes it as it is, where it is laid out as it is stored: for
+            devices that give their buffer away and never touch it again.
+        hot_bytes
+            Keep so many bytes of the newest arrays in shared memory too, where any process reads them at
+            once.
         max_pending_bytes
             Bound of the buffer between the RunEngine and storage; when it is full the RunEngine waits. By
             default 512 MiB, or one event where that is larger.
@@ -106,7 +118,17 @@ class Store:
         StoreReadOnly
             The store was opened with ``mode="r"``.
         """
-        settings = Settings(format, max_pending_bytes, stall_timeout_s, min_free_bytes)
+        settings = Settings(
+            format=format,
+            chunks=chunks,
+            compression=compression,
+            levels=levels,
+            copy=copy,
+            hot_bytes=hot_bytes,
+            max_pending_bytes=max_pending_bytes,
+            stall_timeout_s=stall_timeout_s,
+            min_free_bytes=min_free_bytes,
+        )
         writer = StoreWriter(self._desk(settings, on_failure))
         with self._lock:
             self._writers = [known for known in self._writers if not known.closed]
@@ -210,156 +232,10 @@ class Store:
         """Return the writer of results in this format, or, with None, of those without arrays."""
         with self._lock:
             if format not in self._result_writers:
-                settings = Settings() if format is None else Settings(format)
+                settings = Settings() if format is None else Settings(format=format)
                 shared = SharedJournal(self.root, uuid.uuid4().hex[:8]) if format is None else None
                 self._result_writers[format] = StoreWriter(self._desk(settings), shared=shared)
             return self._result_writers[format]
-
-    # -- reading ----------------------------------------------------------------------------------------
-
-    def __getitem__(self, uid: str | SupportsIndex) -> Run:
-        """Return a run by its uid, a unique beginning of it, or -1, -2, ... for the latest acquired ones.
-
-        Raises
-        ------
-        UnknownUid, AmbiguousUid
-            There is no such run, or there are several.
-        """
-        if isinstance(uid, SupportsIndex):
-            return Run(self.root, self._index, self._nth_latest(operator.index(uid)))
-        record = self._index.record(uid)
-        if record.kind != "run":
-            raise UnknownUid(
-                f"expected the uid of a run, {uid!r} is that of the {record.kind} {record.uid} of run "
-                f"{record.run_uid}; ask for store.array({uid!r})"
-            )
-        return Run(self.root, self._index, record)
-
-    def run(self, uid: str | SupportsIndex) -> Run:
-        """Return a run, as ``store[uid]`` does."""
-        return self[uid]
-
-    def _nth_latest(self, number: int) -> Record:
-        if number >= 0:
-            raise UnknownUid(f"expected a uid, or -1 for the latest run, got {number}")
-        found = next(islice(self._index.query(derived=False), -number - 1, None), None)
-        if found is None:
-            raise UnknownUid(f"expected at least {-number} acquired runs in {self.root}, there are fewer")
-        return found
-
-    def array(self, uid: str) -> LazyArray:
-        """Return the array of an asset ``(t, ...)``, a datum, or a run that has just one; reads no pixels.
-
-        All of an asset's announced events are in it, those that a rewind superseded too.
-
-        Raises
-        ------
-        LookupFailed
-            There is no such uid, the run has several arrays, or nothing installed opens it.
-        AssetMissing, AssetDamaged
-            The files are not what the record says.
-        InvalidDocument
-            The resource document leads out of the store.
-        """
-        record = self._index.record(uid)
-        if record.kind == "datum":
-            return datum_array(self.root, self._index, record)
-        assets = self._assets_of(record)
-        if len(assets) != 1:
-            raise LookupFailed(
-                f"run {uid} holds {len(assets)} arrays; "
-                + (f"ask for one: {', '.join(assets)}" if assets else "it has only values")
-            )
-        return asset_events(self.root, self._index, self._index.record(assets[0]))
-
-    def _assets_of(self, record: Record) -> list[str]:
-        """Return the uids of the assets that a record is, contains or belongs to."""
-        if record.kind == "asset":
-            return [record.uid]
-        if record.kind == "datum":
-            document = self._index.datum_document(record.uid)
-            return [str(document.get("resource") or document.get("stream_resource"))]
-        streams = self._index.streams(record.uid)
-        points = (
-            self._index.points(record.uid, stream, key) for stream in streams for key in streams[stream]
-        )
-        return list(dict.fromkeys(point.asset_uid for of_key in points for point in of_key))
-
-    def get(self, uid: str) -> Any:
-        """Return what `put` was given under this uid: an array (lazily), a dict, or a structured array.
-
-        An asset's or datum's uid gives its array, an acquired run's its `Run`.
-        """
-        record = self._index.record(uid)
-        if record.kind != "run":
-            return self.array(uid)
-        return read_result(Run(self.root, self._index, record))
-
-    def record(self, uid: str) -> Record:
-        """Return what the index keeps about a run, asset or datum. Raises UnknownUid, AmbiguousUid."""
-        return self._index.record(uid)
-
-    def query(
-        self,
-        *,
-        kind: str = "run",
-        data_type: str | None = None,
-        session: str | None = None,
-        status: str | None = None,
-        stream: str | None = None,
-        data_key: str | None = None,
-        since: float | str | date | None = None,
-        until: float | str | date | None = None,
-        derived: bool | None = None,
-        operation: str | None = None,
-        **metadata: object,
-    ) -> Iterator[Record]:
-        """Yield the records that answer all conditions, newest first, read a page at a time.
-
-        Parameters
-        ----------
-        kind
-            ``"run"`` (a derived result is a run too), ``"asset"`` or ``"datum"``.
-        data_type, session, status, operation
-            Of the run.
-        stream, data_key
-            That it has, or that it belongs to.
-        since, until
-            Seconds since the epoch, a datetime, or text such as ``"2026-11-21"``, which is local time.
-        derived
-            Only derived results, or only acquired runs.
-        **metadata
-            What the start document holds; a mapping asks for nested keys: ``sample={"age_h": 3}``.
-
-        Raises
-        ------
-        InvalidSetting
-            A condition cannot be understood.
-        """
-        of_run = {"data_type": data_type, "session": session, "status": status, "operation": operation}
-        place = {"kind": kind, "stream": stream, "data_key": data_key}
-        conditions: dict[str, Any] = {**metadata, **of_run, **place}
-        return self._index.query(since=since, until=until, derived=derived, **conditions)
-
-    def latest(self, **conditions: Any) -> Record:
-        """Return the newest record that answers the conditions of `query`. Raises LookupFailed."""
-        found = next(self.query(**conditions), None)
-        if found is None:
-            raise LookupFailed(f"nothing in {self.root} answers {conditions}")
-        return found
-
-    def lineage(self, uid: str) -> Lineage:
-        """Return what a record was made from, as a tree to print or walk. Raises UnknownUid."""
-        return ancestors(self._index, uid)
-
-    def children(self, uid: str) -> list[Record]:
-        """Return the results made directly from a run, asset or datum, or anything in it, newest last."""
-        return children(self._index, uid)
-
-    def stats(self) -> dict[str, Any]:
-        """Return counts of runs, assets, datums and derived results, bytes of pixels, and the free space."""
-        free_bytes = shutil.disk_usage(self.root).free
-        return {"root": str(self.root), "uid": self.uid, **self._index.stats(), "free_bytes": free_bytes}
 
     # -- the end ----------------------------------------------------------------------------------------
 

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from gently_bluesky.errors import AssetDamaged, FrameMismatch, InvalidSetting
 from gently_bluesky.lazy import ArraySource
-from gently_bluesky.model import ArraySpec, storable_dtype
+from gently_bluesky.model import ArraySpec, Packing, storable_dtype
 
 __all__ = [
+    "DEFAULT_PACKING",
     "Backend",
     "Capabilities",
     "Pending",
@@ -98,6 +99,9 @@ class Capabilities:
     checksums: bool = False
 
 
+DEFAULT_PACKING = Packing()
+
+
 class Sink(ABC):
     """One asset being written. Used by one thread at a time; several writes may be under way.
 
@@ -169,12 +173,46 @@ class Backend(ABC):
     """Ending of the asset's file or folder name, e.g. ``".ome.zarr"``; may be empty."""
     capabilities: ClassVar[Capabilities]
 
-    @abstractmethod
-    def create(self, path: Path, spec: ArraySpec) -> Sink:
-        """Make a new, empty asset at ``path``, which must not exist; synced on return.
+    # Refusing is right for a backend that packs in one way only.
+    def check_packing(self, packing: Packing) -> None:
+        """Refuse what this backend cannot do, before anything is written.
 
         Raises
         ------
+        InvalidSetting
+            It cannot cut or compress like this.
+        """
+        if packing != DEFAULT_PACKING:
+            raise InvalidSetting(
+                f"format {self.name!r} keeps arrays in one way only, got {packing}; nothing was written; "
+                "leave chunks, compression and levels away, or choose format='zarr'"
+            )
+
+    @abstractmethod
+    def create(
+        self,
+        path: Path,
+        spec: ArraySpec,
+        packing: Packing = DEFAULT_PACKING,
+        sample: NDArray[Any] | None = None,
+    ) -> Sink:
+        """Make a new, empty asset at ``path``, which must not exist; synced on return.
+
+        Parameters
+        ----------
+        path
+            Where; its parent exists.
+        spec
+            What one event is made of.
+        packing
+            How to cut and compress; `check_packing` has accepted it.
+        sample
+            The first event's array, for a choice that depends on what the pixels are like.
+
+        Raises
+        ------
+        InvalidSetting
+            The packing does not fit arrays of this spec; nothing was made.
         FileExistsError
             Something is there; it is not touched.
         OSError
@@ -182,8 +220,18 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def open(self, path: Path, resource_kwargs: Mapping[str, Any]) -> ArraySource:
+    def open(self, path: Path, resource_kwargs: Mapping[str, Any], count: int | None = None) -> ArraySource:
         """Open an asset as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
+
+        Parameters
+        ----------
+        path
+            Where it was made.
+        resource_kwargs
+            Of its sink, after a way through JSON. Not trusted.
+        count
+            Of events that are known to be published; spares counting them, however many there are. More may
+            be opened.
 
         Raises
         ------

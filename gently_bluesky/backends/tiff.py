@@ -20,6 +20,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import (
+    DEFAULT_PACKING,
     Backend,
     Capabilities,
     Sink,
@@ -39,7 +40,7 @@ from gently_bluesky.backends.tiff_source import (
 )
 from gently_bluesky.errors import AssetDamaged, InputError
 from gently_bluesky.files import replace_file, storage_error, sync_folder
-from gently_bluesky.model import ArraySpec
+from gently_bluesky.model import ArraySpec, Packing
 
 __all__ = ["TiffBackend", "TiffSink"]
 
@@ -60,7 +61,13 @@ class TiffBackend(Backend):
     suffix: ClassVar[str] = ""
     capabilities: ClassVar[Capabilities] = Capabilities(ome=True)
 
-    def create(self, path: Path, spec: ArraySpec) -> TiffSink:
+    def create(
+        self,
+        path: Path,
+        spec: ArraySpec,
+        packing: Packing = DEFAULT_PACKING,
+        sample: NDArray[Any] | None = None,
+    ) -> TiffSink:
         """Make a new, empty folder at ``path``, which must not exist; synced on return.
 
         Raises
@@ -79,7 +86,7 @@ class TiffBackend(Backend):
             raise storage_error(error, f"{path} could not be made; nothing was written") from error
         return TiffSink(path, spec)
 
-    def open(self, path: Path, resource_kwargs: Mapping[str, Any]) -> TiffSource:
+    def open(self, path: Path, resource_kwargs: Mapping[str, Any], count: int | None = None) -> TiffSource:
         """Open an asset as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
 
         Raises

@@ -20,6 +20,7 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import (
+    DEFAULT_PACKING,
     Backend,
     Capabilities,
     Sink,
@@ -33,7 +34,7 @@ from gently_bluesky.backends.zarr_source import ARRAY, NO_CACHE, ZarrSource, kvs
 from gently_bluesky.backends.zarr_writing import ShardWriter
 from gently_bluesky.errors import InputError
 from gently_bluesky.files import storage_error, sync_folder, write_atomic
-from gently_bluesky.model import ArraySpec
+from gently_bluesky.model import ArraySpec, Packing
 
 __all__ = ["ZarrBackend", "ZarrSink"]
 
@@ -61,7 +62,13 @@ class ZarrBackend(Backend):
     def __init__(self, chunks: str | tuple[int, ...] = "planes") -> None:
         self._chunks: str | tuple[int, ...] = chunks
 
-    def create(self, path: Path, spec: ArraySpec) -> ZarrSink:
+    def create(
+        self,
+        path: Path,
+        spec: ArraySpec,
+        packing: Packing = DEFAULT_PACKING,
+        sample: NDArray[Any] | None = None,
+    ) -> ZarrSink:
         """Make a new, empty asset at ``path``, which must not exist; synced on return.
 
         Raises
@@ -93,7 +100,7 @@ class ZarrBackend(Backend):
                 raise storage_error(error, f"{path} could not be made; nothing was written") from error
             raise
 
-    def open(self, path: Path, resource_kwargs: Mapping[str, Any]) -> ZarrSource:
+    def open(self, path: Path, resource_kwargs: Mapping[str, Any], count: int | None = None) -> ZarrSource:
         """Open an asset as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
 
         Raises

@@ -21,7 +21,7 @@ from gently_bluesky.backends.base import Backend, Pending, Sink
 from gently_bluesky.errors import InvalidDocument, UnstorableDtype
 from gently_bluesky.files import PATH_SEMANTICS
 from gently_bluesky.jsontext import plain
-from gently_bluesky.model import ArraySpec, storable_dtype
+from gently_bluesky.model import ArraySpec, Packing, storable_dtype
 
 __all__ = ["Asset", "array_spec", "array_to_store", "declared_dtype", "describe", "inline_value"]
 
@@ -306,7 +306,14 @@ class Asset:
     """
 
     def __init__(
-        self, backend: Backend, root: Path, folder: str, name: str, spec: ArraySpec, run_uid: str
+        self,
+        backend: Backend,
+        root: Path,
+        folder: str,
+        name: str,
+        spec: ArraySpec,
+        run_uid: str,
+        packing: Packing,
     ) -> None:
         self.uid = str(uuid.uuid4())
         self.spec = spec
@@ -316,6 +323,7 @@ class Asset:
         self._root = root
         self._path = f"{folder}/{name}"
         self._run_uid = run_uid
+        self._packing = packing
         self._sink: Sink | None = None
         self._introduced = False
 
@@ -331,7 +339,7 @@ class Asset:
     def write(self, index: int, frame: NDArray[Any], time_s: float) -> Pending:
         """Begin to store a frame; the first one makes the asset. Raises OSError."""
         if self._sink is None:
-            self._sink = self._backend.create(self._root / self._path, self.spec)
+            self._sink = self._backend.create(self._root / self._path, self.spec, self._packing, frame)
         return self._sink.write(index, frame, time_s)
 
     def documents(self, index: int) -> Iterator[tuple[str, dict[str, Any]]]:

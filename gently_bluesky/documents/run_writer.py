@@ -382,8 +382,9 @@ class RunWriter:
             number = self._asset_numbers.get((stream, key), 0) + 1
             self._asset_numbers[stream, key] = number
             name = asset_name(stream, key, number, self._desk.backend.suffix)
+            packing = self._desk.settings.packing(key)
             self._assets[made] = Asset(
-                self._desk.backend, self._desk.root, self._storage.home.folder, name, spec, self.uid
+                self._desk.backend, self._desk.root, self._storage.home.folder, name, spec, self.uid, packing
             )
         return self._assets[made]
 

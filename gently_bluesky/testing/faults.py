@@ -10,10 +10,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.base import Backend, Capabilities, Pending, Sink, frame_kwargs
+from gently_bluesky.backends.base import DEFAULT_PACKING, Backend, Capabilities, Pending, Sink, frame_kwargs
 from gently_bluesky.backends.zarr import ZarrBackend
 from gently_bluesky.lazy import ArraySource
-from gently_bluesky.model import ArraySpec
+from gently_bluesky.model import ArraySpec, Packing
 
 __all__ = ["FailingBackend", "ForgetfulBackend", "GatedBackend"]
 
@@ -29,15 +29,21 @@ class _Onto(Backend):
     suffix = ".ome.zarr"
     capabilities = Capabilities()
 
-    def create(self, path: Path, spec: ArraySpec) -> Sink:
-        return self.wrapped(ZarrBackend().create(path, spec))
+    def create(
+        self,
+        path: Path,
+        spec: ArraySpec,
+        packing: Packing = DEFAULT_PACKING,
+        sample: NDArray[Any] | None = None,
+    ) -> Sink:
+        return self.wrapped(ZarrBackend().create(path, spec, packing, sample))
 
     def wrapped(self, sink: Sink) -> Sink:
         """Return what stands in front of a Zarr sink."""
         return sink
 
-    def open(self, path: Path, resource_kwargs: Mapping[str, Any]) -> ArraySource:
-        return ZarrBackend().open(path, resource_kwargs)
+    def open(self, path: Path, resource_kwargs: Mapping[str, Any], count: int | None = None) -> ArraySource:
+        return ZarrBackend().open(path, resource_kwargs, count)
 
 
 class _Front(Sink):
@@ -129,7 +135,13 @@ class _FailingSink(_Front):
 class ForgetfulBackend(_Onto):
     """Says that every frame is stored, at once, and keeps none: for measuring everything else."""
 
-    def create(self, path: Path, spec: ArraySpec) -> Sink:  # noqa: ARG002 # nothing is made there
+    def create(
+        self,
+        path: Path,  # noqa: ARG002 # nothing is made there
+        spec: ArraySpec,
+        packing: Packing = DEFAULT_PACKING,  # noqa: ARG002
+        sample: NDArray[Any] | None = None,  # noqa: ARG002
+    ) -> Sink:
         """Return a sink that keeps nothing."""
         return _ForgetfulSink(spec)
 

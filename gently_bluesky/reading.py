@@ -1,0 +1,187 @@
+"""A store as it is read: runs, arrays, derived results, records and lineage, by uid or by query.
+
+It changes nothing. What writes is in ``store``.
+"""
+
+from __future__ import annotations
+
+import operator
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+from gently_bluesky.derived import read_result
+from gently_bluesky.errors import LookupFailed, UnknownUid
+from gently_bluesky.index.index import Index
+from gently_bluesky.index.lineage import Lineage, ancestors, children
+from gently_bluesky.lazy import LazyArray
+from gently_bluesky.model import Record
+from gently_bluesky.run import Run, asset_events, datum_array
+
+__all__ = ["StoreView"]
+
+
+class StoreView:
+    """What a `Store` is to those who read.
+
+    Parameters
+    ----------
+    root
+        Folder of the store.
+    uid
+        Of the store.
+    index
+        Finds what is in it.
+    """
+
+    def __init__(self, root: Path, uid: str, index: Index) -> None:
+        self.root = root
+        self.uid = uid
+        self._index = index
+
+    def __getitem__(self, uid: str | SupportsIndex) -> Run:
+        """Return a run by its uid, a unique beginning of it, or -1, -2, ... for the latest acquired ones.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run, or there are several.
+        """
+        if isinstance(uid, SupportsIndex):
+            return Run(self.root, self._index, self._nth_latest(operator.index(uid)))
+        record = self._index.record(uid)
+        if record.kind != "run":
+            raise UnknownUid(
+                f"expected the uid of a run, {uid!r} is that of the {record.kind} {record.uid} of run "
+                f"{record.run_uid}; ask for store.array({uid!r})"
+            )
+        return Run(self.root, self._index, record)
+
+    def run(self, uid: str | SupportsIndex) -> Run:
+        """Return a run, as ``store[uid]`` does."""
+        return self[uid]
+
+    def _nth_latest(self, number: int) -> Record:
+        if number >= 0:
+            raise UnknownUid(f"expected a uid, or -1 for the latest run, got {number}")
+        found = next(islice(self._index.query(derived=False), -number - 1, None), None)
+        if found is None:
+            raise UnknownUid(f"expected at least {-number} acquired runs in {self.root}, there are fewer")
+        return found
+
+    def array(self, uid: str) -> LazyArray:
+        """Return the array of an asset ``(t, ...)``, a datum, or a run that has just one; reads no pixels.
+
+        All of an asset's announced events are in it, those that a rewind superseded too.
+
+        Raises
+        ------
+        LookupFailed
+            There is no such uid, the run has several arrays, or nothing installed opens it.
+        AssetMissing, AssetDamaged
+            The files are not what the record says.
+        InvalidDocument
+            The resource document leads out of the store.
+        """
+        record = self._index.record(uid)
+        if record.kind == "datum":
+            return datum_array(self.root, self._index, record)
+        assets = self._assets_of(record)
+        if len(assets) != 1:
+            raise LookupFailed(
+                f"run {uid} holds {len(assets)} arrays; "
+                + (f"ask for one: {', '.join(assets)}" if assets else "it has only values")
+            )
+        return asset_events(self.root, self._index, self._index.record(assets[0]))
+
+    def _assets_of(self, record: Record) -> list[str]:
+        """Return the uids of the assets that a record is, contains or belongs to."""
+        if record.kind == "asset":
+            return [record.uid]
+        if record.kind == "datum":
+            document = self._index.datum_document(record.uid)
+            return [str(document.get("resource") or document.get("stream_resource"))]
+        streams = self._index.streams(record.uid)
+        points = (
+            self._index.points(record.uid, stream, key) for stream in streams for key in streams[stream]
+        )
+        return list(dict.fromkeys(point.asset_uid for of_key in points for point in of_key))
+
+    def get(self, uid: str) -> Any:
+        """Return what `put` was given under this uid: an array (lazily), a dict, or a structured array.
+
+        An asset's or datum's uid gives its array, an acquired run's its `Run`.
+        """
+        record = self._index.record(uid)
+        if record.kind != "run":
+            return self.array(uid)
+        return read_result(Run(self.root, self._index, record))
+
+    def record(self, uid: str) -> Record:
+        """Return what the index keeps about a run, asset or datum. Raises UnknownUid, AmbiguousUid."""
+        return self._index.record(uid)
+
+    def query(
+        self,
+        *,
+        kind: str = "run",
+        data_type: str | None = None,
+        session: str | None = None,
+        status: str | None = None,
+        stream: str | None = None,
+        data_key: str | None = None,
+        since: float | str | date | None = None,
+        until: float | str | date | None = None,
+        derived: bool | None = None,
+        operation: str | None = None,
+        **metadata: object,
+    ) -> Iterator[Record]:
+        """Yield the records that answer all conditions, newest first, read a page at a time.
+
+        Parameters
+        ----------
+        kind
+            ``"run"`` (a derived result is a run too), ``"asset"`` or ``"datum"``.
+        data_type, session, status, operation
+            Of the run.
+        stream, data_key
+            That it has, or that it belongs to.
+        since, until
+            Seconds since the epoch, a datetime, or text such as ``"2026-11-21"``, which is local time.
+        derived
+            Only derived results, or only acquired runs.
+        **metadata
+            What the start document holds; a mapping asks for nested keys: ``sample={"age_h": 3}``.
+
+        Raises
+        ------
+        InvalidSetting
+            A condition cannot be understood.
+        """
+        of_run = {"data_type": data_type, "session": session, "status": status, "operation": operation}
+        place = {"kind": kind, "stream": stream, "data_key": data_key}
+        conditions: dict[str, Any] = {**metadata, **of_run, **place}
+        return self._index.query(since=since, until=until, derived=derived, **conditions)
+
+    def latest(self, **conditions: Any) -> Record:
+        """Return the newest record that answers the conditions of `query`. Raises LookupFailed."""
+        found = next(self.query(**conditions), None)
+        if found is None:
+            raise LookupFailed(f"nothing in {self.root} answers {conditions}")
+        return found
+
+    def lineage(self, uid: str) -> Lineage:
+        """Return what a record was made from, as a tree to print or walk. Raises UnknownUid."""
+        return ancestors(self._index, uid)
+
+    def children(self, uid: str) -> list[Record]:
+        """Return the results made directly from a run, asset or datum, or anything in it, newest last."""
+        return children(self._index, uid)
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts of runs, assets, datums and derived results, bytes of pixels, and the free space."""
+        free_bytes = shutil.disk_usage(self.root).free
+        return {"root": str(self.root), "uid": self.uid, **self._index.stats(), "free_bytes": free_bytes}
