@@ -15,9 +15,12 @@ import orjson
 
 from gently_bluesky.errors import InvalidDocument
 
-__all__ = ["decode", "digest_of", "encode", "plain"]
+__all__ = ["PLAIN_TYPES", "decode", "digest_of", "encode", "plain"]
 
 FAST = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+
+PLAIN_TYPES = frozenset({float, int, str, bool, type(None)})
+"""What is its own copy, and JSON's own."""
 
 AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 LONG_INTEGER = b"0" * 19
@@ -68,8 +71,7 @@ def decode(line: bytes | str) -> Any:
 
 def plain(value: Any) -> Any:
     """Return a deep copy of ``value`` in JSON's own types, cheap for the numbers and strings that most values are."""
-    kind = type(value)
-    if kind in {float, int, str, bool, type(None)}:
+    if type(value) in PLAIN_TYPES:
         return value
     if isinstance(value, np.generic):
         return value.item()
@@ -78,5 +80,11 @@ def plain(value: Any) -> Any:
 
 def digest_of(value: Any) -> bytes:
     """Return a short digest of what a JSON value says: equal for equal values, NaN equal to NaN."""
-    canonical = json.dumps(plain(value), sort_keys=True, separators=(",", ":")).encode("ascii")
+    try:
+        canonical = orjson.dumps(value, default=_unknown, option=FAST | orjson.OPT_SORT_KEYS)
+        is_whole = b"null" not in canonical  # as in `encode`
+    except (TypeError, orjson.JSONEncodeError):
+        canonical, is_whole = b"", False
+    if not is_whole:
+        canonical = json.dumps(plain(value), sort_keys=True, separators=(",", ":")).encode("ascii")
     return hashlib.blake2b(canonical, digest_size=16).digest()

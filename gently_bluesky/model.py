@@ -110,12 +110,16 @@ class JournalLine:
     outcome
         For a stop: how the run ended on record, ``{"status", "received", "stored", "lost"}``, counts of
         frames.
+    storing
+        For a stop: what its frames took on their way, ``{"frames", "bytes", "bytes_per_s", "waited_s",
+        "peak_pending_bytes"}``.
     """
 
     name: str
     doc: Mapping[str, Any]
     digest: Mapping[str, str] | None = None
     outcome: Mapping[str, Any] | None = None
+    storing: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

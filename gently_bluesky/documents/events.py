@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.documents.assets import Asset, array_to_store, declared_dtype, inline_value
 from gently_bluesky.documents.tasks import Frame
+from gently_bluesky.jsontext import PLAIN_TYPES
 
 __all__ = ["arrays_of", "referring", "said_by"]
 
@@ -52,14 +53,20 @@ def said_by(event: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dic
 
     Raises InvalidDocument.
     """
-    said = {
-        key: inline_value(value)
-        for key, value in event.items()
-        if key not in {"data", "timestamps", "filled"}
-    }
-    data = {key: None if key in arrays else inline_value(value) for key, value in event["data"].items()}
-    timestamps = {key: inline_value(value) for key, value in event["timestamps"].items()}
-    return {**said, "data": data, "timestamps": timestamps, "filled": dict(event.get("filled", {}))}
+    said: dict[str, Any] = {}
+    for key, value in event.items():
+        if key == "data":
+            said[key] = {name: None if name in arrays else _own(one) for name, one in value.items()}
+        elif key == "timestamps":
+            said[key] = {name: _own(one) for name, one in value.items()}
+        else:
+            said[key] = _own(value)
+    said["filled"] = dict(event.get("filled", {}))
+    return said
+
+
+def _own(value: Any) -> Any:
+    return value if type(value) in PLAIN_TYPES else inline_value(value)
 
 
 def referring(said: Mapping[str, Any], frames: Sequence[Frame]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from gently_bluesky.backends.base import Backend, backend_names, get_backend
 from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError
 from gently_bluesky.lazy import ArraySource, LazyArray
 
-__all__ = ["AssetHandler", "TiffHandler", "ZarrHandler", "asset_array", "handler_registry"]
+__all__ = ["AssetHandler", "MemoryHandler", "TiffHandler", "ZarrHandler", "asset_array", "handler_registry"]
 
 
 def asset_array(
@@ -98,6 +98,12 @@ class TiffHandler(AssetHandler):
     backend = "tiff"
 
 
+class MemoryHandler(AssetHandler):
+    """Handler of ``GENTLY_MEMORY``; what was materialised since is opened where it is now."""
+
+    backend = "memory"
+
+
 def handler_registry() -> dict[str, type[AssetHandler]]:
     """Return the handlers of all backends, by spec, for ``event_model.Filler``."""
     found: dict[str, type[AssetHandler]] = {}
@@ -107,7 +113,11 @@ def handler_registry() -> dict[str, type[AssetHandler]]:
     return found
 
 
-_BUILTIN: dict[str, type[AssetHandler]] = {"zarr": ZarrHandler, "tiff": TiffHandler}
+_BUILTIN: dict[str, type[AssetHandler]] = {
+    "zarr": ZarrHandler,
+    "tiff": TiffHandler,
+    "memory": MemoryHandler,
+}
 
 
 def _handler_of(backend: Backend) -> type[AssetHandler]:

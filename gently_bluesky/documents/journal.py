@@ -27,6 +27,8 @@ def encode_line(line: JournalLine) -> bytes:
         envelope["digest"] = line.digest
     if line.outcome is not None:
         envelope["outcome"] = line.outcome
+    if line.storing is not None:
+        envelope["storing"] = line.storing
     return encode(envelope) + b"\n"
 
 
@@ -137,4 +139,4 @@ def _parse(raw: bytes) -> JournalLine:
     name, doc = envelope["name"], envelope["doc"]
     if not isinstance(name, str) or not isinstance(doc, dict):
         raise TypeError("expected a name and a document")
-    return JournalLine(name, doc, envelope.get("digest"), envelope.get("outcome"))
+    return JournalLine(name, doc, envelope.get("digest"), envelope.get("outcome"), envelope.get("storing"))

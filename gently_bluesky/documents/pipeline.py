@@ -1,8 +1,10 @@
 """The bounded way between the threads that produce documents and the one thread that stores them.
 
 Tasks go in by ``put``, after ``reserve``, which waits while too many bytes are pending, and are begun and
-committed in that order on the pipeline's thread; the writes that ``begin`` starts may overlap. The pipeline
-knows nothing of documents: a task and its owner do. The thread lives while somebody holds the pipeline open.
+committed in that order on the pipeline's thread; the writes that ``begin`` starts may overlap. What is stored
+waits a moment for more before it is committed, unless somebody waits for it, so that many tasks share one
+commit. The pipeline knows nothing of documents: a task and its owner do. The thread lives while somebody
+holds the pipeline open.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from contextlib import suppress
 from itertools import groupby
 
 from gently_bluesky.backends.base import Pending
+from gently_bluesky.documents.ring import Ring
 from gently_bluesky.errors import InputError, InvalidSetting, StorageError, StorageStalled
 
 __all__ = ["Owner", "Pipeline", "Task"]
 
 DEFAULT_PENDING_BYTES = 512 * 2**20
+BETWEEN_COMMITS_S = 0.05
+"""A commit costs a few syncs and a transaction, however much it commits."""
 SLOWEST_BYTES_PER_S = 5e6
 """A disk that is no faster than this counts as one that hangs."""
 
@@ -31,6 +36,9 @@ class Task:
     """Something to be stored, in its turn."""
 
     __slots__ = ("nbytes", "owner", "pendings")
+
+    is_patient = False
+    """May be committed a moment later, together with others."""
 
     def __init__(self, owner: Owner, nbytes: int = 0) -> None:
         self.owner = owner
@@ -64,16 +72,26 @@ class Pipeline:
         where that is larger.
     stall_timeout_s
         A wait without any progress for longer than this raises StorageStalled.
+
+    Attributes
+    ----------
+    ring
+        Where tasks get their memory from.
     """
 
     def __init__(self, *, max_pending_bytes: int | None, stall_timeout_s: float) -> None:
         self._max_pending_bytes = DEFAULT_PENDING_BYTES if max_pending_bytes is None else max_pending_bytes
         self._takes_any_event = max_pending_bytes is None
         self._stall_timeout_s = stall_timeout_s
+        self.ring = Ring(self._max_pending_bytes)
         self._changed = threading.Condition()
         self._queue: deque[Task] = deque()
         self._in_flight: deque[Task] = deque()
         self._committing = False
+        self._commit_from_s = 0.0
+        self._to_begin = False
+        self._is_idle_waiting = False
+        self._hurry = 0
         self._pending_bytes = 0
         self._holders = 0
         self._progress_s = time.monotonic()
@@ -115,13 +133,18 @@ class Pipeline:
         return not (self._queue or self._in_flight or self._committing)
 
     @property
+    def pending(self) -> tuple[int, int]:
+        """How many tasks, and bytes, were put or reserved and are not committed."""
+        return len(self._queue) + len(self._in_flight), self._pending_bytes
+
+    @property
     def is_own_thread(self) -> bool:
         """Whether the caller is on the pipeline's thread, where it must not wait for the pipeline."""
         return threading.current_thread() is self._thread
 
-    def reserve(self, nbytes: int, check: Callable[[], object] | None = None) -> None:
+    def reserve(self, nbytes: int, check: Callable[[], object] | None = None) -> float:
         """Take this much of the buffer, waiting while it is full; a task of that size must follow, or
-        `give_back`.
+        `give_back`. Return for how many seconds it was waited.
 
         Parameters
         ----------
@@ -144,8 +167,14 @@ class Pipeline:
             )
         with self._changed:
             bound = max(self._max_pending_bytes, nbytes)
-            self.wait_until(lambda: self._pending_bytes + nbytes <= bound, "room in the buffer", check)
+            self.ring.most_bytes = max(self.ring.most_bytes, bound)
+            waited_s = 0.0
+            if self._pending_bytes + nbytes > bound:
+                begun_s = time.monotonic()
+                self.wait_until(lambda: self._pending_bytes + nbytes <= bound, "room in the buffer", check)
+                waited_s = time.monotonic() - begun_s
             self._pending_bytes += nbytes
+            return waited_s
 
     def give_back(self, nbytes: int) -> None:
         """Undo `reserve` for a task that does not come."""
@@ -157,7 +186,10 @@ class Pipeline:
         """Queue a task whose bytes are reserved: *accepted*."""
         with self._changed:
             self._queue.append(task)
-            self._changed.notify_all()
+            self._to_begin |= task.nbytes > 0
+            self._hurry += not task.is_patient
+            if self._to_begin or self._hurry or self._is_idle_waiting:
+                self._changed.notify_all()
 
     def wait_until(
         self, predicate: Callable[[], bool], what: str, check: Callable[[], object] | None = None
@@ -171,13 +203,18 @@ class Pipeline:
         """
         entered_s = time.monotonic()
         with self._changed:
-            while not predicate():
-                if check is not None:
-                    check()
-                left_s = self.patience_s(entered_s)
-                if left_s <= 0:
-                    raise self.stalled(what)
-                self._changed.wait(left_s)
+            self._hurry += 1
+            self._changed.notify_all()
+            try:
+                while not predicate():
+                    if check is not None:
+                        check()
+                    left_s = self.patience_s(entered_s)
+                    if left_s <= 0:
+                        raise self.stalled(what)
+                    self._changed.wait(left_s)
+            finally:
+                self._hurry -= 1
 
     def patience_s(self, since_s: float) -> float:
         """Return for how long whoever waits since then (`time.monotonic`) should go on.
@@ -237,19 +274,30 @@ class Pipeline:
             raise
 
     def _wait_for_work(self) -> bool:
+        """Wait until there is something to begin or to commit; False is the end of the thread."""
         with self._changed:
-            while not (self._queue or self._head_ended()):
-                if not self._in_flight and self._holders == 0:
+            while not self._to_begin:
+                if self._queue or self._head_ended():
+                    left_s = self._commit_from_s - time.monotonic()
+                    if left_s <= 0 or self._is_pressed():
+                        break
+                    self._changed.wait(left_s)
+                elif not self._in_flight and self._holders == 0:
                     self._thread = None
                     atexit.unregister(self._drain)
+                    self.ring.clear()
                     return False
-                self._changed.wait()
+                else:
+                    self._is_idle_waiting = True
+                    self._changed.wait()
+                    self._is_idle_waiting = False
         return True
 
     def _begin_queued(self) -> None:
         with self._changed:
             fresh = list(self._queue)
             self._queue.clear()
+            self._to_begin = False
             self._in_flight.extend(fresh)
         for task in fresh:
             task.owner.begin(task)
@@ -265,8 +313,9 @@ class Pipeline:
     def _commit_ended(self) -> None:
         ended: list[Task] = []
         with self._changed:
-            while self._head_ended():
-                ended.append(self._in_flight.popleft())
+            if time.monotonic() >= self._commit_from_s or self._is_pressed():
+                while self._head_ended():
+                    ended.append(self._in_flight.popleft())
             self._committing = bool(ended)
         for owner, tasks in groupby(ended, key=lambda task: task.owner):
             mine = list(tasks)
@@ -276,5 +325,11 @@ class Pipeline:
                 task.let_go()  # before their bytes are given back, so that the bound is one of memory
             self.give_back(sum(task.nbytes for task in mine))
         with self._changed:
+            if ended:
+                self._hurry -= sum(not task.is_patient for task in ended)
+                self._commit_from_s = time.monotonic() + BETWEEN_COMMITS_S
             self._committing = False
             self._changed.notify_all()
+
+    def _is_pressed(self) -> bool:
+        return self._hurry > 0 or self._pending_bytes > self._max_pending_bytes // 2

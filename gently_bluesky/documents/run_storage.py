@@ -20,6 +20,7 @@ from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
 from gently_bluesky.documents.journal import encode_line, read_journal
 from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
+from gently_bluesky.documents.tally import Tally
 from gently_bluesky.documents.tasks import (
     DocumentTask,
     DuplicateTask,
@@ -49,6 +50,7 @@ class Desk:
     pipeline: Pipeline
     subscribers: dict[int, Subscriber] = field(default_factory=dict[int, Subscriber])
     on_failure: Callable[[Exception], object] | None = None
+    tally: Tally = field(default_factory=Tally)
 
 
 class RunStorage(Owner):
@@ -64,8 +66,8 @@ class RunStorage(Owner):
         self._open = False
         self._broken = False
         self._recorded = False
+        self.tally = Tally(desk.tally)
         self._received = 0
-        self._stored = 0
         self._seq_nums: dict[str, int] = {}
         self._streams: dict[str, str] = {}
         self._assets: dict[str, Asset] = {}
@@ -88,6 +90,7 @@ class RunStorage(Owner):
             for frame in task.frames:
                 self._assets[frame.asset.uid] = frame.asset
                 task.pendings.append(frame.asset.write(frame.place, frame.array, task.doc["time"]))
+            task.take_digest()  # while the pixels are still in a cache
         except Exception as error:  # noqa: BLE001 # whatever a backend raises ends this run, not the pipeline
             task.error = error
 
@@ -169,7 +172,7 @@ class RunStorage(Owner):
         failure: Exception | None = None
         lines: list[JournalLine] = []
         counts: dict[str, int] = {}
-        frames = 0
+        frames = nbytes = 0
         for task in batch:
             try:
                 self._await(task)
@@ -178,11 +181,13 @@ class RunStorage(Owner):
                 failure = error
                 break
             frames += len(task.frames)
+            nbytes += task.nbytes
+            self.tally.store(len(task.frames))
             counts.update({frame.asset.uid: frame.place + 1 for frame in task.frames})
         if lines:
             for uid, count in counts.items():
                 self._assets[uid].publish(count)
-            self._announce(lines, frames)
+            self._announce(lines, frames, nbytes)
         if failure is not None:
             raise failure
 
@@ -194,15 +199,15 @@ class RunStorage(Owner):
             pending.result()
 
     def _lines(self, task: DocumentTask) -> list[JournalLine]:
-        digest = {frame.data_key: frame.digest for frame in task.frames} or None
-        self._check_digest(task, digest or {})
+        digest = task.digest or None
+        self._check_digest(task)
         lines = [JournalLine(*named) for frame in task.frames for named in frame.asset.documents(frame.place)]
         if task.name == "event":
             self._fingerprints[task.doc["uid"]] = _fingerprint(task.doc, digest or {})
         return [*lines, JournalLine(task.name, task.doc, digest)]
 
-    def _check_digest(self, task: DocumentTask, digest: Mapping[str, str]) -> None:
-        wrong = [key for key, recorded in task.digest.items() if digest.get(key, recorded) != recorded]
+    def _check_digest(self, task: DocumentTask) -> None:
+        wrong = [key for key, known in task.recorded.items() if task.digest.get(key, known) != known]
         if wrong:
             raise AssetDamaged(
                 f"run {self._start['uid'][:8]}: event {task.doc['seq_num']} came with pixels of "
@@ -210,8 +215,10 @@ class RunStorage(Owner):
                 "where it came from"
             )
 
-    def _announce(self, lines: Sequence[JournalLine], frames: int = 0, *, last: bool = False) -> None:
-        """Journal, index, subscribers; ``frames`` of the lines' events become *stored* and announced."""
+    def _announce(
+        self, lines: Sequence[JournalLine], frames: int = 0, nbytes: int = 0, *, last: bool = False
+    ) -> None:
+        """Journal, index, subscribers; so many frames of the lines' events become announced."""
         lines = [*self._unwritten, *lines]
         if self.home.whole_runs and not last:
             self._unwritten = lines
@@ -220,8 +227,8 @@ class RunStorage(Owner):
         end = self.home.append(raw)
         self._unwritten = []
         self._recorded = last
-        self._stored += frames
-        self.home.count_stored(self._stored)
+        self.tally.announce(frames, nbytes)
+        self.home.count_stored(self.tally.announced)
         for line in lines:
             self._note(line)
         try:
@@ -273,8 +280,8 @@ class RunStorage(Owner):
                 self.subscriber_errors.append(error if isinstance(error, Exception) else odd)
 
     def _compare(self, task: DuplicateTask) -> None:
-        digest = {frame.data_key: frame.digest for frame in task.frames}
-        if self._fingerprints.get(task.doc["uid"]) != _fingerprint(task.doc, digest):
+        task.take_digest()
+        if self._fingerprints.get(task.doc["uid"]) != _fingerprint(task.doc, task.digest):
             raise conflicting_event(self._start["uid"], task.doc["uid"])
 
     # -- the end, good or bad --------------------------------------------------------------------------------
@@ -313,9 +320,14 @@ class RunStorage(Owner):
         elif status == "incomplete":
             reason = "the writer was closed before a stop document came"
             doc.update(exit_status="abort", reason=reason, num_events=dict(self._seq_nums))
-        lost = self._received - self._stored
-        outcome = {"status": status, "received": self._received, "stored": self._stored, "lost": lost}
-        return JournalLine("stop", doc, outcome=outcome)
+        stored = self.tally.announced
+        outcome = {
+            "status": status,
+            "received": self._received,
+            "stored": stored,
+            "lost": self._received - stored,
+        }
+        return JournalLine("stop", doc, outcome=outcome, storing=self.tally.line() if stored else None)
 
     def _finish(self, task: StopTask) -> None:
         if not self._broken and self._failure.error is None:

@@ -23,6 +23,7 @@ from gently_bluesky.documents.checks import check_descriptor, check_event, check
 from gently_bluesky.documents.events import arrays_of, referring, said_by
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
+from gently_bluesky.documents.intake import Intake
 from gently_bluesky.documents.names import asset_name
 from gently_bluesky.documents.run_storage import Desk, RunStorage, conflicting_event
 from gently_bluesky.documents.tasks import DocumentTask, DuplicateTask, FailTask, Frame, OpenTask, StopTask
@@ -40,7 +41,6 @@ from gently_bluesky.jsontext import digest_of, plain
 from gently_bluesky.model import ArraySpec, storable_dtype
 
 __all__ = ["RunState", "RunWriter"]
-
 
 class RunState(enum.Enum):
     """Where a run stands, seen from its producers."""
@@ -91,6 +91,7 @@ class RunWriter:
         self._desk = desk
         self._pipeline = desk.pipeline
         self._storage = RunStorage(start, desk, home, self.failure)
+        self._intake = Intake(desk.pipeline, self._storage.tally, copies=desk.settings.copy)
         self._descriptors: dict[str, _Descriptor] = {}
         self._documents: dict[str, bytes] = {}
         self._kinds: dict[str, str] = {}
@@ -282,8 +283,8 @@ class RunWriter:
             self._release(doc["descriptor"], doc["data"], arrays)
         frames = self._accept(said, arrays, descriptor)
         self._events.add(doc["uid"])
-        task = DocumentTask(self._storage, name, referring(said, frames), frames)
-        task.digest = self._digest
+        task = DocumentTask(self._storage, name, referring(said, frames), frames, self._pipeline.ring)
+        task.recorded = self._digest
         self._pipeline.put(task)
 
     def _check_keys(self, doc: Mapping[str, Any], descriptor: Mapping[str, Any]) -> None:
@@ -303,22 +304,8 @@ class RunWriter:
         assets = descriptor.assets or {}
         for key in assets.keys() | arrays.keys():
             self._require_match(doc, key, arrays.get(key), assets.get(key))
-        copies = self._copied(arrays, assets)
-        return [Frame(key, assets[key], assets[key].place(), copy) for key, copy in copies.items()]
-
-    def _copied(
-        self, arrays: Mapping[str, NDArray[Any]], assets: Mapping[str, Asset]
-    ) -> dict[str, NDArray[Any]]:
-        nbytes = sum(asset.spec.nbytes for asset in assets.values())
-        self._pipeline.reserve(nbytes, self.failure.raise_if_set)
-        try:
-            return {
-                key: np.array(arrays[key], dtype=asset.spec.dtype, order="C", copy=True)
-                for key, asset in assets.items()
-            }
-        except BaseException:
-            self._pipeline.give_back(nbytes)
-            raise
+        frames = self._intake.accept(arrays, assets, self.failure.raise_if_set)
+        return [frame._replace(place=frame.asset.place()) for frame in frames]
 
     def _require_match(
         self, doc: Mapping[str, Any], key: str, array: NDArray[Any] | None, asset: Asset | None
@@ -342,8 +329,9 @@ class RunWriter:
         made = {key: (array.shape, storable_dtype(array.dtype)) for key, array in arrays.items()}
         if made != {key: (asset.spec.shape, asset.spec.dtype) for key, asset in assets.items()}:
             raise conflicting_event(self.uid, said["uid"])
-        frames = [Frame(key, assets[key], -1, copy) for key, copy in self._copied(arrays, assets).items()]
-        self._pipeline.put(DuplicateTask(self._storage, "event", referring(said, frames), frames))
+        frames = self._intake.accept(arrays, assets, self.failure.raise_if_set)
+        doc = referring(said, frames)
+        self._pipeline.put(DuplicateTask(self._storage, "event", doc, frames, self._pipeline.ring))
 
     # -- descriptors that were held back ---------------------------------------------------------------------
 

@@ -14,21 +14,22 @@ from numpy.typing import NDArray
 
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.pipeline import Owner, Task
+from gently_bluesky.documents.ring import Ring
 
 __all__ = ["DocumentTask", "DuplicateTask", "FailTask", "Frame", "OpenTask", "StopTask"]
 
 
 class Frame(NamedTuple):
-    """One array of one event, copied, with its place."""
+    """One array of one event, with its place, and the buffer of the ring that it lies in, if it does."""
 
     data_key: str
     asset: Asset
     place: int
     array: NDArray[Any]
+    buffer: NDArray[np.uint8] | None = None
 
-    @property
-    def digest(self) -> str:
-        """Checksum of the pixels as they are stored, in C order."""
+    def checksum(self) -> str:
+        """Return the checksum of the pixels as they are stored, in C order."""
         return f"crc32c:{crc32c(self.array.reshape(-1).view(np.uint8).data):08x}"
 
 
@@ -43,29 +44,51 @@ class OpenTask(Task):
 
 
 class DocumentTask(Task):
-    """A document to be announced, once its frames are stored."""
+    """A document to be announced, once its frames are stored. Their buffers go back to ``ring``."""
 
-    __slots__ = ("digest", "doc", "error", "frames", "name")
+    __slots__ = ("digest", "doc", "error", "frames", "name", "recorded", "ring")
 
-    def __init__(self, owner: Owner, name: str, doc: dict[str, Any], frames: Sequence[Frame] = ()) -> None:
+    is_patient = True
+
+    def __init__(
+        self,
+        owner: Owner,
+        name: str,
+        doc: dict[str, Any],
+        frames: Sequence[Frame] = (),
+        ring: Ring | None = None,
+    ) -> None:
         super().__init__(owner, sum(frame.array.nbytes for frame in frames))
         self.name = name
         self.doc = doc
         self.frames = frames
+        self.ring = ring
         self.digest: Mapping[str, str] = {}
+        """Of the pixels, by data key."""
+        self.recorded: Mapping[str, str] = {}
         """Of the pixels as they were recorded, where that is known."""
         self.error: Exception | None = None
+
+    def take_digest(self) -> None:
+        """Compute the digest of the pixels."""
+        self.digest = {frame.data_key: frame.checksum() for frame in self.frames}
 
     def let_go(self) -> None:
         """Drop the frames."""
         super().let_go()
+        buffers = [frame.buffer for frame in self.frames]
         self.frames = ()
+        for buffer in buffers:
+            if buffer is not None and self.ring is not None:
+                self.ring.give_back(buffer)
 
 
 class DuplicateTask(DocumentTask):
     """An event that came again under its uid: to be compared, not stored."""
 
     __slots__ = ()
+
+    is_patient = False
 
 
 class FailTask(Task):

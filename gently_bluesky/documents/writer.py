@@ -177,6 +177,31 @@ class StoreWriter:
         while not reached.done() and (left_s := self._desk.pipeline.patience_s(since_s)) > 0:
             await asyncio.wait({reached}, timeout=left_s)
 
+    def stats(self) -> dict[str, Any]:
+        """Return what has gone through the writer, and what is on its way. Any thread.
+
+        Returns
+        -------
+        dict
+            Frames ``accepted``, ``stored`` and ``announced``, ``accepted_bytes`` and ``announced_bytes`` of
+            pixels, ``bytes_per_s`` from the first frame to the last; ``pending_documents`` and
+            ``pending_bytes`` in the buffer now, ``peak_pending_bytes`` at most; ``waited_s``, for which
+            producers were held because the buffer was full.
+        """
+        tally, (documents, nbytes) = self._desk.tally, self._desk.pipeline.pending
+        return {
+            "accepted": tally.accepted,
+            "stored": tally.stored,
+            "announced": tally.announced,
+            "accepted_bytes": tally.accepted_bytes,
+            "announced_bytes": tally.announced_bytes,
+            "bytes_per_s": tally.bytes_per_s,
+            "pending_documents": documents,
+            "pending_bytes": nbytes,
+            "peak_pending_bytes": tally.peak_pending_bytes,
+            "waited_s": tally.waited_s,
+        }
+
     def close(self) -> None:
         """End every run that has had no stop, as incomplete, and take nothing more. Idempotent.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from gently_bluesky.documents import pipeline as pipeline_module
 from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
 from gently_bluesky.errors import InputError, StorageError
 
@@ -22,6 +23,12 @@ class Payload(Task):
     def let_go(self) -> None:
         super().let_go()
         self.said.append(f"{self.name} let go")
+
+
+class Patient(Payload):
+    """A payload that may wait for others."""
+
+    is_patient = True
 
 
 class Recorder(Owner):
@@ -108,3 +115,66 @@ def test_its_own_thread_must_not_wait_for_it() -> None:
     pipeline.put(Payload(Foolish([]), "first", []))
     pipeline.release()
     assert "would wait for itself for ever" in str(raised[0])
+
+
+class Counting(Recorder):
+    """Says how many tasks each commit took."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.gate.set()
+        self.commits: list[int] = []
+
+    def commit(self, tasks: Sequence[Task]) -> None:
+        super().commit(tasks)
+        self.commits.append(len(tasks))
+
+
+def test_patient_tasks_share_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "BETWEEN_COMMITS_S", 3600.0)
+    owner, pipeline = Counting(), Pipeline(max_pending_bytes=10_000, stall_timeout_s=30)
+    pipeline.hold()
+    for n in range(1000):
+        pipeline.reserve(1)
+        pipeline.put(Patient(owner, str(n), []))
+    pipeline.reserve(1)
+    pipeline.put(Payload(owner, "last", []))  # it waits for nobody
+    pipeline.wait_until(lambda: sum(owner.commits) == 1001, "all to be committed")
+    pipeline.release()
+    assert len(owner.commits) <= 3  # the first ones alone, perhaps, and all the others together
+
+
+def test_nobody_waits_for_a_commit_that_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "BETWEEN_COMMITS_S", 3600.0)
+    owner, pipeline = Counting(), Pipeline(max_pending_bytes=3, stall_timeout_s=30)
+    pipeline.hold()
+    for n in range(100):  # the buffer is full after three: whoever waits for room must not wait an hour
+        pipeline.reserve(1)
+        pipeline.put(Patient(owner, str(n), []))
+    pipeline.wait_until(lambda: sum(owner.commits) == 100, "all to be committed")
+    assert pipeline.pending == (0, 0)
+    pipeline.release()
+
+
+def test_a_patient_task_is_committed_though_nothing_follows_it() -> None:
+    owner, pipeline = Counting(), Pipeline(max_pending_bytes=100, stall_timeout_s=30)
+    pipeline.hold()
+    committed = threading.Event()
+    for n in range(2):  # the second comes while the pause behind the first one lasts
+        committed.clear()
+        pipeline.reserve(1)
+        pipeline.put(Said(owner, str(n), committed))
+        assert committed.wait(30)
+    pipeline.release()
+
+
+class Said(Patient):
+    """Sets an event when it is let go."""
+
+    def __init__(self, owner: Owner, name: str, committed: threading.Event) -> None:
+        super().__init__(owner, name, [])
+        self.committed = committed
+
+    def let_go(self) -> None:
+        super().let_go()
+        self.committed.set()
