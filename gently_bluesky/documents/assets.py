@@ -299,6 +299,8 @@ class Asset:
     ----------
     uid
         Of the resource document.
+    nbytes
+        Bytes of one frame.
     placed
         Frames that were given an index.
     announced
@@ -317,6 +319,7 @@ class Asset:
     ) -> None:
         self.uid = str(uuid.uuid4())
         self.spec = spec
+        self.nbytes = spec.nbytes
         self.placed = 0
         self.announced = 0
         self._backend = backend

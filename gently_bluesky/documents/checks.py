@@ -77,6 +77,8 @@ def check_descriptor(doc: object) -> Mapping[str, Any]:
 
 def check_event(doc: object) -> Mapping[str, Any]:
     """Refuse an event that is not one, as far as that can be said without its descriptor."""
+    if type(doc) is dict and _is_common_event(doc):
+        return doc
     doc = _mapping("event", doc)
     for key in ("uid", "descriptor"):
         _require("event", doc, key, _is_uid, "a string that is not empty")
@@ -102,6 +104,26 @@ def check_event(doc: object) -> Mapping[str, Any]:
             f"{list(doc['timestamps'])}; it was not stored"
         )
     return doc
+
+
+def _is_common_event(doc: Mapping[str, Any]) -> bool:
+    """Say whether an event is made as nearly every one is: a question that costs little."""
+    uid, descriptor, time, seq_num = map(doc.get, ("uid", "descriptor", "time", "seq_num"))
+    data, timestamps = doc.get("data"), doc.get("timestamps")
+    return (
+        type(uid) is type(descriptor) is str
+        and uid != "" != descriptor
+        and type(time) is float
+        and -FOREVER_S <= time < FOREVER_S
+        and type(seq_num) is int
+        and 0 <= seq_num < FOREVER_S
+        and type(data) is type(timestamps) is dict
+        and data.keys() == timestamps.keys()
+        and set(map(type, data)) <= {str}
+        and not doc.get("filled", {})
+        and isinstance(doc.get("filled", {}), dict)
+        and doc.keys() <= EVENT_KEYS
+    )
 
 
 def check_page(name: str, page: Mapping[str, Any]) -> None:

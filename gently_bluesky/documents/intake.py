@@ -57,7 +57,7 @@ class Intake:
         """
         if not assets:
             return []
-        nbytes = sum(asset.spec.nbytes for asset in assets.values())
+        nbytes = sum(asset.nbytes for asset in assets.values())
         waited_s = self._pipeline.reserve(nbytes, check)
         frames: list[Frame] = []
         try:
@@ -74,7 +74,7 @@ class Intake:
         spec = asset.spec
         if not self._copies and array.flags.c_contiguous and array.dtype == spec.dtype:
             return Frame(key, asset, NOWHERE, array)
-        buffer = self._pipeline.ring.take(spec.nbytes)
+        buffer = self._pipeline.ring.take(asset.nbytes)
         copy = buffer.view(spec.dtype).reshape(spec.shape)
         np.copyto(copy, array, casting="equiv")
         return Frame(key, asset, NOWHERE, copy, buffer)

@@ -42,6 +42,7 @@ from gently_bluesky.model import ArraySpec, storable_dtype
 
 __all__ = ["RunState", "RunWriter"]
 
+
 class RunState(enum.Enum):
     """Where a run stands, seen from its producers."""
 
@@ -311,6 +312,8 @@ class RunWriter:
         self, doc: Mapping[str, Any], key: str, array: NDArray[Any] | None, asset: Asset | None
     ) -> None:
         want = None if asset is None else (asset.spec.shape, asset.spec.dtype)
+        if array is not None and want == (array.shape, array.dtype):
+            return
         got = None if array is None else (array.shape, storable_dtype(array.dtype))
         if got == want:
             return

@@ -16,7 +16,20 @@ from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.ring import Ring
 
-__all__ = ["DocumentTask", "DuplicateTask", "FailTask", "Frame", "OpenTask", "StopTask"]
+__all__ = [
+    "DocumentTask",
+    "DuplicateTask",
+    "FailTask",
+    "Frame",
+    "OpenTask",
+    "StopTask",
+    "digest_of_pixels",
+]
+
+
+def digest_of_pixels(array: NDArray[Any]) -> str:
+    """Return the checksum of an array that the journal holds: over its C-order, little-endian bytes."""
+    return f"crc32c:{crc32c(array.reshape(-1).view(np.uint8).data):08x}"
 
 
 class Frame(NamedTuple):
@@ -30,7 +43,7 @@ class Frame(NamedTuple):
 
     def checksum(self) -> str:
         """Return the checksum of the pixels as they are stored, in C order."""
-        return f"crc32c:{crc32c(self.array.reshape(-1).view(np.uint8).data):08x}"
+        return digest_of_pixels(self.array)
 
 
 class OpenTask(Task):
