@@ -15,6 +15,7 @@ __all__ = [
     "AssetDamaged",
     "AssetMissing",
     "ConflictingDocument",
+    "FixedArray",
     "FrameMismatch",
     "GentlyError",
     "InputError",
@@ -24,7 +25,9 @@ __all__ = [
     "LookupFailed",
     "MissingExtra",
     "NotAStore",
+    "NotYetStored",
     "RunClosed",
+    "RunEnded",
     "RunExists",
     "StorageError",
     "StorageFull",
@@ -103,6 +106,12 @@ class InvalidSetting(InputError):
     code = "invalid-setting"
 
 
+class FixedArray(InputError):
+    """The array stays as it is: there is nothing to wait for. Ask for the array of a run's data key."""
+
+    code = "fixed-array"
+
+
 # -- what was asked for is not there -------------------------------------------------------------------
 
 
@@ -128,6 +137,18 @@ class AmbiguousArray(LookupFailed):
     """Several arrays answer to this name; name the stream, or the asset by its uid."""
 
     code = "ambiguous-array"
+
+
+class NotYetStored(LookupFailed, IndexError, TimeoutError):
+    """It is not stored yet, or was not when the array was opened; wait for it, or ask again."""
+
+    code = "not-yet-stored"
+
+
+class RunEnded(LookupFailed):
+    """The run has ended without what was waited for; it will not come any more."""
+
+    code = "run-ended"
 
 
 # -- the place where data are kept fails ---------------------------------------------------------------

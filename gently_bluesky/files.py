@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ __all__ = [
     "inside",
     "is_leftover",
     "make_folders",
+    "remove_tree",
     "replace_file",
     "storage_error",
     "sync_folder",
@@ -142,6 +144,19 @@ def sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it. No link is followed; nothing there is fine."""
+    while os.path.lexists(path):
+        with suppress(FileNotFoundError):  # somebody else removes it too: look again
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            break
+    with suppress(FileNotFoundError):
+        sync_folder(path.parent)
 
 
 def make_folders(path: Path) -> None:

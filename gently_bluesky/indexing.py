@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -152,7 +152,9 @@ class View:
         """Return the length of the longest such run along each axis, at least 1."""
         return tuple(max(1, int(np.diff(ends, prepend=0).max())) for ends in self.stops(chunks))
 
-    def blocks(self, chunks: tuple[int, ...], limit: int) -> list[list[slice]]:
+    def blocks(
+        self, chunks: tuple[int, ...], limit: int, kept: Container[int] = (), kept_limit: int = 0
+    ) -> list[list[slice]]:
         """Cut the result into blocks along the source's chunks.
 
         Parameters
@@ -161,6 +163,10 @@ class View:
             Of the source.
         limit
             Elements a block may have; one chunk is never cut, and may have more.
+        kept
+            Axes that are left when a block is reduced along the others.
+        kept_limit
+            Elements that may then be left of a block; of one chunk it may be more.
 
         Returns
         -------
@@ -171,8 +177,11 @@ class View:
         lengths = list(self.longest_runs(chunks))
         cuts: list[list[slice]] = [[] for _ in stops]
         for axis in reversed(range(len(stops))):
-            others = math.prod(lengths) // lengths[axis]
-            cuts[axis] = _join(stops[axis], limit // others)
+            most = limit * lengths[axis] // math.prod(lengths)
+            if axis in kept:
+                left = math.prod(length for other, length in enumerate(lengths) if other in kept)
+                most = min(most, kept_limit * lengths[axis] // left)
+            cuts[axis] = _join(stops[axis], most)
             lengths[axis] = max(cut.stop - cut.start for cut in cuts[axis]) or 1
         return cuts
 

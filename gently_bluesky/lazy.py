@@ -9,27 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from copy import copy
-from html import escape
+from functools import partial
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike, NDArray
 
-from gently_bluesky.errors import InputError, MissingExtra
+from gently_bluesky.errors import InputError
+from gently_bluesky.exports import dask_array, write_zarr
+from gently_bluesky.growing import Growth, Waiting, keeps_events
 from gently_bluesky.indexing import BLOCK_BYTES, Gather, Index, View, parse
+from gently_bluesky.labels import free_name, html_table, one_line
 from gently_bluesky.reductions import Axes, Blocked, reduce_blocks
 from gently_bluesky.sources import ArraySource, Events, Points, Selection, read_view
 
 if TYPE_CHECKING:
     import dask.array
 
-__all__ = ["ArraySource", "LazyArray", "Selection"]
+__all__ = ["ArraySource", "LazyArray", "Selection", "growing"]
 
 
-class LazyArray(NDArrayOperatorsMixin):
+class LazyArray(Waiting, NDArrayOperatorsMixin):
     """An array in storage: slicing it costs nothing, and only what is left is read.
 
     Indexing has numpy's meaning and gives another LazyArray. Nothing is read until the numbers are asked for:
@@ -156,40 +158,26 @@ class LazyArray(NDArrayOperatorsMixin):
         return self.shape[0]
 
     def __repr__(self) -> str:
-        axes = ", ".join(f"{dim}: {length}" for dim, length in zip(self._dims, self.shape, strict=True))
-        head, slash, tail = self.uid.partition("/")
-        words = (self._name, f"({axes})", str(self.dtype), _bytes(self.nbytes), head[:8] + slash + tail)
-        return f"<LazyArray {' '.join(filter(None, words))}>"
+        return one_line(self)
 
     def _repr_html_(self) -> str:
         """Return an HTML table for notebooks; reads nothing."""
-        axes = [
-            f"{dim}: {length:,} x {scale:g} {unit or ''}".rstrip()
-            for dim, length, scale, unit in zip(self._dims, self.shape, self._scale, self._units, strict=True)
-        ]
         runs = math.prod(len(stops) for stops in self._view.stops(self._source.chunks)) if self.size else 0
-        rows = {
-            "name": self._name,
-            "shape": str(self.shape),
-            "axes": ", ".join(axes),
-            "dtype": str(self.dtype),
-            "size": f"{_bytes(self.nbytes)} ({self.size:,} elements)",
-            "chunks": f"{runs:,} of {self.chunks}",
-            "uid": self.uid,
-        }
-        left = 'style="text-align: left"'
-        cells = (
-            f"<tr><th {left}>{head}</th><td {left}>{escape(text)}</td></tr>" for head, text in rows.items()
-        )
-        return f"<table><caption>LazyArray</caption><tbody>{''.join(cells)}</tbody></table>"
+        return html_table(self, runs)
 
     def __getitem__(self, key: Index) -> LazyArray:
-        gather, step = parse(key, self.shape)
+        try:
+            gather, step = parse(key, self.shape)
+        except IndexError as error:
+            to_come = self._to_come(key)
+            if to_come is None:
+                raise
+            raise to_come from error
         whole = self if gather is None else self._gather(gather)
         taken = {whole._dims[axis] for axis in step.order if axis is not None}
         dims: list[str] = []
         for axis in step.order:
-            dims.append(_free_name("new", {*taken, *dims}) if axis is None else whole._dims[axis])
+            dims.append(free_name("new", {*taken, *dims}) if axis is None else whole._dims[axis])
         part = copy(whole)
         part._view = whole._view.select(step)
         part._dims = tuple(dims)
@@ -197,6 +185,8 @@ class LazyArray(NDArrayOperatorsMixin):
             1.0 if axis is None else whole._scale[axis] * _stride(step.picks[axis]) for axis in step.order
         )
         part._units = tuple(None if axis is None else whole._units[axis] for axis in step.order)
+        part._growth = self._growth if keeps_events(gather, step) else None
+        part._cuts = (*self._cuts, key)
         return part
 
     def __iter__(self) -> Iterator[LazyArray]:
@@ -207,7 +197,7 @@ class LazyArray(NDArrayOperatorsMixin):
     def _gather(self, gather: Gather) -> LazyArray:
         """Return what a mask over several axes leaves, as an array over a source of its own."""
         first, after = gather.axis, gather.axis + len(gather.points)
-        point = _free_name("point", {*self._dims[:first], *self._dims[after:]})
+        point = free_name("point", {*self._dims[:first], *self._dims[after:]})
         part = copy(self)
         part._source = Points(self._source, self._view, gather)
         part._view = View.whole(part._source.shape)
@@ -322,24 +312,7 @@ class LazyArray(NDArrayOperatorsMixin):
         MissingExtra
             dask is not installed.
         """
-        try:
-            import dask.array as da
-        except ImportError as error:
-            raise MissingExtra(
-                "to_dask needs dask, which is not installed; nothing was read; it comes with the extra "
-                "'dask': pip install 'gently-bluesky[dask]'"
-            ) from error
-        cuts = self._blocked().cuts(BLOCK_BYTES // self.dtype.itemsize)
-        lengths = tuple(tuple(cut.stop - cut.start for cut in along) for along in cuts)
-        # name=False gives a random name: the hash that dask would make instead wants to read everything
-        # fancy=False keeps dask from handing us an index with several lists
-        return da.from_array(
-            self,
-            chunks=lengths,  # pyright: ignore[reportArgumentType]  # dask types it by its default, "auto"
-            name=False,
-            fancy=False,
-            meta=np.empty((0,) * self.ndim, self.dtype),
-        )
+        return dask_array(self, self._view.blocks(self._source.chunks, BLOCK_BYTES // self.dtype.itemsize))
 
     def to_zarr(self, path: str | PathLike[str]) -> None:
         """Write the elements, and nothing of the axes, into a new Zarr array, block by block in bounded memory.
@@ -353,11 +326,7 @@ class LazyArray(NDArrayOperatorsMixin):
         FileExistsError
             Something is at ``path``; it is not touched.
         """
-        array = self.to_dask()
-        if Path(path).exists():
-            raise FileExistsError(f"{path} is there already; nothing was written; give a new path")
-        chunks: Any = tuple(max(along) for along in array.chunks)  # a Zarr array has chunks of one length
-        array.map_blocks(np.asarray, dtype=self.dtype).rechunk(chunks).to_zarr(str(path))
+        write_zarr(self.to_dask(), path)
 
     def _blocked(self, out: object = None) -> Blocked:
         if out is not None:
@@ -365,7 +334,7 @@ class LazyArray(NDArrayOperatorsMixin):
         return Blocked(
             self.shape,
             self.dtype,
-            lambda limit: self._view.blocks(self._source.chunks, limit),
+            partial(self._view.blocks, self._source.chunks),
             lambda block: read_view(self._source, self._view.take(*block)),
         )
 
@@ -374,12 +343,8 @@ def _stride(pick: int | slice | NDArray[np.intp]) -> int:
     return abs(int(pick.step)) if isinstance(pick, slice) and pick.step is not None else 1
 
 
-def _free_name(stem: str, taken: set[str]) -> str:
-    names = (stem, *(f"{stem}{number}" for number in range(1, len(taken) + 1)))
-    return next(name for name in names if name not in taken)
-
-
-def _bytes(count: int) -> str:
-    """Return a size for people, in powers of 1000."""
-    power = max(0, len(str(count)) - 1) // 3
-    return f"{count} B" if power == 0 else f"{count / 1000**power:.1f} {'kMGTPEZYRQ'[power - 1]}B"
+def growing(array: LazyArray, growth: Growth) -> LazyArray:
+    """Return the array of all events of a run's data key or asset as one that can wait for more."""
+    grown = copy(array)
+    grown._growth, grown._cuts = growth, ()  # pyright: ignore[reportPrivateUsage] # of this module
+    return grown

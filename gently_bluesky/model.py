@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -68,7 +69,7 @@ class ArraySpec:
     @property
     def nbytes(self) -> int:
         """Bytes of one event's array."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 Chunks = str | tuple[int, ...]
@@ -89,11 +90,59 @@ class Packing:
         the backend does by itself.
     levels
         Resolutions kept, each half as fine as the one before it; 1 is the full one alone.
+
+    Raises
+    ------
+    InvalidSetting
+        One of them is nothing that any backend could take.
     """
 
     chunks: Chunks | None = None
     compression: Compression | None = None
     levels: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chunks", _checked_chunks(self.chunks))
+        object.__setattr__(self, "compression", _checked_compression(self.compression))
+        object.__setattr__(self, "levels", _checked_levels(self.levels))
+
+
+def _checked_levels(levels: object) -> int:
+    if isinstance(levels, bool) or not isinstance(levels, int | np.integer) or levels < 1:
+        raise InvalidSetting(
+            f"levels must be a number of resolutions, 1 or more, got {levels!r:.200}; nothing was written"
+        )
+    return int(levels)
+
+
+def _checked_chunks(chunks: object) -> Chunks | None:
+    if chunks is None or isinstance(chunks, str):
+        return chunks
+    lengths = [*chunks] if isinstance(chunks, list | tuple) else []
+    if not lengths or any(
+        isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 1
+        for length in lengths
+    ):
+        raise InvalidSetting(
+            "chunks must be a word, or a tuple of whole numbers of 1 or more, one for each axis of an event's "
+            f"array, got {chunks!r:.200}; nothing was written"
+        )
+    return tuple(map(int, lengths))
+
+
+def _checked_compression(compression: object) -> Compression | None:
+    if compression is None or isinstance(compression, str):
+        return compression
+    codecs = [*compression] if isinstance(compression, list | tuple) else []
+    if not codecs or not all(
+        isinstance(codec, Mapping) and isinstance(codec.get("name"), str) for codec in codecs
+    ):
+        raise InvalidSetting(
+            "compression must be a word, or a sequence of codecs as Zarr's metadata spells them, like "
+            f'[{{"name": "zstd", "configuration": {{"level": 5}}}}], got {compression!r:.200}; '
+            "nothing was written"
+        )
+    return tuple(dict(codec) for codec in codecs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +315,24 @@ class Settings:
             raise InvalidSetting(
                 f"stall_timeout_s must be seconds above 0, got {self.stall_timeout_s!r}; nothing was written"
             )
+        for name in ("chunks", "compression", "levels"):
+            value = getattr(self, name)
+            if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
+                raise InvalidSetting(
+                    f"{name} by data key must name data keys by text, got {[*value]!r:.200}; "
+                    "nothing was written"
+                )
+        self.packings()
+
+    def packings(self) -> Sequence[Packing]:
+        """Return all there may be: of the data keys that are named, and of others. Raises InvalidSetting."""
+        named = {
+            key
+            for value in (self.chunks, self.compression, self.levels)
+            if isinstance(value, Mapping)
+            for key in value
+        }
+        return [self.packing(key) for key in ["", *sorted(named)]]
 
     def packing(self, data_key: str) -> Packing:
         """Return how the arrays of a data key are cut and compressed."""

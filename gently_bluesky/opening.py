@@ -32,11 +32,11 @@ from gently_bluesky.errors import (
 from gently_bluesky.files import create_file, make_folders, sync_folder
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.schema import IndexUnusable
+from gently_bluesky.segments import MARKER
 from gently_bluesky.upkeep.recovery import find_journals, index_journals, reconcile, whole_lines
 
 __all__ = ["FollowingIndex", "index_to_read", "index_to_write", "open_root"]
 
-MARKER = "gently-store.json"
 INDEX = "index.sqlite"
 FORMAT_VERSION = 1
 REST = 10.0
@@ -227,7 +227,11 @@ class FollowingIndex(Index):
         self._following = False
         self._rest_until = 0.0
         self._following = True
+        self._files: dict[str, int] = {}
         try:
+            for journal in find_journals(root):
+                with suppress(FileNotFoundError):
+                    self._files[journal] = (root / journal).stat().st_ino
             index_journals(root, self)
         finally:
             self._following = False
@@ -256,12 +260,14 @@ class FollowingIndex(Index):
 
     def _catch_up(self, journal: str, known: int) -> None:
         with suppress(OSError, ValueError):  # gone meanwhile, or damaged: warned of at opening
-            size = os.stat(self._root / journal).st_size  # noqa: PTH116 # a good deal faster than Path's
-            if size == known:
+            status = os.stat(self._root / journal)  # noqa: PTH116 # a good deal faster than Path's
+            is_another = self._files.setdefault(journal, status.st_ino) != status.st_ino
+            self._files[journal] = status.st_ino
+            if status.st_size == known and not is_another:
                 return
-            if size < known:
-                self.forget(journal)
-                known = 0
-            lines, end = whole_lines(self._root / journal, known)
+            begin = 0 if is_another or status.st_size < known else known  # it was replaced, or cut
+            lines, end = whole_lines(self._root / journal, begin)
             if lines:
-                self.add(journal, lines, end, begin=known)
+                self.add(journal, lines, end, begin=begin, anew=begin == 0)
+            elif begin == 0:
+                self.forget(journal)

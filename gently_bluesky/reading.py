@@ -13,13 +13,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, SupportsIndex
 
+from gently_bluesky.arrivals import next_run
 from gently_bluesky.derived import read_result
 from gently_bluesky.errors import LookupFailed, UnknownUid
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.lineage import Lineage, ancestors, children
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
-from gently_bluesky.run import Run, asset_events, datum_array
+from gently_bluesky.run import Run
+from gently_bluesky.stored import asset_events, datum_array
 
 __all__ = ["StoreView"]
 
@@ -64,6 +66,33 @@ class StoreView:
         """Return a run, as ``store[uid]`` does."""
         return self[uid]
 
+    def wait_for_run(self, after: Run | str | None = None, timeout_s: float | None = None) -> Run:
+        """Wait for a run to begin, in whatever process, and return it once its start is announced.
+
+        For displays that are started before the run, and go on from run to run:
+        ``run = store.wait_for_run()``, then ``run = store.wait_for_run(after=run)``. Any thread but the
+        RunEngine's own, which may have to begin it.
+
+        Parameters
+        ----------
+        after
+            A run or its uid: the acquired run that began next after it, by the times of the start documents,
+            also if it has ended by now. None: the newest run that is being written, or else the next one to
+            begin.
+        timeout_s
+            Longest wait; 0 asks once, None has no end.
+
+        Raises
+        ------
+        NotYetStored
+            No run has begun; call again.
+        UnknownUid, AmbiguousUid
+            There is no run ``after``, or there are several.
+        """
+        known = self[after] if isinstance(after, str) else after
+        record = None if known is None else known.record
+        return Run(self.root, *next_run(self.root, self._index, record, timeout_s))
+
     def _nth_latest(self, number: int) -> Record:
         if number >= 0:
             raise UnknownUid(f"expected a uid, or -1 for the latest run, got {number}")
@@ -104,11 +133,7 @@ class StoreView:
         if record.kind == "datum":
             document = self._index.datum_document(record.uid)
             return [str(document.get("resource") or document.get("stream_resource"))]
-        streams = self._index.streams(record.uid)
-        points = (
-            self._index.points(record.uid, stream, key) for stream in streams for key in streams[stream]
-        )
-        return list(dict.fromkeys(point.asset_uid for of_key in points for point in of_key))
+        return list(dict.fromkeys(extent.asset_uid for extent in self._index.extents_of_run(record.uid)))
 
     def get(self, uid: str) -> Any:
         """Return what `put` was given under this uid: an array (lazily), a dict, or a structured array.

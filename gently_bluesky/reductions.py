@@ -1,24 +1,38 @@
 """Maximum, minimum, sum, mean and standard deviation of arrays that do not fit into memory.
 
-An array is read block by block, every block once; what is kept is one running result per block of the output.
-Results have the dtype numpy gives them. It knows nothing of sources, selections or names: it asks for blocks.
+An array is read block by block, every block once, by a few threads; what is kept is one running result for each
+block of the output. Results have the dtype numpy gives them, and do not depend on which thread was faster. It
+knows nothing of sources, selections or names: it asks for blocks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import product
+from functools import reduce
+from itertools import groupby, product
+from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 from numpy.typing import DTypeLike, NDArray
 
-from gently_bluesky.indexing import BLOCK_BYTES
+from gently_bluesky.parallel import in_order, reading_threads
 
 __all__ = ["Axes", "Blocked", "Operation", "reduce_blocks"]
+
+BLOCK_BYTES = 8 * 2**20
+"""Of a block, unless one chunk has more. Allocators hand memory of this size on; larger pieces come anew from
+the system each time, which takes longer than decoding them."""
+KEPT_ELEMENTS = 2**18
+"""Left of a block: tall blocks, so that running results fit into the processor's cache."""
+BYTES_AT_ONCE = 64 * 2**20
+"""Of the blocks that threads work on at once. Larger ones are read one after the other."""
+PIECE_ELEMENTS = 2**19
+"""Of a block worked on in double precision."""
 
 Axes = int | tuple[int, ...] | None
 Operation = Literal["max", "min", "sum", "mean", "std"]
@@ -34,14 +48,15 @@ class Blocked:
     shape, dtype
         Of the array.
     cuts
-        Returns the cuts along each axis, for blocks of at most so many elements where chunks allow it.
+        Returns the cuts along each axis, for blocks of at most so many elements where chunks allow it, of
+        which at most so many are left along these axes: ``cuts(limit, kept, kept_limit)``.
     read
         Reads one combination of cuts, or anything else that slices with steps of 1 describe.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    cuts: Callable[[int], list[list[slice]]]
+    cuts: Callable[[int, Sequence[int], int], list[list[slice]]]
     read: Callable[[tuple[slice, ...]], NDArray[Any]]
 
 
@@ -68,14 +83,14 @@ def reduce_blocks(
     options: dict[str, Any] = {"axis": axis, "keepdims": keepdims}
     if operation in ("sum", "mean", "std"):
         options["dtype"] = dtype
-    reduce = getattr(np, operation)
+    of_numpy = getattr(np, operation)
     ndim = len(array.shape)
     if not ndim or 0 in array.shape:
         if operation == "std":
             options["ddof"] = ddof
-        return reduce(array.read(tuple(slice(0, length) for length in array.shape)), **options)
+        return of_numpy(array.read(tuple(slice(0, length) for length in array.shape)), **options)
     # numpy itself says which dtype comes out, and refuses what it does not do
-    result = reduce(np.zeros((1,) * ndim, array.dtype), **options).dtype
+    result = of_numpy(np.zeros((1,) * ndim, array.dtype), **options).dtype
     axes = tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
     match operation:
         case "max" | "min":
@@ -91,7 +106,13 @@ def _extreme(
     array: Blocked, axes: tuple[int, ...], result: np.dtype[Any], operation: Literal["max", "min"]
 ) -> NDArray[Any]:
     ufunc = np.maximum if operation == "max" else np.minimum
-    return _reduce(array, axes, result, lambda block: ufunc.reduce(block, axis=axes, keepdims=True), ufunc)
+    return _reduce(
+        array,
+        axes,
+        result,
+        lambda block: ufunc.reduce(block, axis=axes, keepdims=True),
+        lambda state, more: ufunc(state, more, out=state),
+    )
 
 
 def _total(array: Blocked, axes: tuple[int, ...], result: np.dtype[Any], *, mean: bool) -> NDArray[Any]:
@@ -102,10 +123,19 @@ def _total(array: Blocked, axes: tuple[int, ...], result: np.dtype[Any], *, mean
         array,
         axes,
         result,
-        lambda block: block.sum(axis=axes, dtype=work, keepdims=True),
-        np.add,
+        lambda block: _sum(block, axes, work),
+        lambda state, more: np.add(state, more, out=state),
         lambda total: total / count if mean else total,
     )
+
+
+def _sum(block: NDArray[Any], axes: tuple[int, ...], work: np.dtype[Any]) -> NDArray[Any]:
+    """Sum small integers along one axis in 32 bits first, which is as exact and twice as fast."""
+    longest = max(axes, key=lambda axis: block.shape[axis], default=0)
+    if axes and block.dtype.kind in "bui" and block.itemsize <= 2 and block.shape[longest] <= 2**15:
+        narrow = np.int32 if block.dtype.kind == "i" else np.uint32
+        block = block.sum(axis=longest, dtype=narrow, keepdims=True)
+    return block.sum(axis=axes, dtype=work, keepdims=True)
 
 
 def _deviation(array: Blocked, axes: tuple[int, ...], result: np.dtype[Any], ddof: float) -> NDArray[Any]:
@@ -118,7 +148,6 @@ def _deviation(array: Blocked, axes: tuple[int, ...], result: np.dtype[Any], ddo
         lambda block: _Moments.of(block, axes, work),
         _Moments.merge,
         lambda moments: np.sqrt(moments.squares / max(count - ddof, 0)),
-        itemsize=work.itemsize,
     )
 
 
@@ -129,18 +158,28 @@ def _reduce(
     begin: Callable[[NDArray[Any]], State],
     merge: Callable[[State, State], State],
     finish: Callable[[State], State | NDArray[Any]] = lambda state: state,
-    *,
-    itemsize: int = 0,
 ) -> NDArray[Any]:
-    """Go through the blocks of the output, and for each through the blocks that add to it."""
-    cuts = array.cuts(BLOCK_BYTES // max(itemsize, array.dtype.itemsize))
+    """Go through the blocks of the output, and for each through the blocks that add to it.
+
+    Blocks are read and begun on several threads, and merged on this one, in their order.
+    """
+    kept = [axis for axis in range(len(array.shape)) if axis not in axes]
+    cuts = array.cuts(BLOCK_BYTES // array.dtype.itemsize, kept, KEPT_ELEMENTS)
     out = np.empty([1 if axis in axes else length for axis, length in enumerate(array.shape)], result)
-    for place in product(*([slice(0, 1)] if axis in axes else along for axis, along in enumerate(cuts))):
-        blocks = product(*(along if axis in axes else [place[axis]] for axis, along in enumerate(cuts)))
-        state = begin(array.read(next(blocks)))
-        for block in blocks:
-            state = merge(state, begin(array.read(block)))
-        out[place] = finish(state)
+
+    def blocks() -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+        for place in product(*([slice(0, 1)] if axis in axes else along for axis, along in enumerate(cuts))):
+            for block in product(
+                *(along if axis in axes else [place[axis]] for axis, along in enumerate(cuts))
+            ):
+                yield place, block
+
+    largest = math.prod(max(cut.stop - cut.start for cut in along) for along in cuts) * array.dtype.itemsize
+    threads = min(reading_threads(), BYTES_AT_ONCE // largest)
+    begun = in_order(lambda one: (one[0], begin(array.read(one[1]))), blocks(), threads)
+    with closing(begun):
+        for place, parts in groupby(begun, itemgetter(0)):
+            out[place] = finish(reduce(merge, (state for _, state in parts)))
     return out
 
 
@@ -166,14 +205,32 @@ class _Moments:
 
     @classmethod
     def of(cls, block: NDArray[Any], axes: tuple[int, ...], dtype: np.dtype[Any]) -> _Moments:
-        mean = block.mean(axis=axes, dtype=dtype, keepdims=True)
-        distance = np.subtract(block, mean, dtype=dtype)
-        count = block.size // mean.size
+        """Work in pieces that fit into the processor's cache."""
+        kept = [axis for axis in range(block.ndim) if axis not in axes and block.shape[axis] > 1]
+        along = kept[0] if kept else int(np.argmax(block.shape))
+        length = max(1, PIECE_ELEMENTS * block.shape[along] // block.size)
+        pieces: list[_Moments] = [
+            cls._of_piece(block[(slice(None),) * along + (slice(start, start + length),)], axes, dtype)
+            for start in range(0, block.shape[along], length)
+        ]
+        if not kept:
+            return reduce(_Moments.merge, pieces)
+        mean = np.concatenate([piece.mean for piece in pieces], axis=along)
+        return cls(pieces[0].count, mean, np.concatenate([piece.squares for piece in pieces], axis=along))
+
+    @classmethod
+    def _of_piece(cls, piece: NDArray[Any], axes: tuple[int, ...], dtype: np.dtype[Any]) -> _Moments:
+        distance = piece.astype(dtype)
+        mean = distance.mean(axis=axes, keepdims=True)
+        distance -= mean
+        count = distance.size // mean.size
         return cls(count, mean, _square(distance).sum(axis=axes, keepdims=True))
 
     def merge(self, other: _Moments) -> _Moments:
+        """Return the moments of both; uses up this one."""
         count = self.count + other.count
         apart = other.mean - self.mean
-        mean = self.mean + apart * (other.count / count)
-        squares = self.squares + other.squares + _square(apart) * (self.count * other.count / count)
+        mean = np.add(self.mean, apart * (other.count / count), out=self.mean)
+        squares = np.add(self.squares, other.squares, out=self.squares)
+        squares += _square(apart) * (self.count * other.count / count)
         return _Moments(count, mean, squares)

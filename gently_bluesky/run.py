@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -10,24 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.base import backend_for_spec
 from gently_bluesky.datasets import event_table, stream_dataset
 from gently_bluesky.documents.filling import filled, rooted
-from gently_bluesky.documents.handlers import asset_array
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.documents.live import is_live
-from gently_bluesky.errors import AmbiguousArray, AssetMissing, InvalidDocument, LookupFailed
-from gently_bluesky.files import inside
-from gently_bluesky.index.index import Index, Point
-from gently_bluesky.index.rows import point_number
+from gently_bluesky.errors import AmbiguousArray, AssetMissing, FixedArray, LookupFailed
+from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource, LazyArray, Selection
 from gently_bluesky.model import JournalLine, Record
+from gently_bluesky.stored import KeyEvents, key_events, wait_for_events
+from gently_bluesky.watching import RunWatch
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["InlineSource", "Run", "Stream", "asset_events", "datum_array"]
+__all__ = ["InlineSource", "Run", "Stream"]
 
 MOST_KEYS_LISTED = 12
 """Data keys of a stream that a line of text names."""
@@ -41,8 +40,12 @@ class Run:
 
     def __init__(self, root: Path, index: Index, record: Record) -> None:
         self._root = root
-        self._index = index
         self._record = record
+        self._watch = RunWatch(root, index, record.uid)
+
+    @property
+    def _index(self) -> Index:
+        return self._watch.index
 
     @property
     def uid(self) -> str:
@@ -64,6 +67,14 @@ class Run:
         """The stop document, or None while the run goes on or where its process has died."""
         lines = self._lines()
         return lines[-1].doc if lines and lines[-1].name == "stop" else None
+
+    @property
+    def storing(self) -> Mapping[str, Any] | None:
+        """What the run's frames took to be stored, as its stop says: ``frames``, ``bytes``, ``bytes_per_s``,
+        ``waited_s`` for a full buffer, ``peak_pending_bytes``; None without frames, or before the end.
+        """
+        lines = self._lines()
+        return lines[-1].storing if lines else None
 
     @property
     def status(self) -> str:
@@ -108,6 +119,39 @@ class Run:
     def __iter__(self) -> Iterator[str]:
         return iter(self.streams)
 
+    def wait(self, stream: str, data_key: str, n: int = 1, timeout_s: float | None = None) -> LazyArray:
+        """Wait until a data key has ``n`` events; return its array, ``(t, ...)``, with all there are by then.
+
+        The stream need not be there yet, so that a display can be started before the first frame:
+        ``for frame in run.wait("primary", "view_a").follow(start=0): ...``. Any thread but the RunEngine's
+        own, which may have to bring the events.
+
+        Parameters
+        ----------
+        n
+            Events, 1 or more; those that a rewind repeats count once.
+        timeout_s
+            Longest wait; 0 asks once, None waits until the run ends.
+
+        Raises
+        ------
+        NotYetStored
+            There are fewer events, and the run goes on; call again.
+        RunEnded
+            There are fewer events, and there will be no more: the run is over, or its process died.
+        LookupFailed
+            The stream is there and has no such data key.
+        FixedArray
+            The data key has no stored arrays: its values stand in the events.
+        AmbiguousArray, AssetMissing, AssetDamaged, InvalidDocument
+            As ``run[stream][data_key]``.
+        """
+        of = KeyEvents(self.uid, stream, data_key)
+        events = max(operator.index(n), 1)
+        return wait_for_events(
+            self._root, self._watch, of, events, timeout_s, lambda: self._refuse_in_vain(of)
+        )
+
     def documents(self, *, fill: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the run's documents as they were announced, as copies.
 
@@ -134,6 +178,22 @@ class Run:
         Needs the extras ``xarray`` and, for stored arrays, ``dask``.
         """
         return stream_dataset(self._stream(stream))
+
+    def _refuse_in_vain(self, of: KeyEvents) -> None:
+        """Refuse to wait for arrays that the streams there are will not bring."""
+        declared = self._index.data_keys(self.uid).get(of.stream)
+        if declared is None:
+            return
+        if of.data_key not in declared:
+            raise LookupFailed(
+                f"stream {of.stream!r} of run {self.uid[:8]} has no data key {of.data_key!r}; "
+                f"it has {', '.join(declared)}"
+            )
+        if not declared[of.data_key].get("external"):
+            raise FixedArray(
+                f"expected a data key with stored arrays, {of} has values that stand in the events; nothing "
+                "was waited for; read them with run.table()"
+            )
 
     # -- how arrays are found ---------------------------------------------------------------------------
 
@@ -179,16 +239,8 @@ class Run:
         return [last[number] for number in sorted(last)]
 
     def _array(self, stream: str, data_key: str) -> LazyArray:
-        points = _last_points(self._index.points(self.uid, stream, data_key))
-        if not points:
-            return self._inline_array(stream, data_key)
-        assets = list(dict.fromkeys(point.asset_uid for point in points))
-        if len(assets) > 1:
-            raise AmbiguousArray(
-                f"run {self.uid[:8]}/{stream}/{data_key} changed shape, dtype or scale during the run and is "
-                f"kept in {len(assets)} arrays; ask for store.array(uid) of each: {', '.join(assets)}"
-            )
-        return _opened_at(self._root, self._index.record(assets[0]), [point.point_number for point in points])
+        found = key_events(self._root, self._watch, KeyEvents(self.uid, stream, data_key))
+        return self._inline_array(stream, data_key) if found is None else found
 
     def _inline_array(self, stream: str, data_key: str) -> LazyArray:
         """Return values that stand in the events themselves, one for each ``seq_num``."""
@@ -287,78 +339,12 @@ class InlineSource(ArraySource):
         return array.copy()
 
 
-def asset_events(root: Path, index: Index, record: Record) -> LazyArray:
-    """Return all announced events of an asset, ``(t, ...)``, superseded ones too, without reading pixels.
-
-    Raises
-    ------
-    LookupFailed
-        No installed backend reads it.
-    AssetMissing, AssetDamaged
-        The files are not what the record says.
-    InvalidDocument
-        Its path leads out of the store.
-    """
-    return _opened_at(root, record, [point.point_number for point in index.points_of_asset(record.uid)])
-
-
-def datum_array(root: Path, index: Index, record: Record) -> LazyArray:
-    """Return one event's array, by the record of its datum. Reads no pixels; raises as `asset_events`."""
-    document = index.datum_document(record.uid)
-    asset = index.record(str(document.get("resource") or document.get("stream_resource")))
-    number = point_number(document.get("datum_kwargs"))
-    if number is None:
-        raise LookupFailed(
-            f"datum {record.uid} does not say which event of its asset it is; ask for "
-            f"store.array({asset.uid!r})"
-        )
-    return _opened_at(root, asset, [number])[0]
-
-
-def _opened_at(root: Path, record: Record, rows: Sequence[int | None]) -> LazyArray:
-    """Return the events of an asset at these places, in this order."""
-    array = _open_asset(root, record)
-    known = [row for row in rows if row is not None]
-    if len(known) < len(rows):
-        raise LookupFailed(f"the datums of asset {record.uid} do not say which of its events they are")
-    if known and not 0 <= min(known) <= max(known) < len(array):
-        raise AssetMissing(
-            f"{root / record.path}: event {max(known)} was announced, the files hold {len(array)} events; "
-            "nothing was read; restore them from a copy"
-        )
-    first = known[0] if known else 0
-    if known == list(range(first, first + len(known))):
-        return array[first : first + len(known)]
-    return array[known]
-
-
-def _open_asset(root: Path, record: Record) -> LazyArray:
-    backend = backend_for_spec(record.format or "")
-    if backend is None:
-        raise LookupFailed(
-            f"asset {record.uid} is of the kind {record.format!r}, which nothing installed here opens; it is "
-            "indexed, and its resource document is in the journal of its run"
-        )
-    if not record.path:
-        raise InvalidDocument(
-            f"expected asset {record.uid} of run {record.run_uid} to lie in the store, its resource "
-            f"document leads out of {root}; nothing was read there"
-        )
-    source = backend.open(inside(root, record.path), record.metadata)
-    return asset_array(source, record.metadata, uid=record.uid, name=record.data_key or "")
-
-
 def _place(journal: Path, run_uid: str) -> int:
     """Return where in a journal a run may begin: at the first line to name it."""
     if journal.name == "documents.jsonl":
         return 0
     text = journal.read_bytes()
     return text.rfind(b"\n", 0, max(text.find(run_uid.encode()), 0)) + 1
-
-
-def _last_points(points: Sequence[Point]) -> list[Point]:
-    last = {point.seq_num: point for point in points}
-    return [last[number] for number in sorted(last)]
 
 
 def _listed(streams: Mapping[str, Sequence[str]]) -> str:

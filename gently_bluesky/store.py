@@ -17,12 +17,13 @@ from gently_bluesky.documents.run_storage import Desk
 from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import (
     GentlyError,
+    InputError,
     InvalidSetting,
     StoreReadOnly,
     WriterClosed,
 )
 from gently_bluesky.lazy import LazyArray
-from gently_bluesky.model import Chunks, Compression, Record, Settings
+from gently_bluesky.model import Chunks, Compression, Packing, Record, Settings
 from gently_bluesky.opening import index_to_read, index_to_write, open_root
 from gently_bluesky.reading import StoreView
 from gently_bluesky.results import take_apart
@@ -86,7 +87,8 @@ class Store(StoreView):
         Parameters
         ----------
         format
-            ``"zarr"`` (OME-Zarr), ``"tiff"`` (one OME-TIFF per event), or another backend's name.
+            ``"zarr"`` (OME-Zarr), ``"tiff"`` (one OME-TIFF per event), ``"memory"`` (shared memory, which does
+            not survive a restart of the machine: see `materialize`), or another backend's name.
         chunks
             How arrays are cut: ``"planes"``, ``"blocks"``, ``"volume"``, ``"auto"`` or lengths along the axes
             of one event; or a mapping of data keys to these. By default what the format does by itself.
@@ -146,6 +148,8 @@ class Store(StoreView):
     def _desk(self, settings: Settings, on_failure: Callable[[Exception], object] | None = None) -> Desk:
         self._require_writable()
         backend = get_backend(settings.format)
+        for packing in settings.packings():
+            backend.check_packing(packing)
         pipeline = Pipeline(
             max_pending_bytes=settings.max_pending_bytes, stall_timeout_s=settings.stall_timeout_s
         )
@@ -236,6 +240,61 @@ class Store(StoreView):
                 shared = SharedJournal(self.root, uuid.uuid4().hex[:8]) if format is None else None
                 self._result_writers[format] = StoreWriter(self._desk(settings), shared=shared)
             return self._result_writers[format]
+
+    # -- keeping ----------------------------------------------------------------------------------------
+
+    def materialize(
+        self,
+        uid: str,
+        *,
+        format: str = "zarr",  # as in `writer`
+        chunks: Chunks | None = None,
+        compression: Compression | None = None,
+        levels: int = 1,
+    ) -> Record:
+        """Put on disk what a run, or an asset, keeps in memory; *synced* on return. Any thread.
+
+        Every event is checked against the digest it was announced with, in memory and again in the copy, and
+        the memory is given back. Uids, lineage and all that the run says stay as they are; arrays that are
+        open, here and in other processes, go on from the copy. Where nothing is in memory, nothing is done.
+        Takes memory for one event.
+
+        Parameters
+        ----------
+        uid
+            Of a run that has ended, or of one of its assets.
+        format, chunks, compression, levels
+            As in `writer`; any format but ``"memory"``.
+
+        Returns
+        -------
+        Record
+            Of the run or asset.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run or asset, or there are several.
+        InputError
+            The run is still being written, or a setting is out of range; nothing was changed.
+        AssetMissing, AssetDamaged
+            The pixels are gone, or not those that were announced; nothing was changed.
+        StoreReadOnly, StorageError
+            The copy cannot be written; nothing was changed.
+        """
+        from gently_bluesky.upkeep.materialize import materialize  # a store brings no backend
+
+        self._require_writable()
+        backend, packing = get_backend(format), Packing(chunks, compression, levels)
+        backend.check_packing(packing)
+        record = self._index.record(uid)
+        if record.kind == "datum" or format == "memory":
+            raise InputError(
+                f"expected the uid of a run or an asset, and a format that keeps pixels on disk, got that of "
+                f"the {record.kind} {record.uid} and {format!r}; nothing was changed"
+            )
+        materialize(self.root, self._index, record, backend, packing)
+        return self._index.record(record.uid)
 
     # -- the end ----------------------------------------------------------------------------------------
 

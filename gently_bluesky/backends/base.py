@@ -8,11 +8,13 @@ checks everything said here.
 from __future__ import annotations
 
 import operator
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import AssetDamaged, FrameMismatch, InvalidSetting
+from gently_bluesky.files import remove_tree, storage_error
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import ArraySpec, Packing, storable_dtype
 
@@ -41,6 +44,7 @@ __all__ = [
 BUILTIN = {
     "zarr": ("gently_bluesky.backends.zarr", "ZarrBackend"),
     "tiff": ("gently_bluesky.backends.tiff", "TiffBackend"),
+    "memory": ("gently_bluesky.backends.memory", "MemoryBackend"),
 }
 ENTRY_POINT_GROUP = "gently_bluesky.backends"
 MAX_AXES = 31
@@ -57,6 +61,8 @@ class Pending(Protocol):
 
     def result(self) -> object:
         """Wait for the write; afterwards the frame is *synced* and its buffer may be used again.
+
+        A backend that keeps pixels in memory gives *stored* only, and says so in ``resource_kwargs["sync"]``.
 
         Raises
         ------
@@ -259,6 +265,42 @@ class Backend(ABC):
             The asset cannot be changed.
         """
 
+    def files(self, path: Path, resource_kwargs: Mapping[str, Any]) -> Sequence[Path]:  # noqa: ARG002
+        """Return every file that an asset consists of, wherever it lies; none where there is no asset.
+
+        Raises
+        ------
+        OSError
+            They cannot be listed.
+        """
+        if not path.is_dir():
+            return [path] if path.is_file() else []
+        return sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+
+    def remove(self, path: Path, resource_kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Remove an asset that nobody writes any more, with all of its pixels, wherever they lie.
+
+        Links are removed and never followed. Where there is nothing, or half of an asset, or something else,
+        what there is goes; doing it again changes nothing. Synced on return. A backend that keeps everything
+        at ``path`` need not override this.
+
+        Parameters
+        ----------
+        path
+            Where it was made.
+        resource_kwargs
+            As for ``open``; empty for an asset that was never announced.
+
+        Raises
+        ------
+        OSError
+            Something of it could not be removed; call it again.
+        """
+        try:
+            remove_tree(path)
+        except OSError as error:
+            raise storage_error(error, f"{path} could not be removed") from error
+
 
 def frame_kwargs(spec: ArraySpec) -> dict[str, Any]:
     """Return the part of ``resource_kwargs`` that every backend gives: what one event is, and its axes."""
@@ -337,12 +379,16 @@ def get_backend(name: str) -> Backend:
 
 def backend_names() -> Sequence[str]:
     """Return the names of all backends, built in first."""
-    return [*BUILTIN, *sorted({found.name for found in entry_points(group=ENTRY_POINT_GROUP)} - set(BUILTIN))]
+    return [*BUILTIN, *_installed_names()]
+
+
+def _installed_names() -> Iterator[str]:
+    yield from sorted({found.name for found in entry_points(group=ENTRY_POINT_GROUP)} - set(BUILTIN))
 
 
 def backend_for_spec(spec: str) -> Backend | None:
     """Return the backend that wrote assets of this ``spec``, or None if none is installed."""
-    for name in backend_names():
+    for name in chain(BUILTIN, _installed_names()):  # to look for packages takes longer than to open an asset
         backend = get_backend(name)
         if backend.spec == spec:
             return backend

@@ -73,8 +73,13 @@ def median_interval_s(times: Sequence[float]) -> float | None:
     return interval if np.isfinite(interval) and interval > 0 else None
 
 
-def ngff_attributes(spec: ArraySpec, interval_s: float | None = None) -> dict[str, Any]:
-    """Return the ``ome`` attributes of an OME-NGFF 0.5 image group with one resolution at path ``0``.
+def ngff_attributes(
+    spec: ArraySpec, interval_s: float | None = None, coarser: Sequence[tuple[int, ...]] = ()
+) -> dict[str, Any]:
+    """Return the ``ome`` attributes of an OME-NGFF 0.5 image group with its resolutions at ``0``, ``1``, ...
+
+    The middle of the first pixel of the full resolution is the origin; a pixel of a coarser one that covers
+    n of them has its middle (n - 1) / 2 steps further on.
 
     Parameters
     ----------
@@ -82,23 +87,28 @@ def ngff_attributes(spec: ArraySpec, interval_s: float | None = None) -> dict[st
         Of an array that ``ome_axes`` accepts.
     interval_s
         Seconds between events, where known; the step along ``t`` is 1.0 otherwise.
+    coarser
+        How many pixels of the full resolution a pixel covers along each axis of one event, for each of the
+        other resolutions; they are means.
     """
     axes = [{"name": "t", "type": "time", "unit": "second"}]
     for name, unit in zip(ome_axes(spec) or (), spec.units, strict=True):
         axis = {"name": name, "type": "channel" if name == "c" else "space"}
         axes.append(axis | ({"unit": unit} if name != "c" and unit in UNIT_SYMBOLS else {}))
-    scale = [interval_s or 1.0, *map(float, spec.scale)]
-    transformations = [{"type": "scale", "scale": scale}]
-    attributes: dict[str, Any] = {
-        "version": NGFF_VERSION,
-        "multiscales": [
-            {
-                "name": spec.name,
-                "axes": axes,
-                "datasets": [{"path": "0", "coordinateTransformations": transformations}],
-            }
-        ],
-    }
+    steps = [interval_s or 1.0, *map(float, spec.scale)]
+    datasets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": steps}]}]
+    for level, covered in enumerate(coarser, start=1):
+        scale = [step * count for step, count in zip(steps, (1, *covered), strict=True)]
+        translation = [step * (count - 1) / 2 for step, count in zip(steps, (1, *covered), strict=True)]
+        transformations = [
+            {"type": "scale", "scale": scale},
+            {"type": "translation", "translation": translation},
+        ]
+        datasets.append({"path": str(level), "coordinateTransformations": transformations})
+    multiscale = {"name": spec.name, "axes": axes, "datasets": datasets} | (
+        {"type": "mean"} if coarser else {}
+    )
+    attributes: dict[str, Any] = {"version": NGFF_VERSION, "multiscales": [multiscale]}
     if names := channel_names(spec):
         attributes["omero"] = {"channels": [_channel(spec, *numbered) for numbered in enumerate(names)]}
     return attributes

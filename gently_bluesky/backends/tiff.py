@@ -30,14 +30,15 @@ from gently_bluesky.backends.base import (
 )
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import tiff_metadata
-from gently_bluesky.backends.tiff_source import (
+from gently_bluesky.backends.planes import as_bytes
+from gently_bluesky.backends.tiff_layout import (
     EVENT_FILE,
-    TiffSource,
-    as_bytes,
+    check_folder,
     count_events,
     planes_shape,
     stored_dtype,
 )
+from gently_bluesky.backends.tiff_source import TiffSource
 from gently_bluesky.errors import AssetDamaged, InputError
 from gently_bluesky.files import replace_file, storage_error, sync_folder
 from gently_bluesky.model import ArraySpec, Packing
@@ -61,12 +62,17 @@ class TiffBackend(Backend):
     suffix: ClassVar[str] = ""
     capabilities: ClassVar[Capabilities] = Capabilities(ome=True)
 
+    def check_packing(self, packing: Packing) -> None:
+        """Take ``compression="none"``, which is what it does; nothing else. Raises InvalidSetting."""
+        if packing != Packing(compression="none"):
+            super().check_packing(packing)
+
     def create(
         self,
         path: Path,
         spec: ArraySpec,
-        packing: Packing = DEFAULT_PACKING,
-        sample: NDArray[Any] | None = None,
+        packing: Packing = DEFAULT_PACKING,  # noqa: ARG002 # there is one way only
+        sample: NDArray[Any] | None = None,  # noqa: ARG002
     ) -> TiffSink:
         """Make a new, empty folder at ``path``, which must not exist; synced on return.
 
@@ -89,6 +95,9 @@ class TiffBackend(Backend):
     def open(self, path: Path, resource_kwargs: Mapping[str, Any], count: int | None = None) -> TiffSource:
         """Open an asset as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
 
+        With a ``count`` of events that are known to be published the folder is not listed, and just those are
+        opened.
+
         Raises
         ------
         AssetMissing
@@ -102,7 +111,11 @@ class TiffBackend(Backend):
             raise AssetDamaged(
                 f"{path}: expected template {OME_TEMPLATE!r} or {PLAIN_TEMPLATE!r}, got {template!r}"
             )
-        return TiffSource(path, template, (count_events(path), *shape), dtype)
+        if count is None:
+            count = count_events(path)
+        else:
+            check_folder(path)
+        return TiffSource(path, template, (count, *shape), dtype)
 
     def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:
         """Remove temporary files; give files of events from ``count`` on, never announced, another name.

@@ -1,36 +1,43 @@
-"""Reading events kept as TIFF files: which there are, where their pixels stand, and the selected ones."""
+"""Reading events kept as TIFF files, several at once."""
 
 from __future__ import annotations
 
 import os
-import re
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from io import FileIO
-from itertools import product
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
+from gently_bluesky.backends.planes import Crop, places
+from gently_bluesky.backends.tiff_layout import find_pixels, planes_shape, stored_dtype
 from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError
 from gently_bluesky.files import storage_error
 from gently_bluesky.lazy import ArraySource, Selection
+from gently_bluesky.parallel import in_order, reading_threads
 
-__all__ = ["EVENT_FILE", "TiffSource", "as_bytes", "count_events", "planes_shape", "stored_dtype"]
+__all__ = ["TiffSource"]
 
-EVENT_FILE = re.compile(r"(\d{6,})(?:\.ome)?\.tif")
-KNOWN_OFFSETS = 4096
+KNOWN_OFFSETS = 2**15
+PIECE_BYTES = 4 * 2**20
+"""What one thread reads at a time, unless a plane is larger."""
+CHUNK_BYTES = 2**19
+SHARED_BYTES = 16 * 2**20
+SHARED_FILES = 16
+"""Reading more than that is worth starting threads for."""
 
 
 class TiffSource(ArraySource):
     """Published event files, read by selection. Holds no file open between reads. Any thread.
 
     Files are read, not mapped: where a disk fails, reading raises, while touching a map kills the process
-    (SIGBUS). A crop costs whole rows of its planes.
+    (SIGBUS). A crop costs whole rows of its planes where they are short.
     """
 
     def __init__(self, path: Path, template: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -53,12 +60,15 @@ class TiffSource(ArraySource):
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Lengths of a plane: what is worth reading at once."""
-        ones = max(0, len(self._shape) - 2)
-        return (1,) * ones + tuple(max(1, length) for length in self._shape[ones:])
+        """Lengths of what is worth reading at once: rows of one plane, of 512 KiB together."""
+        rows, columns = planes_shape(self._shape[1:])[-2:]
+        most = max(1, CHUNK_BYTES // self._dtype.itemsize)
+        plane = (min(max(1, rows), max(1, most // max(1, columns))), min(max(1, columns), most))
+        ndim = len(self._shape)
+        return ((1,) * ndim + plane)[-ndim:] if ndim > 2 else (1, *plane[3 - ndim :])
 
     def read(self, selection: Selection) -> NDArray[Any]:
-        """Return a new array of the selected elements; takes memory for them and one plane.
+        """Return a new array of the selected elements; takes memory for them and 1 MiB for each thread.
 
         Raises
         ------
@@ -69,19 +79,33 @@ class TiffSource(ArraySource):
         StorageError
             The system could not read.
         """
-        places = [_places(entry) for entry in selection]
-        out = np.empty(tuple(map(len, places)), self._dtype)
-        if out.size:
-            for number, event in enumerate(places[0]):
-                self._read_event(int(event), places[1:], out[number : number + 1])
+        wanted = [places(entry) for entry in selection]
+        out = np.empty(tuple(map(len, wanted)), self._dtype)
+        if not out.size:
+            return out
+        crop = Crop.of(self._shape[1:], wanted[1:], self._dtype.itemsize)
+        result = out.reshape(len(out), *crop.shape)
+        cost = len(out) * len(crop.planes) * crop.plane_nbytes
+        shared = cost > SHARED_BYTES or len(out) > SHARED_FILES
+        with closing(
+            in_order(
+                lambda piece: self._read_piece(piece, crop, wanted[0], result),
+                _pieces(len(out), crop),
+                reading_threads() if shared else 1,
+            )
+        ) as reading:
+            deque(reading, maxlen=0)
         return out
 
-    def _read_event(self, event: int, places: Sequence[NDArray[np.intp]], out: NDArray[Any]) -> None:
+    def _read_piece(self, piece: _Piece, crop: Crop, events: NDArray[np.intp], out: NDArray[Any]) -> None:
+        for number in piece.events:
+            self._read_event(int(events[number]), crop, out[number], piece.planes)
+
+    def _read_event(self, event: int, crop: Crop, out: NDArray[Any], planes: range) -> None:
         file_path = self._path / self._template.format(event)
         try:
             with file_path.open("rb", buffering=0) as file:
-                offset = self._locate(file, event)
-                _read_planes(file, offset, self._shape[1:], places, out)
+                crop.read(file, self._locate(file, event), out, planes)
         except (GentlyError, MemoryError):
             raise
         except FileNotFoundError as error:
@@ -101,7 +125,7 @@ class TiffSource(ArraySource):
             known = self._offsets.get(key)
         if known is not None:
             return known
-        offset = _find_pixels(file, planes_shape(self._shape[1:]), stored_dtype(self._dtype), status.st_size)
+        offset = find_pixels(file, planes_shape(self._shape[1:]), stored_dtype(self._dtype), status.st_size)
         with self._lock:
             if len(self._offsets) >= KNOWN_OFFSETS:
                 self._offsets.clear()
@@ -109,116 +133,23 @@ class TiffSource(ArraySource):
         return offset
 
 
-def as_bytes(array: NDArray[Any]) -> memoryview:
-    """Return the memory of a C-contiguous array; ``memoryview.cast`` knows neither float16 nor complex."""
-    return array.reshape(-1).view(np.uint8).data
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What one thread reads at a time: some planes of some events, by their numbers in the result."""
+
+    events: range
+    planes: range
 
 
-def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in the file: TIFF's own bool is one bit, which cannot be mapped."""
-    return np.dtype(np.uint8) if dtype.kind == "b" else dtype
-
-
-def planes_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape in the file: TIFF knows planes only, so a waveform is a plane of one row."""
-    return (1,) * (2 - len(shape)) + shape
-
-
-def count_events(path: Path) -> int:
-    """Return one more than the highest number of an event file in a folder.
-
-    Raises
-    ------
-    AssetMissing, AssetDamaged, StorageError
-        There is no such folder, it is no folder of ours, or it cannot be listed.
-    """
-    try:
-        names = [entry.name for entry in path.iterdir()]
-    except FileNotFoundError as error:
-        raise AssetMissing(f"{path} is gone; no pixels were returned") from error
-    except NotADirectoryError as error:
-        raise AssetDamaged(f"{path}: expected a folder with a file for each event, found a file") from error
-    except OSError as error:
-        raise storage_error(error, f"{path} cannot be listed") from error
-    events = [int(found[1]) for found in map(EVENT_FILE.fullmatch, names) if found]
-    count = max(events, default=-1) + 1
-    # One lost event must not close the others; a name that invents them by the thousand is another matter.
-    if count > 2 * len(events) + 1000:
-        raise AssetDamaged(
-            f"{path}: names {count} events, holds {len(events)} files; no pixels were returned"
-        )
-    return count
-
-
-def _find_pixels(file: FileIO, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> int:
-    """Return the offset of the pixels, if all planes are there, uncompressed, one behind the other."""
-    plane_nbytes = shape[-2] * shape[-1] * dtype.itemsize
-    planes = prod(shape[:-2])
-    # tifffile closes what it opened itself, and leaves a handle it was given alone.
-    with tifffile.TiffFile(file) as tiff:
-        first = tiff.pages.first
-        found = (len(tiff.pages), *first.shape)
-        wanted = (planes, *shape[-2:])
-        if found != wanted or first.dtype != dtype or first.compression != 1 or tiff.byteorder != "<":
-            raise AssetDamaged(
-                f"{file.name}: expected {wanted} planes, rows, columns of {dtype}, as announced, "
-                f"found {found} of {first.dtype}, byte order {tiff.byteorder}, compression "
-                f"{first.compression}; no pixels were returned"
-            )
-        if not first.description:
-            raise EOFError("its description, written last, is not there")
-        tiff.pages.set_keyframe(0)
-        tiff.pages.useframes = True
-        offset = first.dataoffsets[0]
-        starts = [page.dataoffsets[0] for page in tiff.pages]
-    if starts != list(range(offset, offset + planes * plane_nbytes, plane_nbytes)):
-        raise AssetDamaged(
-            f"{file.name}: its planes do not stand one behind the other; no pixels were returned"
-        )
-    if size < offset + planes * plane_nbytes:
-        raise EOFError(f"{size} bytes, expected {offset + planes * plane_nbytes}")
-    return offset
-
-
-def _places(entry: slice | NDArray[np.intp]) -> NDArray[np.intp]:
-    return np.arange(entry.start, entry.stop, entry.step) if isinstance(entry, slice) else entry
-
-
-def _read_planes(
-    file: FileIO, offset: int, shape: tuple[int, ...], places: Sequence[NDArray[np.intp]], out: NDArray[Any]
-) -> None:
-    """Read the selected elements of each selected plane into ``out``, whose first axis is of length 1."""
-    missing = 2 - len(shape)
-    if missing > 0:
-        shape, places = (1,) * missing + shape, [np.zeros(1, np.intp)] * missing + list(places)
-    out = out.reshape(tuple(map(len, places)))
-    raw = out.view(np.uint8) if out.dtype.kind == "b" else out
-    *leading, rows, columns = places
-    top, height = int(rows.min()), int(np.ptp(rows)) + 1
-    row_nbytes = shape[-1] * raw.itemsize
-    in_place = _is_run(rows) and _is_run(columns) and len(columns) == shape[-1]
-    scratch = np.empty((height, shape[-1]), raw.dtype)
-    for to, at in zip(np.ndindex(raw.shape[:-2]), product(*leading), strict=True):
-        plane = int(np.ravel_multi_index(at, shape[:-2])) if leading else 0
-        target = raw[to] if in_place else scratch
-        _read_exactly(file, offset + (plane * shape[-2] + top) * row_nbytes, target)
-        if not in_place:
-            raw[to] = scratch[rows - top][:, columns]
-    if out.dtype.kind == "b" and raw.max() > 1:
-        raise AssetDamaged(
-            f"{file.name}: holds numbers where true and false were announced; no pixels were returned"
-        )
-
-
-def _is_run(places: NDArray[np.intp]) -> bool:
-    return bool(np.all(np.diff(places) == 1))
-
-
-def _read_exactly(file: FileIO, position: int, target: NDArray[Any]) -> None:
-    file.seek(position)
-    view = as_bytes(target)
-    while view:
-        read = file.readinto(view)
-        if not read:
-            raise EOFError("it ends before its pixels do")
-        view = view[read:]
+def _pieces(events: int, crop: Crop) -> Iterator[_Piece]:
+    """Cut a read into pieces: several whole events where they are small, else some planes of one."""
+    planes = len(crop.planes)
+    at_once = max(1, PIECE_BYTES // crop.plane_nbytes)
+    if at_once >= planes:
+        several = min(SHARED_FILES, max(1, at_once // planes))
+        for start in range(0, events, several):
+            yield _Piece(range(start, min(start + several, events)), range(planes))
+        return
+    for event in range(events):
+        for start in range(0, planes, at_once):
+            yield _Piece(range(event, event + 1), range(start, min(start + at_once, planes)))

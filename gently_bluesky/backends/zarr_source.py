@@ -14,6 +14,7 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import declared_frame
+from gently_bluesky.backends.chunks import MAX_CHUNK_BYTES
 from gently_bluesky.errors import AssetDamaged, AssetMissing
 from gently_bluesky.files import storage_error
 from gently_bluesky.lazy import ArraySource, Selection
@@ -23,19 +24,21 @@ __all__ = ["ARRAY", "NO_CACHE", "ZarrSource", "kvstore", "open_published", "os_e
 ARRAY = "0"
 NO_CACHE = {"cache_pool": {"total_bytes_limit": 0}}
 OS_ERROR_CODE = re.compile(r"os_error_code='(\d+)'")
-MAX_CHUNK_BYTES = 2**31 - 1
-"""More than blosc can hold (``BLOSC_MAX_BUFFERSIZE``): a chunk declared larger was not written by us."""
 
 
-def open_published(path: Path, resource_kwargs: Mapping[str, Any]) -> ZarrSource:
-    """Open the events published by now. Raises AssetMissing, AssetDamaged, StorageError."""
+def open_published(path: Path, resource_kwargs: Mapping[str, Any], count: int | None = None) -> ZarrSource:
+    """Open the events published by now; with a ``count`` of those that are known to be, without a look at
+    their files. Raises AssetMissing, AssetDamaged, StorageError.
+    """
     shape, dtype = declared_frame(path, resource_kwargs)
-    spec = {"driver": "zarr3", "kvstore": kvstore(path), "fill_missing_data_reads": False}
+    spec = {"driver": "zarr3", "kvstore": kvstore(path / ARRAY), "fill_missing_data_reads": False}
     try:
         array = ts.open(spec, open=True, read=True, context=ts.Context(NO_CACHE)).result()
     except Exception as error:
         raise _read_error(error, path, "cannot be opened") from error
     _check_declared(path, array, shape, dtype)
+    if count is None:
+        _check_events(path, array.shape[0])
     return ZarrSource(path, array)
 
 
@@ -79,9 +82,9 @@ class ZarrSource(ArraySource):
             raise _read_error(error, self._path, "cannot be read") from error
 
 
-def kvstore(path: Path) -> dict[str, str]:
-    """Return where the array of an asset is, in TensorStore's terms."""
-    return {"driver": "file", "path": f"{path / ARRAY}{os.sep}"}
+def kvstore(folder: Path) -> dict[str, str]:
+    """Return where an array is, in TensorStore's terms."""
+    return {"driver": "file", "path": f"{folder}{os.sep}"}
 
 
 def os_error(error: BaseException) -> OSError:
@@ -115,12 +118,15 @@ def _check_declared(path: Path, array: ts.TensorStore, shape: tuple[int, ...], d
     chunk_bytes = prod(_chunk_shape(array)) * dtype.itemsize
     if chunk_bytes > MAX_CHUNK_BYTES:
         raise AssetDamaged(f"{path}: declares chunks of {chunk_bytes} bytes, which no asset of ours has")
+
+
+def _check_events(path: Path, declared: int) -> None:
+    """Refuse a shape that invents events by the thousand. One lost event must not close the others."""
     chunks = path / ARRAY / "c"
-    if stored[0] == 0 or (chunks / str(stored[0] - 1)).exists():
+    if declared == 0 or (chunks / str(declared - 1)).exists():
         return
-    # One lost event must not close the others; a shape that invents events by the thousand is another matter.
     there = sum(1 for _ in chunks.iterdir()) if chunks.is_dir() else 0
-    if stored[0] > 2 * there + 1000:
+    if declared > 2 * there + 1000:
         raise AssetDamaged(
-            f"{path}: declares {stored[0]} events, holds files of {there}; no pixels were returned"
+            f"{path}: declares {declared} events, holds files of {there}; no pixels were returned"
         )

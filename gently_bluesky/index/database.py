@@ -50,10 +50,12 @@ class Database:
         self._lock = threading.RLock()
         is_sqlite = self._url.get_backend_name() == "sqlite"
         in_memory = is_sqlite and sqlite.in_memory(self._url)
+        self._file: sqlite.ReadOnlyFile | None = None
+        self._in_memory = in_memory
         self._engine: Callable[[], Engine]
         self._dispose: Callable[[], None]
         if read_only and is_sqlite and not in_memory:
-            file = sqlite.ReadOnlyFile(self._url)
+            self._file = file = sqlite.ReadOnlyFile(self._url)
             self._engine, self._dispose = file.engine, file.close
         else:
             engine = self._open(is_sqlite=is_sqlite)
@@ -72,6 +74,15 @@ class Database:
     def place(self) -> str:
         """The URL without its password, for messages."""
         return str(self._url)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether what other processes write is read at once: it is no copy and no database of our own."""
+        if self._file is None:
+            return not self._in_memory
+        with self._turn, self._translated():
+            self._current()
+            return self._file.in_place
 
     def close(self) -> None:
         """Close the connections, those that are lent when they come back; calling it again does nothing."""

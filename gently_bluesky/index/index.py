@@ -6,32 +6,38 @@ about runs; what the lines mean as rows is in ``rows.py``.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import Executable, Row, Select, bindparam, func, select
+from sqlalchemy import Executable, Row, Select
 from sqlalchemy.exc import IntegrityError
 
-from gently_bluesky.errors import AmbiguousUid, GentlyError, InputError, UnknownUid
-from gently_bluesky.index import keeping, queries
+from gently_bluesky.errors import AmbiguousUid, GentlyError, UnknownUid
+from gently_bluesky.index import keeping, queries, statements
 from gently_bluesky.index.database import Database
-from gently_bluesky.index.points import POINTS_OF_ASSET, POINTS_OF_KEY, Point, expanded
-from gently_bluesky.index.records import record_of, select_records
+from gently_bluesky.index.points import (
+    EXTENTS_OF_ASSET,
+    EXTENTS_OF_KEY,
+    EXTENTS_OF_RUN,
+    POINTS_OF_ASSET,
+    POINTS_OF_KEY,
+    Extent,
+    Point,
+    expanded,
+)
+from gently_bluesky.index.records import record_of
 from gently_bluesky.index.rows import Batch, JournalState
-from gently_bluesky.index.schema import IndexUnusable, descriptors, journals, records
+from gently_bluesky.index.schema import IndexUnusable
+from gently_bluesky.index.uids import behind, checked
 from gently_bluesky.jsontext import decode
 from gently_bluesky.model import JournalLine, Record
 
-__all__ = ["Index", "IndexUnusable", "JournalOutOfStep", "Point"]
+__all__ = ["Extent", "Index", "IndexUnusable", "JournalOutOfStep", "Point"]
 
 PAGE: Final = 256
 """Records that a query reads at a time."""
-
-CANDIDATES: Final = 5
-"""Uids that the message about an ambiguous prefix lists."""
 
 
 class JournalOutOfStep(GentlyError):
@@ -76,7 +82,15 @@ class Index:
 
     # -- taking journals in ----------------------------------------------------------------------------------
 
-    def add(self, journal: str, lines: Sequence[JournalLine], end: int, *, begin: int | None = None) -> None:
+    def add(
+        self,
+        journal: str,
+        lines: Sequence[JournalLine],
+        end: int,
+        *,
+        begin: int | None = None,
+        anew: bool = False,
+    ) -> None:
         """Index lines that stand in a journal up to byte ``end``, all of them or none.
 
         Lines that were indexed meanwhile, by whomever, are not indexed again.
@@ -91,6 +105,8 @@ class Index:
             Offset behind the last of the lines.
         begin
             Offset of the first of them, where it is known: then it is checked that no line is left out.
+        anew
+            They are all of the journal, which was rewritten: what was indexed of it is replaced, at once.
 
         Raises
         ------
@@ -110,6 +126,9 @@ class Index:
             state = self._states.pop(journal, None)
             try:
                 with self._database.writing() as connection:
+                    if anew:
+                        state = None
+                        keeping.forget_journal(connection, journal)
                     indexed = keeping.indexed_end(connection, journal)
                     if indexed >= end:
                         return
@@ -142,7 +161,17 @@ class Index:
 
     def journals(self) -> dict[str, int]:
         """Return the journals that are indexed, and up to which byte."""
-        return {row.journal: row.end for row in self.rows(_JOURNALS)}
+        return {row.journal: row.end for row in self.rows(statements.JOURNALS)}
+
+    def reach(self, journal: str) -> int:
+        """Return up to which byte a journal is indexed; 0 where it is not."""
+        rows = self.rows(statements.END, journal=journal)
+        return rows[0].end if rows else 0
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether what another process indexes is here at once, and not only in an index of its own."""
+        return self._database.is_shared
 
     # -- one record ------------------------------------------------------------------------------------------
 
@@ -156,16 +185,16 @@ class Index:
         AmbiguousUid
             When there are several. An asset is preferred to its own datums.
         """
-        if self.rows(_UID, uid=_checked(uid)):
+        if self.rows(statements.UID, uid=checked(uid)):
             return uid
-        found = [row.uid for row in self.rows(_IN_RANGE, low=uid, high=_behind(uid))]
+        found = [row.uid for row in self.rows(statements.IN_RANGE, low=uid, high=behind(uid))]
         if not found:
             raise UnknownUid(f"no run, asset or datum has the uid {uid!r} or one that begins with it")
         if len(found) > 1 and found[0] != uid:  # it may have come in between the two questions
-            more = ", ..." if len(found) > CANDIDATES else ""
+            more = ", ..." if len(found) > statements.CANDIDATES else ""
             raise AmbiguousUid(
                 f"expected the beginning of one uid, got {uid!r}, with which several begin: "
-                f"{', '.join(found[:CANDIDATES])}{more}; give more characters"
+                f"{', '.join(found[: statements.CANDIDATES])}{more}; give more characters"
             )
         return found[0]
 
@@ -177,7 +206,9 @@ class Index:
         UnknownUid, AmbiguousUid
             As `resolve`.
         """
-        rows = self.rows(_BY_UID, uid=_checked(uid)) or self.rows(_BY_UID, uid=self.resolve(uid))
+        rows = self.rows(statements.BY_UID, uid=checked(uid)) or self.rows(
+            statements.BY_UID, uid=self.resolve(uid)
+        )
         if not rows:
             raise UnknownUid(f"the record of {uid!r} was taken out of the index just now; ask again")
         return record_of(rows[0])
@@ -204,7 +235,7 @@ class Index:
 
     def has_descriptor(self, uid: str) -> bool:
         """Say whether a descriptor of this full uid is in the index; it is no record."""
-        return bool(self.rows(_DESCRIPTOR, uid=_checked(uid)))
+        return bool(self.rows(statements.DESCRIPTOR, uid=checked(uid)))
 
     # -- many records ----------------------------------------------------------------------------------------
 
@@ -263,18 +294,42 @@ class Index:
 
     def streams(self, run_uid: str) -> dict[str, list[str]]:
         """Return the streams of a run and their data keys, in the order of the descriptors."""
-        found: dict[str, dict[str, None]] = {}
-        for row in self.rows(_KEYS, run_uid=run_uid):
-            found.setdefault(row.stream, {}).update(dict.fromkeys(decode(row.data_keys)))
-        return {stream: list(keys) for stream, keys in found.items()}
+        return {stream: list(keys) for stream, keys in self.data_keys(run_uid).items()}
 
-    def points(self, run_uid: str, stream: str, data_key: str) -> list[Point]:
-        """Return every event's array of a data key in the order of announcement, superseded ones too."""
-        return expanded(self.rows(POINTS_OF_KEY, run_uid=run_uid, stream=stream, data_key=data_key))
+    def data_keys(self, run_uid: str) -> dict[str, dict[str, Mapping[str, Any]]]:
+        """Return what the descriptors of a run say of each data key of each stream, the last one of each.
 
-    def points_of_asset(self, asset_uid: str) -> list[Point]:
-        """Return every event's array that an asset keeps, in the order of announcement."""
-        return expanded(self.rows(POINTS_OF_ASSET, asset_uid=asset_uid))
+        That is ``shape``, ``dtype_numpy``, ``external`` and ``dims``, as far as they are given.
+        """
+        found: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for row in self.rows(statements.KEYS, run_uid=run_uid):
+            found.setdefault(row.stream, {}).update(decode(row.data_keys))
+        return found
+
+    def points(self, run_uid: str, stream: str, data_key: str, *, after: int = -1) -> list[Point]:
+        """Return every event's array of a data key in the order of announcement, superseded ones too.
+
+        With ``after`` only those whose ``position`` is behind it.
+        """
+        place = {"run_uid": run_uid, "stream": stream, "data_key": data_key}
+        return expanded(self.rows(POINTS_OF_KEY, after=after, **place))
+
+    def points_of_asset(self, asset_uid: str, *, after: int = -1) -> list[Point]:
+        """Return every event's array that an asset keeps, as `points` does."""
+        return expanded(self.rows(POINTS_OF_ASSET, after=after, asset_uid=asset_uid))
+
+    def extents(self, run_uid: str, stream: str, data_key: str) -> list[Extent]:
+        """Return the points of a data key summed up by asset, in the order in which the assets came."""
+        rows = self.rows(EXTENTS_OF_KEY, run_uid=run_uid, stream=stream, data_key=data_key)
+        return [Extent._make(row) for row in rows]
+
+    def extents_of_run(self, run_uid: str) -> list[Extent]:
+        """Return the points of a run summed up by data key and asset."""
+        return [Extent._make(row) for row in self.rows(EXTENTS_OF_RUN, run_uid=run_uid)]
+
+    def extents_of_asset(self, asset_uid: str) -> list[Extent]:
+        """Return the points that an asset keeps summed up by data key; an asset of ours has one."""
+        return [Extent._make(row) for row in self.rows(EXTENTS_OF_ASSET, asset_uid=asset_uid)]
 
     def stats(self) -> dict[str, Any]:
         """Return how much is in the index.
@@ -285,14 +340,14 @@ class Index:
             ``runs`` (by status), ``assets``, ``datums``, ``derived`` (runs), ``nbytes`` (of pixels) and
             ``sessions``.
         """
-        totals = self.rows(_TOTALS)[0]
+        totals = self.rows(statements.TOTALS)[0]
         return {
-            "runs": {row.status: row.number for row in self.rows(_STATUSES)},
+            "runs": {row.status: row.number for row in self.rows(statements.STATUSES)},
             "assets": totals.assets,
             "datums": totals.datums,
             "derived": totals.derived,
             "nbytes": int(totals.nbytes or 0),
-            "sessions": [row.session for row in self.rows(_SESSIONS)],
+            "sessions": [row.session for row in self.rows(statements.SESSIONS)],
         }
 
     # -- for this room ---------------------------------------------------------------------------------------
@@ -312,7 +367,7 @@ class Index:
             return keeping.conflict(connection, batch, error)
 
     def _document(self, uid: str, kind: str) -> Mapping[str, Any]:
-        rows = self.rows(_DOCUMENT, uid=_checked(uid), kind=kind)
+        rows = self.rows(statements.DOCUMENT, uid=checked(uid), kind=kind)
         if not rows:
             raise UnknownUid(f"no {kind} has the uid {uid!r}")
         return decode(rows[0].document)
@@ -331,69 +386,3 @@ def _out_of_step(journal: str, begin: int | None, indexed: int) -> JournalOutOfS
         f"{journal}: expected it to be indexed up to byte {begin}, found it indexed up to {indexed}; nothing "
         "of this call was indexed; forget the journal and add the whole of it"
     )
-
-
-def _checked(uid: object) -> str:
-    """Return a uid that the database can be asked for."""
-    if not isinstance(uid, str):
-        raise InputError(f"expected a uid as text, got {uid!r}; nothing was looked for")
-    if not uid or any("\ud800" <= character <= "\udfff" for character in uid):
-        raise UnknownUid(f"expected a uid or the beginning of one, got {uid!r}")
-    return uid
-
-
-def _behind(prefix: str) -> str:
-    """Return the first text that is behind all those that begin with ``prefix``."""
-    last = ord(prefix[-1]) + 1
-    if last > sys.maxunicode:
-        return prefix + chr(sys.maxunicode)
-    return prefix[:-1] + ("\ue000" if chr(last) == "\ud800" else chr(last))
-
-
-# -- the statements ------------------------------------------------------------------------------------------
-
-_DESCRIPTOR: Final = select(descriptors.c.uid).where(descriptors.c.uid == bindparam("uid"))
-_UID: Final = select(records.c.uid).where(records.c.uid == bindparam("uid"))
-_BY_UID: Final = select_records().where(records.c.uid == bindparam("uid"))
-_DOCUMENT: Final = select(records.c.document).where(
-    records.c.uid == bindparam("uid"), records.c.kind == bindparam("kind")
-)
-_JOURNALS: Final = select(journals.c.journal, journals.c.end).order_by(journals.c.journal)
-_KEYS: Final = (
-    select(descriptors.c.stream, descriptors.c.data_keys)
-    .where(descriptors.c.run_uid == bindparam("run_uid"))
-    .order_by(descriptors.c.position)
-)
-
-_holder: Final = records.alias("holder")
-_IN_RANGE: Final = (
-    select(records.c.uid)
-    .outerjoin(_holder, _holder.c.uid == records.c.asset_uid)
-    .where(
-        records.c.uid >= bindparam("low"),
-        records.c.uid < bindparam("high"),
-        # An asset stands for its datums: what begins them all means the asset.
-        (records.c.kind != "datum")
-        | _holder.c.uid.is_(None)
-        | (_holder.c.uid < bindparam("low"))
-        | (_holder.c.uid >= bindparam("high")),
-    )
-    .order_by(records.c.uid)
-    .limit(CANDIDATES + 1)
-)
-
-_number: Final = func.count().label("number")
-_of_kind: Final = {kind: records.c.kind == kind for kind in ("run", "asset", "datum")}
-_TOTALS: Final = select(
-    select(func.count()).where(_of_kind["asset"]).scalar_subquery().label("assets"),
-    select(func.count()).where(_of_kind["datum"]).scalar_subquery().label("datums"),
-    select(func.count()).where(_of_kind["run"], records.c.derived).scalar_subquery().label("derived"),
-    select(func.sum(records.c.nbytes)).where(_of_kind["asset"]).scalar_subquery().label("nbytes"),
-)
-_STATUSES: Final = select(records.c.status, _number).where(_of_kind["run"]).group_by(records.c.status)
-_SESSIONS: Final = (
-    select(records.c.session)
-    .where(_of_kind["run"], records.c.session.is_not(None))
-    .distinct()
-    .order_by(records.c.session)
-)

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, Executable, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Executable, and_, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from gently_bluesky.errors import ConflictingDocument
 from gently_bluesky.index.rows import Batch
-from gently_bluesky.index.schema import descriptors, edges, journals, metadata, points, records, stream_keys
+from gently_bluesky.index.schema import (
+    descriptors,
+    edges,
+    extents,
+    journals,
+    metadata,
+    points,
+    records,
+    stream_keys,
+)
 from gently_bluesky.index.states import DescriptorState, JournalState, Row
 from gently_bluesky.jsontext import decode
 
@@ -29,6 +38,8 @@ __all__ = [
 ASSET_COLUMNS: Final = ("time", "stream", "data_key", "count", "shape", "dtype", "dims", "nbytes")
 NAMED_COLUMNS: Final = ("time", "stream", "data_key", "seq_num")
 ENDED_COLUMNS: Final = ("status", "received", "stored", "lost")
+EXTENT_KEY: Final = ("run_uid", "stream", "data_key", "asset_uid")
+EXTENT_COLUMNS: Final = ("last_position", "last_seq_num", "events", "in_place", "in_turn")
 
 
 def _update_records(names: tuple[str, ...]) -> Executable:
@@ -49,6 +60,11 @@ _INSERT_RECORD: Final = insert(records)
 _END_RUN: Final = _update_records(ENDED_COLUMNS)
 _CHANGE_ASSET: Final = _update_records(ASSET_COLUMNS)
 _NAME_DATUM: Final = _update_records(NAMED_COLUMNS)
+_EXTEND: Final = (
+    update(extents)
+    .where(and_(*(extents.c[name] == bindparam(f"key_{name}") for name in EXTENT_KEY)))
+    .values({name: bindparam(f"new_{name}") for name in EXTENT_COLUMNS})
+)
 _DATUM: Final = select(records.c.run_uid, records.c.document).where(
     records.c.uid == bindparam("name"), records.c.kind == "datum"
 )
@@ -82,6 +98,7 @@ def store_batch(connection: Connection, batch: Batch) -> None:
         (descriptors, batch.descriptors),
         (stream_keys, [{"run_uid": run, "stream": s, "data_key": key} for run, s, key in batch.stream_keys]),
         (points, batch.points),
+        (extents, list(batch.extents.values())),
         (metadata, batch.metadata),
         (edges, batch.edges),
     ):
@@ -95,6 +112,13 @@ def store_batch(connection: Connection, batch: Batch) -> None:
         if changed:
             new = [{"key": row["uid"]} | {f"new_{name}": row[name] for name in names} for row in changed]
             connection.execute(statement, new)
+    if batch.changed_extents:
+        connection.execute(_EXTEND, [_extended(row) for row in batch.changed_extents.values()])
+
+
+def _extended(row: Row) -> Row:
+    keys = {f"key_{name}": row[name] for name in EXTENT_KEY}
+    return keys | {f"new_{name}": row[name] for name in EXTENT_COLUMNS}
 
 
 def find_datum(connection: Connection, uid: str) -> Row | None:
@@ -127,6 +151,8 @@ def _load_run(connection: Connection, state: JournalState, run_uid: str) -> None
     of_run = select(records).where(records.c.run_uid == run_uid)
     for row in connection.execute(of_run.where(records.c.kind == "asset")).mappings():
         state.assets[row["uid"]] = dict(row)
+    for row in connection.execute(select(extents).where(extents.c.run_uid == run_uid)).mappings():
+        state.extents[(run_uid, row["stream"], row["data_key"], row["asset_uid"])] = dict(row)
     waiting = of_run.where(records.c.kind == "datum", records.c.stream.is_(None))
     for row in connection.execute(waiting).mappings():
         if "datum_id" in decode(row["document"]):
@@ -142,6 +168,7 @@ def forget_journal(connection: Connection, journal: str) -> None:
         descriptors.c.run_uid,
         stream_keys.c.run_uid,
         points.c.run_uid,
+        extents.c.run_uid,
         metadata.c.run_uid,
         edges.c.child,
         records.c.run_uid,

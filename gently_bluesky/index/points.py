@@ -1,4 +1,4 @@
-"""Where the arrays of a data key are kept, event by event."""
+"""Where the arrays of a data key are kept: event by event, and summed up."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Row, bindparam, select
 
 from gently_bluesky.errors import InvalidDocument
-from gently_bluesky.index.schema import points
+from gently_bluesky.index.schema import extents, points
 
-__all__ = ["POINTS_OF_ASSET", "POINTS_OF_KEY", "Point", "expanded"]
+__all__ = [
+    "EXTENTS_OF_ASSET",
+    "EXTENTS_OF_KEY",
+    "EXTENTS_OF_RUN",
+    "POINTS_OF_ASSET",
+    "POINTS_OF_KEY",
+    "Extent",
+    "Point",
+    "expanded",
+]
 
 MOST_POINTS: Final = 50_000_000
 """Points of one data key; a stream_datum that claims more is not believed."""
@@ -20,7 +29,7 @@ class Point(NamedTuple):
     """One event's array of one data key: where it is kept, and which event it belongs to.
 
     ``point_number`` counts along the asset and is None where the datum does not say; an array that came by
-    stream_datum has an empty ``event_uid``.
+    stream_datum has an empty ``event_uid``. ``position`` is the line of the journal that announced it, from 0 on.
     """
 
     asset_uid: str
@@ -30,18 +39,39 @@ class Point(NamedTuple):
     seq_num: int
     time: float
     descriptor_uid: str
+    position: int
 
 
-_POINTS: Final = select(
-    points.c.asset_uid,
-    points.c.datum_uid,
-    points.c.number,
-    points.c.event_uid,
-    points.c.seq_num,
-    points.c.time,
-    points.c.descriptor_uid,
-    points.c.span,
-).order_by(points.c.position, points.c.data_key)
+class Extent(NamedTuple):
+    """The points of a data key in one asset, summed up.
+
+    ``in_place`` says that the asset holds them one behind the other from 0 on, as they were announced;
+    ``in_turn`` that each ``seq_num`` is larger than the one before. ``last_position`` is the line of the
+    journal that announced the last of them.
+    """
+
+    asset_uid: str
+    events: int
+    in_place: bool
+    in_turn: bool
+    last_position: int
+
+
+_POINTS: Final = (
+    select(
+        points.c.asset_uid,
+        points.c.datum_uid,
+        points.c.number,
+        points.c.event_uid,
+        points.c.seq_num,
+        points.c.time,
+        points.c.descriptor_uid,
+        points.c.position,
+        points.c.span,
+    )
+    .where(points.c.position > bindparam("after"))
+    .order_by(points.c.position, points.c.data_key)
+)
 
 POINTS_OF_KEY: Final = _POINTS.where(
     points.c.run_uid == bindparam("run_uid"),
@@ -49,6 +79,16 @@ POINTS_OF_KEY: Final = _POINTS.where(
     points.c.data_key == bindparam("data_key"),
 )
 POINTS_OF_ASSET: Final = _POINTS.where(points.c.asset_uid == bindparam("asset_uid"))
+
+_EXTENTS: Final = select(
+    extents.c.asset_uid, extents.c.events, extents.c.in_place, extents.c.in_turn, extents.c.last_position
+).order_by(extents.c.position, extents.c.data_key)
+
+EXTENTS_OF_RUN: Final = _EXTENTS.where(extents.c.run_uid == bindparam("run_uid"))
+EXTENTS_OF_KEY: Final = EXTENTS_OF_RUN.where(
+    extents.c.stream == bindparam("stream"), extents.c.data_key == bindparam("data_key")
+)
+EXTENTS_OF_ASSET: Final = _EXTENTS.where(extents.c.asset_uid == bindparam("asset_uid"))
 
 
 def expanded(rows: Sequence[Row[*tuple[Any, ...]]]) -> list[Point]:

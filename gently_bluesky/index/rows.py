@@ -22,7 +22,7 @@ from gently_bluesky.index.fields import (
     text,
     text_or_none,
 )
-from gently_bluesky.index.states import DescriptorState, JournalState, Row
+from gently_bluesky.index.states import DescriptorState, ExtentKey, JournalState, Row
 from gently_bluesky.index.values import leaves
 from gently_bluesky.jsontext import decode
 from gently_bluesky.model import JournalLine
@@ -48,6 +48,8 @@ class Batch:
         self.descriptors: list[Row] = []
         self.stream_keys: set[tuple[str, str, str]] = set()
         self.points: list[Row] = []
+        self.extents: dict[ExtentKey, Row] = {}
+        self.changed_extents: dict[ExtentKey, Row] = {}
         self.metadata: list[Row] = []
         self.edges: list[Row] = []
         self._find_datum = find_datum
@@ -279,24 +281,47 @@ class Batch:
             self._learn(asset, key, of, time)
 
     def _point(
-        self, event: Mapping[str, Any], of: DescriptorState, key: str, uid: str, datum: Mapping[str, Any]
+        self,
+        event: Mapping[str, Any],
+        of: DescriptorState,
+        key: str,
+        uid: str,
+        datum: Mapping[str, Any],
+        span: int = 1,
     ) -> None:
-        self.points.append(
-            {
-                "run_uid": of.run_uid,
-                "stream": of.stream,
-                "data_key": key,
-                "position": self.state.lines,
-                "asset_uid": datum["resource"],
-                "datum_uid": uid,
-                "number": point_number(datum.get("datum_kwargs")),
-                "span": 1,
-                "event_uid": text(event["uid"]),
-                "seq_num": integer(event["seq_num"]) or 0,
-                "time": self.state.time,
-                "descriptor_uid": event["descriptor"],
-            }
-        )
+        point: Row = {
+            "run_uid": of.run_uid,
+            "stream": of.stream,
+            "data_key": key,
+            "position": self.state.lines,
+            "asset_uid": datum["resource"],
+            "datum_uid": uid,
+            "number": point_number(datum.get("datum_kwargs")),
+            "span": span,
+            "event_uid": text(event["uid"]),
+            "seq_num": integer(event["seq_num"]) or 0,
+            "time": self.state.time,
+            "descriptor_uid": event["descriptor"],
+        }
+        self.points.append(point)
+        self._extend(point)
+
+    def _extend(self, point: Row) -> None:
+        """Sum up: how many events there are, and whether they stand one behind the other, none repeated."""
+        key = (point["run_uid"], point["stream"], point["data_key"], point["asset_uid"])
+        first, span = point["seq_num"], point["span"]
+        row = self.state.extents.get(key)
+        if row is None:
+            row = {name: point[name] for name in ("run_uid", "stream", "data_key", "asset_uid", "position")}
+            row.update(events=0, in_place=True, in_turn=True, last_seq_num=first - 1)
+            self.extents[key] = self.state.extents[key] = row
+        elif key not in self.extents:
+            self.changed_extents[key] = row
+        row["in_place"] = row["in_place"] and point["number"] == row["events"]
+        row["in_turn"] = row["in_turn"] and first > row["last_seq_num"]
+        row["last_seq_num"] = max(row["last_seq_num"], min(first + span - 1, LARGEST))
+        row["last_position"] = point["position"]
+        row["events"] = min(row["events"] + span, LARGEST)
 
     def _described(self, doc: Mapping[str, Any]) -> DescriptorState:
         try:
@@ -320,8 +345,7 @@ class Batch:
         self._count(asset, max(asset["count"], stop))
         event = {"uid": "", "seq_num": seq_num, "descriptor": doc["descriptor"]}
         datum = {"resource": asset_uid, "datum_kwargs": {"point_number": start}}
-        self._point(event, of, key, uid, datum)
-        self.points[-1]["span"] = max(stop - start, 0)
+        self._point(event, of, key, uid, datum, max(stop - start, 0))
 
 
 def point_number(datum_kwargs: object) -> int | None:

@@ -30,6 +30,7 @@ __all__ = [
     "create_tables",
     "descriptors",
     "edges",
+    "extents",
     "has_tables",
     "journals",
     "metadata",
@@ -38,7 +39,7 @@ __all__ = [
     "stream_keys",
 ]
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 tables = MetaData()
 Uid = Text().with_variant(Text(collation="C"), "postgresql")
@@ -128,6 +129,24 @@ points = Table(
     sqlite_with_rowid=False,
 )
 Index("points_of_asset", points.c.asset_uid, points.c.position)
+
+extents = Table(
+    "extents",
+    tables,
+    Column("run_uid", Uid, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("data_key", Text, primary_key=True),
+    Column("asset_uid", Uid, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("last_position", BigInteger, nullable=False),
+    Column("last_seq_num", BigInteger, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("in_place", Boolean, nullable=False),
+    Column("in_turn", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The points of a data key in an asset, summed up: opening an array must not cost more for more events."""
+Index("extents_of_asset", extents.c.asset_uid, extents.c.position)
 
 metadata = Table(
     "metadata",

@@ -118,6 +118,11 @@ class ReadOnlyFile:
         self._seen: object = None
         self._rest_until = 0.0
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the last engine reads the file itself, and not a copy of it."""
+        return self._in_place
+
     def engine(self) -> Engine:
         """Return an engine that reads what the file holds now, or held a moment ago.
 

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["DescriptorState", "JournalState", "Row"]
+__all__ = ["DescriptorState", "ExtentKey", "JournalState", "Row"]
 
 Row = dict[str, Any]
+ExtentKey = tuple[str, str, str, str]
+"""Run, stream, data key, asset."""
 
 
 @dataclass(slots=True)
@@ -42,12 +44,15 @@ class JournalState:
     assets: dict[str, Row] = field(default_factory=dict[str, Row])
     waiting: dict[str, Row] = field(default_factory=dict[str, Row])
     """Datums that were announced and that no event has named yet."""
+    extents: dict[ExtentKey, Row] = field(default_factory=dict[ExtentKey, Row])
 
     def drop_run(self, run_uid: str) -> None:
         """Forget what is only needed while the run goes on."""
         self.runs.pop(run_uid, None)
         for uid in [uid for uid, about in self.descriptors.items() if about.run_uid == run_uid]:
             del self.descriptors[uid]
+        for key in [key for key in self.extents if key[0] == run_uid]:
+            del self.extents[key]
         for rows in (self.assets, self.waiting):
             for uid in [uid for uid, row in rows.items() if row["run_uid"] == run_uid]:
                 del rows[uid]

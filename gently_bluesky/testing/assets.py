@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ __all__ = [
     "check_events",
     "contents",
     "damage_is_found",
-    "files_of",
     "full",
     "no_file_larger_than",
     "numpy_answer",
@@ -174,19 +173,18 @@ def tolerate(backend: Backend, path: Path, resource_kwargs: Mapping[str, Any]) -
         return
 
 
-def files_of(path: Path) -> list[Path]:
-    """Return all files of an asset."""
-    return sorted(file for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
+def pixel_files(
+    backend: Backend, path: Path, resource_kwargs: Mapping[str, Any], spec: ArraySpec
+) -> list[Path]:
+    """Return the files of an asset, wherever they lie, that are large enough to hold pixels."""
+    files = backend.files(path, resource_kwargs)
+    return [file for file in files if file.stat().st_size > spec.nbytes // 4]
 
 
-def pixel_files(path: Path, spec: ArraySpec) -> list[Path]:
-    """Return the files of an asset that are large enough to hold pixels."""
-    return [file for file in files_of(path) if file.stat().st_size > spec.nbytes // 4]
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    """Return all files of an asset with their contents."""
-    return {str(file): file.read_bytes() for file in files_of(path)}
+def contents(*paths: Path) -> dict[str, bytes]:
+    """Return all files at or below these paths with their contents."""
+    below = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    return {str(file): file.read_bytes() for file in sorted(below) if file.is_file()}
 
 
 def bytes_read() -> int:
@@ -197,8 +195,8 @@ def bytes_read() -> int:
     return int(dict(line.split(": ") for line in counters.read_text().splitlines())["rchar"])
 
 
-def open_below(path: Path) -> list[str]:
-    """Return what this process holds open or mapped below a path; nothing where the system does not say."""
+def open_below(*paths: Path) -> list[str]:
+    """Return what this process holds open or mapped below paths; nothing where the system does not say."""
     descriptors = Path("/proc/self/fd")
     if not descriptors.exists():
         return []
@@ -209,7 +207,7 @@ def open_below(path: Path) -> list[str]:
         except FileNotFoundError:
             continue
     found += Path("/proc/self/maps").read_text().splitlines()
-    return [name for name in found if str(path) in name]
+    return [name for name in found if any(str(path) in name for path in paths)]
 
 
 @contextmanager
@@ -237,3 +235,10 @@ class Tested:
     def path(self, backend: Backend, tmp_path: Path) -> Path:
         """Return where the asset of a test goes."""
         return tmp_path / f"primary-camera{backend.suffix}"
+
+    @pytest.fixture(autouse=True)
+    def no_pixels_elsewhere(self, backend: Backend, tmp_path: Path) -> Iterator[None]:
+        """Remove what a test made, whose pixels need not lie where the system's temporary files are swept."""
+        yield
+        for made in tmp_path.iterdir():
+            backend.remove(made, {})

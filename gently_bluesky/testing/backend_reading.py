@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Generator
@@ -28,7 +27,6 @@ from gently_bluesky.testing.assets import (
     check_events,
     contents,
     damage_is_found,
-    files_of,
     full,
     numpy_answer,
     open_below,
@@ -102,10 +100,11 @@ class ReadingConformance(Tested):
         spec = array_spec((65, 67))
         write_asset(backend, path.with_name(f"warm-up{backend.suffix}"), spec)
         threads = {thread.name for thread in threading.enumerate()}
-        source = backend.open(path, write_asset(backend, path, spec))
+        resource_kwargs = write_asset(backend, path, spec)
+        source = backend.open(path, resource_kwargs)
         check_events(source, 3)
         del source
-        assert open_below(path) == []
+        assert open_below(path, *(file.parent for file in backend.files(path, resource_kwargs))) == []
         assert {thread.name for thread in threading.enumerate()} <= threads
 
     # -- refusing ------------------------------------------------------------------------------------------
@@ -152,10 +151,7 @@ class ReadingConformance(Tested):
         with pytest.raises(AssetMissing, match="absent"):
             backend.open(path.with_name("absent"), resource_kwargs)
         source = backend.open(path, resource_kwargs)
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        backend.remove(path, resource_kwargs)
         with pytest.raises(AssetMissing, match=path.name):
             source.read(full(source.shape))
         with pytest.raises(AssetMissing, match=path.name):
@@ -197,7 +193,7 @@ class ReadingConformance(Tested):
         spec = array_spec((20, 40, 50))
         resource_kwargs = write_asset(backend, path, spec, range(2))
         found = 0
-        for file in pixel_files(path, spec):
+        for file in pixel_files(backend, path, resource_kwargs, spec):
             data = file.read_bytes()
             file.write_bytes(data[: int(len(data) * kept)])
             found += damage_is_found(backend, path, resource_kwargs, spec, 2)
@@ -211,7 +207,7 @@ class ReadingConformance(Tested):
         spec = array_spec((4, 20, 30))
         resource_kwargs = write_asset(backend, path, spec, range(2))
         rng = np.random.default_rng(0)
-        for file in files_of(path):
+        for file in backend.files(path, resource_kwargs):
             data = file.read_bytes()
             for position in rng.integers(0, len(data), 60):
                 flipped = bytearray(data)

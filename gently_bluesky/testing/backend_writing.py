@@ -3,6 +3,7 @@
 # ruff: noqa: S101 - these are tests
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -21,6 +22,7 @@ from gently_bluesky.testing.assets import (
     as_documented,
     begin,
     check_events,
+    contents,
     full,
     no_file_larger_than,
     write_asset,
@@ -261,3 +263,50 @@ class WritingConformance(Tested):
         with pytest.raises(AssetMissing):
             backend.recover(path.with_name("absent"), resource_kwargs, 2)
         sink.close()
+
+    # -- removing ------------------------------------------------------------------------------------------
+
+    def test_asset_is_removed_with_all_of_its_pixels(self, backend: Backend, path: Path) -> None:
+        """Wherever they lie; twice is as once; its neighbours stay, and its place is free again."""
+        spec, neighbour = array_spec((33, 47)), path.with_name(f"neighbour{path.name}")
+        kept = backend.open(neighbour, write_asset(backend, neighbour, spec))
+        resource_kwargs = write_asset(backend, path, spec, range(2))
+        files = backend.files(path, resource_kwargs)
+        assert sum(file.stat().st_size for file in files) > spec.nbytes
+        for _ in range(2):
+            backend.remove(path, resource_kwargs)
+            assert not any(file.exists() for file in files)
+            assert not os.path.lexists(path)
+            assert not backend.files(path, resource_kwargs)
+        check_events(kept, 3)
+        check_events(backend.open(path, write_asset(backend, path, spec)), 3)
+
+    def test_asset_without_documents_is_removed_too(self, backend: Backend, path: Path) -> None:
+        """What a dead writer never announced has no ``resource_kwargs``, and half of its files."""
+        files = backend.files(path, write_asset(backend, path, array_spec((33, 47)), publish=False))
+        backend.remove(path, {})
+        assert not any(file.exists() for file in files)
+        assert not os.path.lexists(path)
+        backend.remove(path, {})
+
+    @pytest.mark.parametrize("there", ["file", "folder", "asset"])
+    def test_removing_follows_no_link(self, backend: Backend, path: Path, there: str) -> None:
+        """A link in an asset's place goes, and what it leads to stays."""
+        target, source = path.with_name(f"target{backend.suffix}"), None
+        if there == "asset":
+            source = backend.open(target, write_asset(backend, target, array_spec((9, 11))))
+        elif there == "folder":
+            target.mkdir()
+            (target / "notes.txt").write_text("mine")
+        else:
+            target.write_text("mine")
+        before = contents(target)
+        try:
+            path.symlink_to(target, target_is_directory=target.is_dir())
+        except OSError as error:
+            pytest.skip(f"this user may make no links: {error}")
+        backend.remove(path, {})
+        assert not os.path.lexists(path)
+        assert contents(target) == before
+        if source is not None:
+            check_events(source, 3)

@@ -14,21 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from gently_bluesky.backends.base import backend_for_spec
 from gently_bluesky.documents.journal import Journal, encode_line, scan_journal
 from gently_bluesky.documents.live import LiveFile, is_live
-from gently_bluesky.errors import GentlyError, InputError, JournalDamaged
-from gently_bluesky.files import inside, is_leftover, try_lock
+from gently_bluesky.errors import InputError, JournalDamaged
+from gently_bluesky.files import try_lock
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import JournalLine
+from gently_bluesky.upkeep.sweeping import DOCUMENTS, is_ours, sweep_memory, sweep_run
 
 __all__ = ["Reconciled", "find_journals", "index_journals", "reconcile", "whole_lines"]
 
-DOCUMENTS = "documents.jsonl"
-HALF_WRITTEN = (".__lock", ".tif.partial")
-"""Ends of what TensorStore and our TIFF files are written as, before they are renamed."""
 UNREADABLE = (JournalDamaged, InputError, ValueError, KeyError, TypeError, AttributeError)
 """What is raised over a journal that does not hold what a writer of ours writes."""
 
@@ -80,6 +76,7 @@ def reconcile(root: Path, index: Index) -> Reconciled:
     gone = sorted(known.keys() - there)
     for journal in gone:
         index.forget(journal)
+    sweep_memory(root)
     return Reconciled(tuple(work.ended), tuple(work.indexed), tuple(gone), tuple(work.damaged))
 
 
@@ -225,7 +222,7 @@ def _recover_run(path: Path) -> list[str]:
             _cut(path, end)
             _append(path, stop)
             ended = [lines[0].doc["uid"]]
-        _sweep(path.parent, lines)
+        sweep_run(path.parent, lines)
         done = True
     finally:
         live.close(remove=done)
@@ -267,7 +264,7 @@ def whole_lines(path: Path, start: int = 0) -> tuple[list[JournalLine], int]:
 
 def _without_loose_ends(path: Path, lines: Sequence[JournalLine], end: int) -> tuple[list[JournalLine], int]:
     """Leave out what was written to announce an event whose own line is not there: it was not announced."""
-    ours = {line.doc["uid"] for line in lines if line.name == "resource" and _is_ours(line.doc, path.parent)}
+    ours = {line.doc["uid"] for line in lines if line.name == "resource" and is_ours(line.doc, path.parent)}
     whole = len(lines)
     while whole and (
         (lines[whole - 1].name == "resource" and lines[whole - 1].doc["uid"] in ours)
@@ -278,11 +275,6 @@ def _without_loose_ends(path: Path, lines: Sequence[JournalLine], end: int) -> t
         return list(lines), end
     ends = [position for _, position in scan_journal(path)]
     return list(lines[:whole]), ends[whole - 1]
-
-
-def _is_ours(resource: Mapping[str, Any], folder: Path) -> bool:
-    relative = folder.relative_to(folder.parents[4]).as_posix()
-    return str(resource.get("resource_path", "")).startswith(f"{relative}/")
 
 
 def _remove_start(path: Path) -> None:
@@ -344,35 +336,6 @@ def _num_events(lines: Sequence[JournalLine]) -> dict[str, int]:
             stream = streams[doc["descriptor"]]
             num_events[stream] = max(num_events[stream], last)
     return num_events
-
-
-def _sweep(folder: Path, lines: Sequence[JournalLine]) -> None:
-    """Let each asset's backend put away what its writer left half done; then sweep assets never announced."""
-    counts = _frames_by_asset(lines)
-    root = folder.parents[4]
-    for line in lines:
-        doc: Any = line.doc
-        if line.name != "resource" or not _is_ours(doc, folder):
-            continue
-        backend = backend_for_spec(doc["spec"])
-        if backend is not None:
-            with suppress(GentlyError):  # what is wrong with an asset is said when it is read
-                path = inside(root, doc["resource_path"])
-                backend.recover(path, doc["resource_kwargs"], counts.get(doc["uid"], 0))
-    for inner, _, names in os.walk(folder):
-        for name in names:
-            if is_leftover(name) or name.endswith(HALF_WRITTEN):
-                Path(inner, name).unlink(missing_ok=True)
-
-
-def _frames_by_asset(lines: Sequence[JournalLine]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for line in lines:
-        if line.name == "datum":
-            resource, number = line.doc["resource"], line.doc["datum_kwargs"].get("point_number")
-            if isinstance(number, int):
-                counts[resource] = max(counts.get(resource, 0), number + 1)
-    return counts
 
 
 def _sweep_start(folder: Path) -> None:

@@ -14,8 +14,7 @@ import zarr
 from ome_zarr_models.v05 import Image
 
 from gently_bluesky.backends.base import Backend, get_backend
-from gently_bluesky.backends.zarr import ZarrBackend
-from gently_bluesky.errors import AssetDamaged, AssetMissing, InvalidSetting, StorageFull
+from gently_bluesky.errors import AssetDamaged, AssetMissing, StorageFull
 from gently_bluesky.model import ArraySpec
 from gently_bluesky.testing.assets import (
     START_S,
@@ -37,16 +36,16 @@ class TestZarr(BackendConformance):
         return get_backend("zarr")
 
 
-class TestZarrInBlocks(BackendConformance):
-    @pytest.fixture
-    def backend(self) -> Backend:
-        return ZarrBackend(chunks="blocks")
-
-
 class TestTiff(BackendConformance):
     @pytest.fixture
     def backend(self) -> Backend:
         return get_backend("tiff")
+
+
+class TestMemory(BackendConformance):
+    @pytest.fixture
+    def backend(self) -> Backend:
+        return get_backend("memory")
 
 
 def write_zarr(path: Path, spec: ArraySpec, events: int = 3) -> dict[str, Any]:
@@ -202,20 +201,6 @@ def test_recovery_sweeps_what_a_kill_leaves(tmp_path: Path) -> None:
     left = {str(entry.relative_to(path)) for entry in path.rglob("*") if entry.is_file() or entry.name == "3"}
     assert left == {"zarr.json", "0/zarr.json", "0/c/0/0/0", "0/c/1/0/0", "0/c/2/0/0"}
     check_events(backend.open(path, resource_kwargs), 2)
-
-
-@pytest.mark.parametrize("chunks", ["pages", (1, 2), (0, 5), (True, 5)])
-def test_chunks_that_do_not_fit_are_refused(tmp_path: Path, chunks: Any) -> None:
-    with pytest.raises(InvalidSetting, match="nothing was written"):
-        ZarrBackend(chunks).create(tmp_path / "a.ome.zarr", array_spec((5, 9, 11)))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_chunks_may_be_given_explicitly(tmp_path: Path) -> None:
-    backend, path = ZarrBackend((2, 8, 100)), tmp_path / "a.ome.zarr"
-    source = backend.open(path, write_asset(backend, path, array_spec((5, 33, 47))))
-    assert source.chunks == (1, 2, 8, 47)
-    check_events(source, 3)
 
 
 # -- TIFF, judged by tifffile and ome-types --

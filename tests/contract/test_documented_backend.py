@@ -52,7 +52,7 @@ def test_backend_in_the_documentation_is_complete(tmp_path: Path) -> None:
         "from gently_bluesky.backends.base import *; "
         "print(*backend_names(), backend_for_spec('EXAMPLE_NPY').name)"
     )
-    assert run("-c", names, folder=tests, path=path).split() == ["zarr", "tiff", "npy", "npy"]
+    assert run("-c", names, folder=tests, path=path).split() == ["zarr", "tiff", "memory", "npy", "npy"]
     told = run(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "test_npy.py", folder=tests, path=path
     )

@@ -29,6 +29,7 @@ from ophyd.status import Status
 from zygote import Channel, call_in_child, mount_small_disk, obey_permissions
 
 from gently_bluesky import Store
+from gently_bluesky.backends.hot import DATA_OFFSET, HotPool
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.testing.frames import encoded_frame
 
@@ -376,6 +377,30 @@ def recover(channel: Channel, root: str, die_at_call: int) -> int:
     calls = die_at_kth_call(die_at_call)
     Store(root).close()
     return len(calls)
+
+
+def materialize(channel: Channel, root: str, format: str, die_at_call: int = 0) -> int:
+    """Put on disk what the runs of a store keep in memory, and die on the way; return how many calls it takes."""
+    with Store(root) as store:
+        uids = [record.uid for record in store.query()]
+        calls = die_at_kth_call(die_at_call)
+        for uid in uids:
+            store.materialize(uid, format=format)
+        return len(calls)
+
+
+def hold_hot_pool(channel: Channel, root: str, asset: str, night: str) -> None:
+    """Keep the first frame of a run hot until told that it is enough, or killed."""
+    with Store(root) as store:
+        frame = Camera(night).frame(1)
+        pool = HotPool.create(store.uid, DATA_OFFSET + (1 << 20))
+        buffer = pool.take(frame.nbytes)
+        assert buffer is not None
+        buffer.view(frame.dtype).reshape(frame.shape)[...] = frame
+        pool.keep(buffer, asset, 0)
+        channel.tell({"pool": pool.path.name})
+        channel.hear()
+        pool.close()
 
 
 def on_small_disk(

@@ -353,7 +353,7 @@ def test_points_come_in_the_order_of_announcement_with_superseded_ones(index: In
     index.add(journal_of("foreign"), foreign_lines("foreign"), 10)
     found = index.points("foreign", "primary", "view_a")
     assert [(p.seq_num, p.point_number) for p in found] == [(1, 0), (2, 1), (2, 2), (3, 2)]
-    assert found[0] == Point("foreign-h", "foreign-random-0", 0, "foreign-e0", 1, 2000.0, "foreign-d")
+    assert found[0] == Point("foreign-h", "foreign-random-0", 0, "foreign-e0", 1, 2000.0, "foreign-d", 8)
     assert index.points_of_asset("foreign-h") == found
     assert index.points("foreign", "primary", "motor") == []
 
@@ -826,7 +826,7 @@ def test_an_index_of_another_version_is_said_to_be_unusable(file: Path) -> None:
     connection.execute("UPDATE gently_index SET version = 99")
     connection.commit()
     connection.close()
-    with pytest.raises(IndexUnusable, match=r"expected an index of version 1, found \[99\]"):
+    with pytest.raises(IndexUnusable, match=r"expected an index of version 2, found \[99\]"):
         Index(f"sqlite:///{file}")
 
 

@@ -560,7 +560,7 @@ def test_a_reduction_in_blocks_has_numpy_s_dtype_shape_and_values(
     view, source = View.whole(shape), CountingSource(array, chunks)
     seen: list[int] = []
 
-    def cuts(asked: int) -> list[list[slice]]:
+    def cuts(asked: int, *_: object) -> list[list[slice]]:
         seen.append(asked)
         return view.blocks(chunks, limit)
 
@@ -623,7 +623,7 @@ def test_the_deviation_of_large_numbers_close_together_is_exact():
     array = 1e9 + np.random.default_rng(1).normal(size=(50, 7))
     view = View.whole(array.shape)
     blocked = Blocked(
-        array.shape, array.dtype, lambda _: view.blocks((3, 2), 6), lambda block: array[block].copy()
+        array.shape, array.dtype, lambda *_: view.blocks((3, 2), 6), lambda block: array[block].copy()
     )
 
     got = reduce_blocks(blocked, "std", None, keepdims=False, ddof=1)
@@ -662,7 +662,7 @@ def test_not_a_number_is_not_lost_between_blocks():
     array[1, 2] = np.nan
     view = View.whole(array.shape)
     blocked = Blocked(
-        array.shape, array.dtype, lambda _: view.blocks((1, 2), 2), lambda block: array[block].copy()
+        array.shape, array.dtype, lambda *_: view.blocks((1, 2), 2), lambda block: array[block].copy()
     )
 
     for operation in ("max", "min", "sum", "mean", "std"):

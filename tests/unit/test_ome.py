@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gently_bluesky.backends.chunks import choose_layout
 from gently_bluesky.backends.ome import (
     channel_names,
     median_interval_s,
@@ -13,6 +12,7 @@ from gently_bluesky.backends.ome import (
     ome_axes,
     tiff_metadata,
 )
+from gently_bluesky.backends.zarr_levels import coarse_factors
 from gently_bluesky.model import ArraySpec
 
 
@@ -92,39 +92,47 @@ def test_time_since_the_start_of_the_run_is_told_per_plane() -> None:
     assert "Plane" not in (tiff_metadata(spec(("y", "x"), origin={"time": 100.0}), 99.0) or {})
 
 
+STEPS = {"units": ("micrometer",) * 3, "scale": (1.0, 0.1625, 0.1625)}
+ISOTROPIC = {"units": ("micrometer",) * 3, "scale": (0.3, 0.1625, 0.1625)}
+
+
 @pytest.mark.parametrize(
-    ("shape", "itemsize", "chunks", "inner", "shard"),
+    ("made", "levels", "factors"),
     [
-        ((2048, 2048), 2, "planes", (512, 512), (2048, 2048)),
-        ((200, 2048, 2048), 2, "planes", (1, 512, 512), (8, 2048, 2048)),
-        ((2, 200, 2048, 2048), 2, "planes", (1, 1, 512, 512), (1, 8, 2048, 2048)),
-        ((200, 2048, 2048), 2, "blocks", (4, 256, 256), (8, 2048, 2048)),
-        ((200, 2048, 2048), 2, (16, 128, 128), (16, 128, 128), (16, 2048, 2048)),
-        ((2304, 2304), 2, "planes", (461, 461), (2305, 2305)),
-        ((17, 2048, 2048), 2, "planes", (1, 512, 512), (6, 2048, 2048)),
-        ((64, 4096, 4096), 2, "planes", (1, 512, 512), (2, 4096, 4096)),
-        ((50, 64, 64), 2, "planes", (8, 64, 64), (56, 64, 64)),
-        ((10_000,), 8, "planes", (10_000,), (10_000,)),
-        ((3, 2, 4, 10, 10), 2, "planes", (3, 2, 4, 10, 10), (3, 2, 4, 10, 10)),
-        ((), 2, "planes", (), ()),
-        ((40_000, 40_000), 1, "planes", (507, 507), (8112, 8112)),
+        (spec(("y", "x"), (64, 64)), 1, []),
+        (spec(("y", "x"), (64, 64)), 3, [(2, 2), (4, 4)]),
+        (spec(("y", "x"), (5, 3)), 9, [(2, 2), (4, 4), (8, 4)]),
+        (spec(("y", "x"), (1, 64)), 3, [(1, 2), (1, 4)]),
+        (spec(("y", "x"), (1, 1)), 3, []),
+        (spec(("z", "y", "x"), (64, 64, 64)), 3, [(2, 2, 2), (4, 4, 4)]),
+        (spec(("z", "y", "x"), (64, 64, 64), **STEPS), 4, [(1, 2, 2), (1, 4, 4), (2, 8, 8)]),
+        (spec(("z", "y", "x"), (64, 64, 64), **ISOTROPIC), 3, [(2, 2, 2), (4, 4, 4)]),
+        (spec(("z", "y", "x"), (64, 64, 64), units=(None, *("micrometer",) * 2)), 2, [(1, 2, 2)]),
+        (spec(("z", "y", "x"), (3, 64, 64)), 4, [(2, 2, 2), (4, 4, 4), (4, 8, 8)]),
+        (spec(("v", "y", "x"), (2, 64, 64)), 2, [(1, 2, 2)]),
+        (spec(("c", "z", "y", "x"), (2, 8, 8, 8)), 2, [(1, 2, 2, 2)]),
+        (spec(("x",), (64,)), 3, []),
+        (spec(("p", "c", "z", "y", "x"), (2, 2, 8, 8, 8)), 3, []),
+        (spec(("y", "x"), (0, 64)), 3, []),
     ],
 )
-def test_layouts(
-    shape: tuple[int, ...], itemsize: int, chunks: Any, inner: tuple[int, ...], shard: tuple[int, ...]
+def test_each_level_has_half_of_y_and_x_and_of_z_once_it_is_no_coarser(
+    made: ArraySpec, levels: int, factors: list[tuple[int, ...]]
 ) -> None:
-    layout = choose_layout(shape, itemsize, chunks)
-    assert layout.inner == inner
-    assert layout.shard == shard
+    assert coarse_factors(made, levels) == factors
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_shards_are_whole_chunks_and_cover_the_frame_in_even_pieces(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    shape = tuple(int(length) for length in rng.integers(1, 5000, int(rng.integers(1, 6))))
-    layout = choose_layout(shape, int(rng.choice([1, 2, 8, 16])), str(rng.choice(["planes", "blocks"])))
-    for length, shard, inner in zip(shape, layout.shard, layout.inner, strict=True):
-        assert shard % inner == 0
-        assert 1 <= inner <= length
-        pieces = -(-length // shard)
-        assert pieces * shard - length < pieces * inner
+def test_levels_are_told_where_they_lie() -> None:
+    made = spec(("z", "y", "x"), (8, 8, 8), scale=(2.0, 0.5, 0.5))
+    datasets = ngff_attributes(made, 30.0, [(1, 2, 2), (2, 4, 4)])["multiscales"][0]["datasets"]
+    assert [dataset["path"] for dataset in datasets] == ["0", "1", "2"]
+    transformations = [dataset["coordinateTransformations"] for dataset in datasets]
+    assert transformations[0] == [{"type": "scale", "scale": [30.0, 2.0, 0.5, 0.5]}]
+    assert transformations[1] == [
+        {"type": "scale", "scale": [30.0, 2.0, 1.0, 1.0]},
+        {"type": "translation", "translation": [0.0, 0.0, 0.25, 0.25]},
+    ]
+    assert transformations[2] == [
+        {"type": "scale", "scale": [30.0, 4.0, 2.0, 2.0]},
+        {"type": "translation", "translation": [0.0, 1.0, 0.75, 0.75]},
+    ]

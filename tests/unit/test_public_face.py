@@ -44,9 +44,9 @@ def test_an_unknown_name_is_an_attribute_error_that_names_it():
 def test_a_store_has_the_methods_of_the_design_and_none_that_do_nothing_yet():
     assert public(Store) == {
         *("writer", "run", "array", "put", "get", "record", "query", "latest", "lineage", "children"),
-        *("stats", "close"),
+        *("stats", "close", "wait_for_run", "materialize"),
     }
-    assert {"__getitem__", "__enter__", "__exit__"} <= set(vars(Store))
+    assert {"__getitem__", "__enter__", "__exit__"} <= set(dir(Store))
 
 
 def test_a_writer_is_made_with_the_settings_that_there_are():
@@ -63,6 +63,7 @@ def test_a_writer_is_made_with_the_settings_that_there_are():
 
 def test_a_run_and_an_array_have_the_members_of_the_design():
     of_run = {"uid", "record", "start", "stop", "status", "streams", "table", "documents", "to_xarray"}
+    of_run |= {"storing", "wait"}
     assert public(Run) == of_run
     assert {
         "shape",
@@ -76,7 +77,9 @@ def test_a_run_and_an_array_have_the_members_of_the_design():
         "chunks",
         "compute",
     } <= public(LazyArray)
-    assert {"read_async", "max", "min", "mean", "std", "to_dask", "to_zarr"} <= public(LazyArray)
+    assert {"read_async", "max", "min", "mean", "std", "to_dask", "to_zarr", "wait", "follow"} <= public(
+        LazyArray
+    )
 
 
 def test_every_public_callable_says_what_it_does():

@@ -1,0 +1,252 @@
+"""Reading events kept in shared memory: where they are, which there are, and the selected ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from gently_bluesky.backends.planes import places, read_planes
+from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError
+from gently_bluesky.files import storage_error
+from gently_bluesky.lazy import ArraySource, Selection
+from gently_bluesky.segments import is_segment_name, shared_folder
+
+__all__ = [
+    "EVENT_FILE",
+    "MemorySource",
+    "Moved",
+    "Place",
+    "count_events",
+    "event_name",
+    "find_pixels",
+    "read_place",
+]
+
+EVENT_FILE = re.compile(r"(?P<hidden>\.?)(?P<number>\d{6,})\.raw")
+
+
+def event_name(index: int, *, hidden: bool = False) -> str:
+    """Return the name of an event's file in its segment.
+
+    Examples
+    --------
+    >>> event_name(7), event_name(7, hidden=True)
+    ('000007.raw', '.000007.raw')
+    """
+    return f"{'.' if hidden else ''}{index:06d}.raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The asset that the pixels were copied to."""
+
+    path: Path
+    spec: str
+    resource_kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the small file at an asset's path says: a segment and what an event in it is, or another asset."""
+
+    segment: str | None = None
+    frame_shape: object = None
+    dtype: object = None
+    moved_to: Moved | None = None
+
+
+def read_place(path: Path) -> Place:
+    """Return what the small file at ``path`` says, taking nothing on trust.
+
+    Raises
+    ------
+    AssetMissing, AssetDamaged, StorageError
+        There is none, it says nothing that a writer of ours says, or it cannot be read.
+    """
+    try:
+        said = orjson.loads(path.read_bytes())
+        if "moved_to" in said:
+            return Place(moved_to=_moved(path, said))
+        if not is_segment_name(said["segment"]):
+            raise ValueError(f"no name of a segment: {said['segment']!r:.80}")
+        return Place(said["segment"], said["frame_shape"], said["dtype"])
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AssetMissing(f"{path} is gone; no pixels were returned") from error
+    except IsADirectoryError as error:
+        raise AssetDamaged(f"{path}: expected a file that names a segment, found a folder") from error
+    except OSError as error:
+        raise storage_error(error, f"{path} cannot be read") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise AssetDamaged(
+            f"{path} does not say where its pixels are: {error}; no pixels were returned"
+        ) from error
+
+
+def _moved(path: Path, said: Mapping[str, Any]) -> Moved:
+    name, spec, resource_kwargs = said["moved_to"], said["spec"], said["resource_kwargs"]
+    if not isinstance(name, str) or Path(name).name != name or name in {"", "..", path.name}:
+        raise ValueError(f"no name of an asset beside it: {name!r:.80}")
+    if not isinstance(spec, str) or not isinstance(resource_kwargs, dict):
+        raise TypeError(f"no asset: {spec!r:.80}")
+    return Moved(path.with_name(name), spec, resource_kwargs)
+
+
+def find_pixels(path: Path, place: Place, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Path:
+    """Return the segment folder that holds events of this shape and dtype.
+
+    Raises
+    ------
+    AssetMissing
+        It is not there: the machine was restarted, or it was removed.
+    AssetDamaged
+        It holds something else, or somebody else made it.
+    """
+    if place.frame_shape != list(shape) or place.dtype != dtype.str:
+        raise AssetDamaged(
+            f"{path}: expected events of shape {shape} and dtype {dtype}, as announced, found "
+            f"{place.frame_shape!r:.80} and {place.dtype!r:.80}; no pixels were returned"
+        )
+    folder = shared_folder() / str(place.segment)
+    try:
+        status = folder.lstat()
+        owner = path.stat().st_uid
+    except FileNotFoundError as error:
+        raise _gone(path, folder) from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != owner:
+        raise AssetDamaged(f"{path}: {folder} is not what its writer made; no pixels were returned")
+    return folder
+
+
+def _gone(path: Path, folder: Path) -> AssetMissing:
+    return AssetMissing(
+        f"{path}: its pixels were kept in memory only, in {folder}, and are gone: the machine was restarted "
+        "since, or they were removed; no pixels were returned; the documents of the run are as they were"
+    )
+
+
+def count_events(path: Path, folder: Path) -> int:
+    """Return one more than the highest number of a published event in a segment folder.
+
+    Raises
+    ------
+    AssetMissing, AssetDamaged, StorageError
+        It is gone, or holds names that no writer of ours gives, or cannot be listed.
+    """
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except FileNotFoundError as error:
+        raise _gone(path, folder) from error
+    except OSError as error:
+        raise storage_error(error, f"{folder} cannot be listed") from error
+    events = [
+        int(found["number"]) for found in map(EVENT_FILE.fullmatch, names) if found and not found["hidden"]
+    ]
+    count = max(events, default=-1) + 1
+    # One lost event must not close the others; a name that invents them by the thousand is another matter.
+    if count > 2 * len(events) + 1000:
+        raise AssetDamaged(
+            f"{path}: names {count} events, holds {len(events)} files; no pixels were returned"
+        )
+    return count
+
+
+class MemorySource(ArraySource):
+    """Published events in shared memory, read by selection. Holds no file open between reads. Any thread.
+
+    Once the asset was materialised, what it became is read.
+
+    Parameters
+    ----------
+    follow
+        Opens what an asset was materialised to.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        follow: Callable[[Moved, int | None], ArraySource],
+    ) -> None:
+        self._path: Path = path
+        self._folder: Path = folder
+        self._shape: tuple[int, ...] = shape
+        self._dtype: np.dtype[Any] = dtype
+        self._follow: Callable[[Moved, int | None], ArraySource] = follow
+        self._moved: ArraySource | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes, ``t`` first."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of what ``read`` returns."""
+        return self._dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Lengths of a plane: what is worth reading at once."""
+        ones = max(0, len(self._shape) - 2)
+        return (1,) * ones + tuple(max(1, length) for length in self._shape[ones:])
+
+    def read(self, selection: Selection) -> NDArray[Any]:
+        """Return a new array of the selected elements; takes memory for them and one plane.
+
+        Raises
+        ------
+        AssetMissing
+            An event is gone, or all of them are with a restart of the machine.
+        AssetDamaged
+            A file is not a whole event of the declared shape and dtype.
+        StorageError
+            The system could not read.
+        """
+        if self._moved is not None:
+            return self._moved.read(selection)
+        wanted = [places(entry) for entry in selection]
+        out = np.empty(tuple(map(len, wanted)), self._dtype)
+        try:
+            for number, event in enumerate(wanted[0] if out.size else ()):
+                self._read_event(int(event), wanted[1:], out[number : number + 1])
+        except AssetMissing:
+            moved_to = read_place(self._path).moved_to
+            if moved_to is None:
+                raise
+            self._moved = self._follow(moved_to, self._shape[0])
+            return self._moved.read(selection)
+        return out
+
+    def _read_event(self, event: int, wanted: Sequence[NDArray[np.intp]], out: NDArray[Any]) -> None:
+        file_path = self._folder / event_name(event)
+        nbytes = prod(self._shape[1:]) * self._dtype.itemsize
+        try:
+            with file_path.open("rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size != nbytes:
+                    raise EOFError(f"{size} bytes, expected {nbytes}")
+                read_planes(file, 0, self._shape[1:], wanted, out)
+        except (GentlyError, MemoryError):
+            raise
+        except FileNotFoundError as error:
+            if not self._folder.exists():
+                raise _gone(self._path, self._folder) from error
+            raise AssetMissing(f"{self._path}: {file_path} is gone; no pixels were returned") from error
+        except OSError as error:
+            raise storage_error(error, f"{self._path}: {file_path} cannot be read") from error
+        except EOFError as error:
+            raise AssetDamaged(
+                f"{self._path}: {file_path} is not a whole event: {error}; no pixels were returned"
+            ) from error

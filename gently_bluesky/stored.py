@@ -1,0 +1,325 @@
+"""The stored arrays of a run: the announced events of an asset or a data key, and those that will be.
+
+Opening one costs the same for any number of events: the index keeps sums. Only where a rewind repeated events,
+or the assets are not ours, are they looked up one by one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+from gently_bluesky.backends.base import backend_for_spec
+from gently_bluesky.documents.handlers import asset_array
+from gently_bluesky.errors import (
+    AmbiguousArray,
+    AssetMissing,
+    GentlyError,
+    InvalidDocument,
+    LookupFailed,
+    NotYetStored,
+    RunEnded,
+)
+from gently_bluesky.files import inside
+from gently_bluesky.growing import Feed, Growth
+from gently_bluesky.index.index import Extent, Index, Point
+from gently_bluesky.index.rows import point_number
+from gently_bluesky.lazy import LazyArray, growing
+from gently_bluesky.model import Record
+from gently_bluesky.segments import tag_with_pools
+from gently_bluesky.watching import Look, RunWatch
+
+__all__ = ["KeyEvents", "asset_events", "datum_array", "key_events", "wait_for_events"]
+
+
+class StoredEvents(ABC):
+    """Which events an array is made of, and how the index is asked for them."""
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+    @abstractmethod
+    def extents(self, index: Index) -> list[Extent]:
+        """Return what there is, summed up."""
+
+    @abstractmethod
+    def points(self, index: Index, after: int = -1) -> list[Point]:
+        """Return what was announced behind a line of the journal."""
+
+    @abstractmethod
+    def is_plain(self, extent: Extent) -> bool:
+        """Say whether the array is the asset's events from the first to the last, if that is all there is."""
+
+    @abstractmethod
+    def shown(self, points: Sequence[Point]) -> list[Point]:
+        """Return those that the array shows, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEvents(StoredEvents):
+    """The last event of each ``seq_num`` of a data key."""
+
+    run_uid: str
+    stream: str
+    data_key: str
+
+    def __str__(self) -> str:
+        return f"run {self.run_uid[:8]}/{self.stream}/{self.data_key}"
+
+    def extents(self, index: Index) -> list[Extent]:
+        """Ask for the data key."""
+        return index.extents(self.run_uid, self.stream, self.data_key)
+
+    def points(self, index: Index, after: int = -1) -> list[Point]:
+        """Ask for the data key."""
+        return index.points(self.run_uid, self.stream, self.data_key, after=after)
+
+    def is_plain(self, extent: Extent) -> bool:
+        """No event was repeated."""
+        return extent.in_place and extent.in_turn
+
+    def shown(self, points: Sequence[Point]) -> list[Point]:
+        """Leave out what a rewind superseded."""
+        last = {point.seq_num: point for point in points}
+        return [last[number] for number in sorted(last)]
+
+
+@dataclass(frozen=True, slots=True)
+class AssetEvents(StoredEvents):
+    """All announced events of an asset, superseded ones too."""
+
+    asset_uid: str
+
+    def __str__(self) -> str:
+        return f"asset {self.asset_uid[:8]}"
+
+    def extents(self, index: Index) -> list[Extent]:
+        """Ask for the asset."""
+        return index.extents_of_asset(self.asset_uid)
+
+    def points(self, index: Index, after: int = -1) -> list[Point]:
+        """Ask for the asset."""
+        return index.points_of_asset(self.asset_uid, after=after)
+
+    def is_plain(self, extent: Extent) -> bool:
+        """Every event is at its place, repeated or not."""
+        return extent.in_place
+
+    def shown(self, points: Sequence[Point]) -> list[Point]:
+        """Leave out nothing."""
+        return list(points)
+
+
+def key_events(root: Path, watch: RunWatch, of: KeyEvents) -> LazyArray | None:
+    """Return the last event of each ``seq_num`` of a data key; None where it has no stored arrays so far.
+
+    Raises
+    ------
+    AmbiguousArray
+        They are in several assets.
+    LookupFailed, AssetMissing, AssetDamaged, InvalidDocument
+        As `asset_events`.
+    """
+    return _array(root, watch, of, watch.index)
+
+
+def asset_events(root: Path, index: Index, record: Record) -> LazyArray:
+    """Return all announced events of an asset, ``(t, ...)``, superseded ones too, without reading pixels.
+
+    Raises
+    ------
+    LookupFailed
+        No installed backend reads it.
+    AssetMissing, AssetDamaged
+        The files are not what the record says.
+    InvalidDocument
+        Its path leads out of the store.
+    """
+    watch = RunWatch(root, index, record.run_uid)
+    of = AssetEvents(record.uid)
+    found = _array(root, watch, of, index)
+    return growing(_opened(root, record, range(0)), _RunGrowth(root, watch, of)) if found is None else found
+
+
+def datum_array(root: Path, index: Index, record: Record) -> LazyArray:
+    """Return one event's array, by the record of its datum. Reads no pixels; raises as `asset_events`."""
+    document = index.datum_document(record.uid)
+    asset = index.record(str(document.get("resource") or document.get("stream_resource")))
+    number = point_number(document.get("datum_kwargs"))
+    if number is None:
+        raise LookupFailed(
+            f"datum {record.uid} does not say which event of its asset it is; ask for "
+            f"store.array({asset.uid!r})"
+        )
+    return _opened(root, asset, [number])[0]
+
+
+class _RunGrowth(Growth):
+    """Knows of the events of a run that come after those of one array."""
+
+    def __init__(
+        self, root: Path, watch: RunWatch, of: StoredEvents, position: int = -1, events: int = 0
+    ) -> None:
+        self._root = root
+        self._watch = watch
+        self._of = of
+        self._position = position
+        self._events = events
+
+    def wait(self, events: int, timeout_s: float | None) -> LazyArray:
+        """Wait for the run. Raises as `Growth.wait`, and as `asset_events`."""
+        return wait_for_events(self._root, self._watch, self._of, events, timeout_s)
+
+    def feed(self) -> Feed:
+        """Return what is announced behind the last event of the array, superseded or not."""
+        return _RunFeed(self._root, self._watch, self._of, self._position)
+
+    def refusal(self, event: int) -> IndexError | None:
+        """Say that it can be waited for, if the run goes on or has brought it meanwhile."""
+        try:
+            announced = _announced(self._of.extents(self._watch.index))
+            if announced <= event and self._watch.ended() is not None:
+                return None
+        except GentlyError:
+            return None  # the store was closed: the plain error says enough
+        return NotYetStored(
+            f"{self._of}: event {event} is not in this array, which holds {self._events}; {announced} are "
+            f"announced by now; .wait({event + 1}) waits for it and returns an array that has it"
+        )
+
+
+class _RunFeed(Feed):
+    def __init__(self, root: Path, watch: RunWatch, of: StoredEvents, position: int) -> None:
+        self._root = root
+        self._watch = watch
+        self._of = of
+        self._position = position
+        self._look = Look()
+        self._points: list[Point] = []
+        self._assets: dict[str, Record] = {}
+
+    def next(self, timeout_s: float | None) -> LazyArray | None:
+        if not self._points:
+            try:
+                self._points = self._watch.until(
+                    lambda index: self._of.points(index, self._position) or None,
+                    lambda _: f"{self._of} has no new event",
+                    timeout_s,
+                    self._look,
+                )
+            except RunEnded:
+                return None
+        asset = self._points[0].asset_uid
+        group = list(takewhile(lambda point: point.asset_uid == asset, self._points))
+        if asset not in self._assets:
+            self._assets[asset] = self._watch.index.record(asset)
+        found = _opened(self._root, self._assets[asset], [point.point_number for point in group])
+        self._points, self._position = self._points[len(group) :], group[-1].position
+        return found
+
+
+def wait_for_events(
+    root: Path,
+    watch: RunWatch,
+    of: StoredEvents,
+    events: int,
+    timeout_s: float | None,
+    check: Callable[[], object] | None = None,
+) -> LazyArray:
+    """Return the array of these events, as soon as it holds so many.
+
+    ``check`` is called while there are none, to raise what makes waiting vain.
+
+    Raises
+    ------
+    NotYetStored, RunEnded
+        It holds fewer.
+    AmbiguousArray, LookupFailed, AssetMissing, AssetDamaged, InvalidDocument
+        As `key_events`.
+    """
+
+    def ask(index: Index) -> LazyArray | None:
+        extents = of.extents(index)
+        if not extents and check is not None:
+            check()
+        if _announced(extents) < events:
+            return None
+        array = _array(root, watch, of, index, extents)
+        return None if array is None or len(array) < events else array
+
+    def tell(index: Index) -> str:
+        there = len(of.shown(of.points(index)))
+        return f"{of} holds {there} event{'s' * (there != 1)}, {events} were waited for"
+
+    return watch.until(ask, tell, timeout_s)
+
+
+def _announced(extents: Sequence[Extent]) -> int:
+    return sum(extent.events for extent in extents)
+
+
+def _array(
+    root: Path, watch: RunWatch, of: StoredEvents, index: Index, extents: Sequence[Extent] | None = None
+) -> LazyArray | None:
+    extents = of.extents(index) if extents is None else extents
+    if not extents:
+        return None
+    if len(extents) == 1 and of.is_plain(extents[0]):
+        (extent,) = extents
+        rows, position, assets = range(extent.events), extent.last_position, [extent.asset_uid]
+    else:
+        points = of.points(index)
+        shown = of.shown(points)
+        rows, position = [point.point_number for point in shown], points[-1].position
+        assets = list(dict.fromkeys(point.asset_uid for point in shown))
+    if len(assets) > 1:
+        raise AmbiguousArray(
+            f"{of} changed shape, dtype or scale during the run and is kept in {len(assets)} arrays; ask for "
+            f"store.array(uid) of each: {', '.join(assets)}"
+        )
+    array = _opened(root, index.record(assets[0]), rows)
+    return growing(array, _RunGrowth(root, watch, of, position, len(array)))
+
+
+def _opened(root: Path, record: Record, rows: range | Sequence[int | None]) -> LazyArray:
+    """Return the events of an asset at these places, in this order; a range has steps of 1."""
+    known = rows if isinstance(rows, range) else [row for row in rows if row is not None]
+    if len(known) < len(rows):
+        raise LookupFailed(f"the datums of asset {record.uid} do not say which of its events they are")
+    if isinstance(known, range):
+        first, last = known.start, known.stop - 1
+    else:
+        first, last = min(known, default=0), max(known, default=-1)
+    array = _open_asset(root, record, max(last + 1, 0))
+    if not 0 <= first <= last + 1 <= len(array):
+        raise AssetMissing(
+            f"{root / record.path}: event {last} was announced, the files hold {len(array)} events; "
+            "nothing was read; restore them from a copy"
+        )
+    if isinstance(known, range) or known == list(range(first, last + 1)):
+        return array[first : last + 1]
+    return array[known]
+
+
+def _open_asset(root: Path, record: Record, count: int) -> LazyArray:
+    """Return an asset of which ``count`` events are known to be published."""
+    backend = backend_for_spec(record.format or "")
+    if backend is None:
+        raise LookupFailed(
+            f"asset {record.uid} is of the kind {record.format!r}, which nothing installed here opens; it is "
+            "indexed, and its resource document is in the journal of its run"
+        )
+    if not record.path:
+        raise InvalidDocument(
+            f"expected asset {record.uid} of run {record.run_uid} to lie in the store, its resource "
+            f"document leads out of {root}; nothing was read there"
+        )
+    source = backend.open(inside(root, record.path), record.metadata, count)
+    if (tag := tag_with_pools(root)) is not None:
+        from gently_bluesky.backends.hot_source import HotSource  # only where there is something hot
+
+        source = HotSource(source, tag, record.uid)
+    return asset_array(source, record.metadata, uid=record.uid, name=record.data_key or "")

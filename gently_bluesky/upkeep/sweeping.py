@@ -1,0 +1,91 @@
+"""What a dead process left beside the journals: files half written, copies half made, memory nobody names.
+
+Nothing that a journal announces is removed, and nothing of a process that lives: the caller holds the lock of
+the run, or the kernel says that nobody holds that of the segment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gently_bluesky.backends.base import backend_for_spec
+from gently_bluesky.errors import GentlyError
+from gently_bluesky.files import inside, is_leftover
+from gently_bluesky.model import JournalLine
+from gently_bluesky.segments import (
+    HOT,
+    abandoned_segments,
+    names_of,
+    shared_folder,
+    store_uid_at,
+    sweep_file,
+    tag_of,
+)
+
+__all__ = ["DOCUMENTS", "PLAN", "frames_by_asset", "is_ours", "sweep_memory", "sweep_run"]
+
+DOCUMENTS = "documents.jsonl"
+PLAN = ".materialising.json"
+"""In a run's folder: which assets are being made, by the uid of the one in memory that each takes over from."""
+HALF_WRITTEN = (".__lock", ".tif.partial")
+"""Ends of what TensorStore and our TIFF files are written as, before they are renamed."""
+
+
+def is_ours(resource: Mapping[str, Any], folder: Path) -> bool:
+    """Say whether an asset lies in its run's folder, where writers of ours put it."""
+    relative = folder.relative_to(folder.parents[4]).as_posix()
+    return str(resource.get("resource_path", "")).startswith(f"{relative}/")
+
+
+def frames_by_asset(lines: Sequence[JournalLine]) -> dict[str, int]:
+    """Return how many events of each asset a journal announces, by the resource's uid."""
+    counts: dict[str, int] = {}
+    for line in lines:
+        if line.name == "datum":
+            resource, number = line.doc["resource"], line.doc["datum_kwargs"].get("point_number")
+            if isinstance(number, int):
+                counts[resource] = max(counts.get(resource, 0), number + 1)
+    return counts
+
+
+def sweep_run(folder: Path, lines: Sequence[JournalLine]) -> None:
+    """Let each asset's backend put away what its writer left half done; then sweep what was never announced."""
+    if (folder / PLAN).exists():
+        from gently_bluesky.upkeep.in_memory import settle  # as `sweep_memory`
+
+        settle(folder, lines)
+    counts = frames_by_asset(lines)
+    root = folder.parents[4]
+    for line in lines:
+        doc: Any = line.doc
+        if line.name != "resource" or not is_ours(doc, folder):
+            continue
+        backend = backend_for_spec(doc["spec"])
+        if backend is not None:
+            with suppress(GentlyError):  # what is wrong with an asset is said when it is read
+                path = inside(root, doc["resource_path"])
+                backend.recover(path, doc["resource_kwargs"], counts.get(doc["uid"], 0))
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            if is_leftover(name) or name.endswith(HALF_WRITTEN):
+                Path(inner, name).unlink(missing_ok=True)
+
+
+def sweep_memory(root: Path) -> None:
+    """Remove what dead processes left in shared memory of this store, but for assets that a run announces."""
+    uid = store_uid_at(root)
+    if uid is None:
+        return
+    tag = tag_of(uid)
+    for name in names_of(tag, HOT):
+        sweep_file(shared_folder() / name)
+    for name, owner in abandoned_segments(tag):
+        from gently_bluesky.upkeep.in_memory import sweep_segment  # opening a store brings no backend
+
+        with suppress(GentlyError, OSError):  # left alone, for the next opening: nothing is lost but room
+            if owner is not None:
+                sweep_segment(root, name, owner)

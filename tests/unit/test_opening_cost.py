@@ -1,0 +1,110 @@
+"""Opening a run, and looking at it, costs no more for many events than for a few. Counted, not timed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, event
+
+from gently_bluesky import Store
+from gently_bluesky.testing.assets import bytes_read
+from gently_bluesky.testing.documents import HandMadeRun
+from gently_bluesky.testing.frames import check_frame, encoded_frame
+
+FEW, MANY = 10, 2000
+SHAPE = (4, 6)
+
+LOOKS: dict[str, Callable[[Store, str, str], Any]] = {
+    "the run by its uid": lambda store, run, asset: store[run],
+    "the latest run": lambda store, run, asset: store[-1],
+    "the run's array": lambda store, run, asset: store[run]["primary"]["camera"],
+    "one event of it": lambda store, run, asset: store[run]["camera"][-1],
+    "the run's status": lambda store, run, asset: store[run].status,
+    "the run's streams": lambda store, run, asset: store[run].streams,
+    "the run in a line": lambda store, run, asset: repr(store[run]),
+    "the asset": lambda store, run, asset: store.array(asset),
+    "a datum": lambda store, run, asset: store.array(f"{asset}/7"),
+    "the only array of the run": lambda store, run, asset: store.array(run),
+    "the array with all there is now": lambda store, run, asset: store[run]["camera"].wait(FEW),
+    "what is beyond the array": lambda store, run, asset: refused(store[run]["camera"]),
+}
+
+
+def refused(array: Any) -> None:
+    with pytest.raises(IndexError):
+        array[MANY]
+
+
+@pytest.fixture(scope="module", params=["zarr", "tiff"])
+def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Stores with one run each, one of few events and one of many."""
+    roots: dict[int, tuple[Path, str]] = {}
+    for events in (FEW, MANY):
+        root = tmp_path_factory.mktemp("cost") / f"{events:04d}"
+        run = HandMadeRun()
+        descriptor = run.descriptor(camera={"shape": list(SHAPE)})
+        with Store(root) as store, store.writer(format=request.param) as writer:
+            writer("start", run.start)
+            writer("descriptor", descriptor)
+            for number in range(events):
+                frame = encoded_frame(SHAPE, "u2", event=number)
+                writer("event", run.event(descriptor, camera=frame))
+            writer("stop", run.stop())
+        roots[events] = root, run.uid
+    return roots
+
+
+def counted(root: Path, uid: str, mode: Any, look: Callable[[Store, str, str], Any]) -> Counter[str]:
+    """Return what looking takes: statements and rows of the index, bytes of files."""
+    counts: Counter[str] = Counter()
+    with Store(root, mode=mode) as store:
+        index, asset = store._index, store[uid]["camera"].uid
+        rows = index.rows
+
+        def count_rows(*statement: Any, **parameters: Any) -> Any:
+            found = rows(*statement, **parameters)
+            counts["rows"] += len(found)
+            return found
+
+        def count_statement(*about: Any) -> None:
+            counts["statements"] += 1
+
+        look(store, uid, asset)  # whatever is done once is done
+        index.rows = count_rows  # type: ignore[method-assign]
+        event.listen(Engine, "before_cursor_execute", count_statement)
+        try:
+            before = bytes_read()
+            own = bytes_read() - before
+            before = bytes_read()
+            look(store, uid, asset)
+            counts["bytes"] = bytes_read() - before - own
+        finally:
+            event.remove(Engine, "before_cursor_execute", count_statement)
+    return counts
+
+
+@pytest.mark.parametrize("mode", ["r", "a"])
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_looking_at_a_run_costs_the_same_for_any_number_of_events(
+    stored: Any, look: Callable[[Store, str, str], Any], mode: str
+) -> None:
+    few, many = (counted(*stored[events], mode, look) for events in (FEW, MANY))
+    assert few["statements"] > 0
+    assert (many["statements"], many["rows"]) == (few["statements"], few["rows"])
+    # a deeper tree of the database's pages, and numbers with more digits
+    assert many["bytes"] <= few["bytes"] + 20_000
+
+
+def test_all_of_many_events_are_there(stored: Any) -> None:
+    root, uid = stored[MANY]
+    with Store(root, mode="r") as store:
+        view = store[uid]["camera"]
+        assert view.shape == (MANY, *SHAPE)
+        for number in (0, 1, 777, MANY - 1):
+            check_frame(np.asarray(view[number]), event=number)
+            assert view[number].uid == f"{view.uid}/{number}"
