@@ -6,6 +6,7 @@ lock of the run only now and then. No writer is hindered, and nothing is written
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from gently_bluesky.errors import AssetMissing, InvalidSetting, NotYetStored, Ru
 from gently_bluesky.index.index import Index
 from gently_bluesky.upkeep.recovery import whole_lines
 
-__all__ = ["PATIENCE_S", "JournalIndex", "Look", "RunWatch", "deadline", "goes_on", "pauses"]
+__all__ = ["PATIENCE_S", "JournalIndex", "Look", "RunWatch", "deadline", "pauses"]
 
 SHORTEST_PAUSE_S: Final = 0.001
 LONGEST_PAUSE_S: Final = 0.01
@@ -60,7 +61,7 @@ class JournalIndex(Index):
         self._path = root / journal
         self._journal = journal
         self._turn = threading.RLock()
-        self._size = 0
+        self._seen = (0, 0)
         self._following = False
         self.reach(journal)
 
@@ -76,17 +77,17 @@ class JournalIndex(Index):
         return super().rows(statement, **parameters)
 
     def _follow(self) -> None:
-        size = _size(self._path)
-        if size == self._size:
+        status = _status(self._path)
+        seen = status.st_ino, status.st_size
+        if seen == self._seen:
             return
         known = self.reach(self._journal)
-        if not goes_on(self._path, known):
-            self.forget(self._journal)
+        if status.st_ino != self._seen[0] or not _goes_on(self._path, known):
             known = 0
         lines, end = whole_lines(self._path, known)
         if lines:
-            self.add(self._journal, lines, end, begin=known)
-        self._size = size
+            self.add(self._journal, lines, end, begin=known, anew=known == 0)
+        self._seen = seen
 
 
 class RunWatch:
@@ -180,7 +181,7 @@ class RunWatch:
 
     def _has_news(self, look: Look) -> bool:
         """Say whether more is indexed of the run than when last looked."""
-        size = _size(self._path())
+        size = _status(self._path()).st_size
         if size == look.size and look.end >= size:
             return False
         end = self._indexed(size, look)
@@ -215,7 +216,7 @@ class RunWatch:
             look.status = self._status()
         if look.status == "running" and not is_live(self._path().parent):
             # it ended since we asked, or its process died; what is in the journal was announced
-            size = _size(self._path())
+            size = _status(self._path()).st_size
             if self._index.reach(self._journal_name()) < size:
                 self._read_journal()
             look.status = self._status()
@@ -261,7 +262,7 @@ def pauses() -> Callable[[], float]:
     return next_one
 
 
-def goes_on(journal: Path, known: int) -> bool:
+def _goes_on(journal: Path, known: int) -> bool:
     """Say whether a line ends where the journal was read up to.
 
     Else whoever recovered the run cut off what was not whole, and wrote the end of the run there.
@@ -273,8 +274,8 @@ def goes_on(journal: Path, known: int) -> bool:
         return file.read(1) == b"\n"
 
 
-def _size(journal: Path) -> int:
+def _status(journal: Path) -> os.stat_result:
     try:
-        return journal.stat().st_size
+        return os.stat(journal)  # noqa: PTH116 # many times a second
     except FileNotFoundError as error:
         raise AssetMissing(f"{journal}: the journal of the run is gone; nothing was read") from error

@@ -109,7 +109,8 @@ def check_event(doc: object) -> Mapping[str, Any]:
 def _is_common_event(doc: Mapping[str, Any]) -> bool:
     """Say whether an event is made as nearly every one is: a question that costs little."""
     uid, descriptor, time, seq_num = map(doc.get, ("uid", "descriptor", "time", "seq_num"))
-    data, timestamps = doc.get("data"), doc.get("timestamps")
+    data: Any = doc.get("data")
+    timestamps: Any = doc.get("timestamps")
     return (
         type(uid) is type(descriptor) is str
         and uid != "" != descriptor
