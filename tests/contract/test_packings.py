@@ -80,7 +80,7 @@ def test_every_packing_comes_back_as_it_was(
     tmp_path: Path, chunks: Any, compression: Any, shape: tuple[int, ...]
 ) -> None:
     if chunks == "explicit":
-        chunks = (4, 3, 100, 60)[-len(shape) :]
+        chunks = (4, 3, 100, 60)[-len(shape) :] if len(shape) > 1 else (7000,)
     packing, spec, path = Packing(chunks, compression), array_spec(shape), tmp_path / "a.ome.zarr"
     backend = get_backend("zarr")
     backend.check_packing(packing)
@@ -285,8 +285,8 @@ def test_what_cannot_be_halved_has_fewer_levels(tmp_path: Path, shape: tuple[int
 
 def test_levels_of_a_volume_are_made_shard_by_shard(tmp_path: Path) -> None:
     """Of several shards in each level, in every direction."""
-    spec, path = array_spec((20, 700, 900)), tmp_path / "a.ome.zarr"
-    sink = get_backend("zarr").create(path, spec, Packing((3, 30, 40), levels=3))
+    spec, path = array_spec((6, 400, 500)), tmp_path / "a.ome.zarr"
+    sink = get_backend("zarr").create(path, spec, Packing((6, 10, 10), levels=3))
     begin(sink, spec, [0])
     sink.publish(1)
     sink.close()

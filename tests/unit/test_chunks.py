@@ -200,7 +200,6 @@ SPEC = array_spec((10, 600, 1000))
         {1, 2},
         b"planes",
         (None, 2),
-        object(),
     ],
     ids=repr,
 )
