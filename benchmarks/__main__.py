@@ -39,7 +39,10 @@ NOT_A_DISK = {"tmpfs", "ramfs", "devtmpfs"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if asked.publish and asked.rows:
+        parser.error("--publish is for all rows: the pages hold every figure or none; leave --rows away")
     console = Console(width=None if sys.stdout.isatty() else 160)
     if asked.list:
         for name in ROWS:

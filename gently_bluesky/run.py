@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from gently_bluesky.datasets import event_table, stream_dataset
 from gently_bluesky.documents.filling import filled, rooted
 from gently_bluesky.documents.journal import read_journal
-from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import AmbiguousArray, AssetMissing, FixedArray, LookupFailed
 from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource, LazyArray, Selection
@@ -79,12 +78,7 @@ class Run:
     @property
     def status(self) -> str:
         """How the run stands: running, complete, failed, aborted, or incomplete."""
-        status = self.record.status or "running"
-        if status == "running" and not is_live((self._root / self._record.path).parent):
-            # it has ended since we asked, or its process has died, which the next writer will put on record
-            status = self.record.status
-            return "incomplete" if status in (None, "running") else status
-        return status
+        return self._watch.status()
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -172,6 +172,12 @@ class RunWatch:
         """Return how the run has ended, or None while it goes on."""
         return self._ended(Look())
 
+    def status(self) -> str:
+        """Return how the run stands, as `Record` has it; without an end on record, and a process, incomplete."""
+        look = Look()
+        ended = self._ended(look)
+        return "running" if ended is None else "incomplete" if look.status == "running" else ended
+
     def _answer(self, ask: Callable[[Index], Found | None], look: Look) -> Found | None:
         try:
             return ask(self._index)

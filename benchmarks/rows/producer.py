@@ -105,7 +105,7 @@ class _Stopwatch:
         held = self.held_ms[SETTLE_FRAMES:]
         return {
             "held_ms": median(held),
-            "held_p95_ms": quantiles(held, n=20)[-1],
+            "held_p95_ms": quantiles(held, n=20, method="inclusive")[-1],
             "memcpy_ms": median(self.memcpy_ms[SETTLE_FRAMES:]),
             "fresh_copy_ms": median(self.fresh_ms[SETTLE_FRAMES:]),
         }

@@ -13,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from zygote import Zygote
 
-collect_ignore = ["zygote.py", "scenes.py", "faults.py", "looking.py"] if sys.platform != "win32" else ["."]
+collect_ignore = (
+    ["zygote.py", "scenes.py", "faults.py", "looking.py", "readers.py"] if sys.platform != "win32" else ["."]
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -26,6 +26,7 @@ from looking import examine, open_again_and_again, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
+from readers import follow_next_run
 from zygote import Channel, call_in_child, mount_small_disk, obey_permissions
 
 from gently_bluesky import Store
@@ -36,7 +37,7 @@ from gently_bluesky.testing.frames import encoded_frame
 for module in ("gently_bluesky.backends.tiff", "gently_bluesky.backends.zarr", "numpy.ma"):
     import_module(module)  # else each child would, and one without descriptors could not
 
-__all__ = ["examine", "open_again_and_again", "told_answers"]
+__all__ = ["examine", "follow_next_run", "open_again_and_again", "told_answers"]
 
 SHAPE = (3, 64, 96)
 

@@ -213,11 +213,12 @@ def test_materialising_that_dies_leaves_the_run_as_it_was_or_as_it_is_to_be(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("first", range(1, 9))
 def test_materialising_that_dies_at_any_call_leaves_the_run_whole(
-    zygote: Zygote, root: Path, empty: Path, tmp_path: Path, form: str
+    zygote: Zygote, root: Path, empty: Path, tmp_path: Path, form: str, first: int
 ) -> None:
     calls = calls_of(zygote, root, form)
-    dies_and_is_put_right(zygote, empty, tmp_path, form, range(1, calls + 1))
+    dies_and_is_put_right(zygote, empty, tmp_path, form, range(first, calls + 1, 8))
 
 
 def test_copy_that_was_begun_is_removed_by_the_next_attempt_too(

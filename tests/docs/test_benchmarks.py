@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks import docs
+from benchmarks.__main__ import main
 from benchmarks.frames import make_bank
 from benchmarks.harness import Contender, Row, RowResult, Runner
 from benchmarks.record import record_of
@@ -62,6 +63,12 @@ def test_command_lists_its_rows() -> None:
     command = [sys.executable, "-W", "error", "-m", "benchmarks", "--list"]
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True)
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(ROWS)
+
+
+def test_a_part_of_the_rows_is_not_published(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--publish", "--rows", "import"])
+    assert "leave --rows away" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("quick", [True, False])

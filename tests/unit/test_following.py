@@ -130,6 +130,7 @@ def test_every_reader_sees_each_event_once_and_its_handle_works_after_the_end(
     writers: str | None,
     own: str | None,
 ) -> None:
+    Store(root, index="sqlite://" if writers else None).close()  # see the next test
     places = {name: f"sqlite:///{tmp_path}/{name}.sqlite" for name in ("elsewhere", "copy", "own")}
     with Store(root, index=places.get(writers or "")) as writing:
         if own == "copy":
@@ -159,6 +160,7 @@ def test_every_reader_sees_each_event_once_and_its_handle_works_after_the_end(
 
 def test_a_reader_of_a_read_only_copy_of_the_index_lags_behind_nobody(root: Path, tmp_path: Path) -> None:
     """The copy never hears of the run: the journal is asked instead, also for the run's status."""
+    Store(root).close()  # else the file of the index may be empty, with everything beside it
     with Store(root) as store:
         shutil.copyfile(root / "index.sqlite", tmp_path / "old.sqlite")
         with Store(root, mode="r", index=f"sqlite:///{tmp_path}/old.sqlite") as reader:

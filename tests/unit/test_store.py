@@ -18,11 +18,11 @@ import pytest
 from gently_bluesky import Store
 from gently_bluesky.errors import (
     AmbiguousUid,
+    AssetMissing,
     GentlyError,
     InvalidSetting,
     LookupFailed,
     NotAStore,
-    StorageError,
     StoreReadOnly,
     StoreTooNew,
     StoreUnusable,
@@ -693,10 +693,21 @@ def test_a_query_of_a_damaged_asset_still_answers_and_reading_it_says_what_is_wr
     asset = store.record(run["view"].uid)
     (store.root / asset.path / "000001.ome.tif").unlink()
     assert store.record(asset.uid) == asset
-    with pytest.raises(
-        StorageError, match=r"event 1 was announced, the files hold 1 events; .* restore them"
-    ):
-        run["view"]
-    with pytest.raises(StorageError, match="event 1 was announced"):
-        store.array(asset.uid)
+    for view in (run["view"], store.array(asset.uid)):
+        with pytest.raises(AssetMissing, match=r"000001\.ome\.tif is gone; no pixels were returned"):
+            view[1].compute()
+        assert view[0].compute().shape == (4, 5)
+    assert store.array(f"{asset.uid}/0").shape == (4, 5)
+
+
+def test_an_asset_that_holds_fewer_events_than_were_announced_says_so(store, acquire):
+    run = store[acquire(store, [{"view": np.zeros((4, 5), "<u2")}] * 2)]
+    asset = store.record(run["view"].uid)
+    metadata = store.root / asset.path / "0" / "zarr.json"
+    array = json.loads(metadata.read_text())
+    array["shape"][0] = 1
+    metadata.write_text(json.dumps(array))
+    for read in (lambda: run["view"], lambda: store.array(asset.uid), lambda: store.array(f"{asset.uid}/1")):
+        with pytest.raises(AssetMissing, match=r"event 1 was announced, the files hold 1 events; .* restore"):
+            read()
     assert store.array(f"{asset.uid}/0").shape == (4, 5)

@@ -1,0 +1,56 @@
+"""Processes that watch a run while another one writes it, and check every pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zygote import Channel
+
+from gently_bluesky import LazyArray, Store
+from gently_bluesky.errors import NotYetStored, RunEnded
+from gently_bluesky.testing.frames import check_frame
+
+KEY = "view_a"
+PATIENCE_S = 60.0
+
+
+def follow_next_run(channel: Channel, root: str, mode: str) -> dict[str, Any]:
+    """Wait for a run, tell each event of it that comes, and say how it ended and what there is then."""
+    with Store(root, mode=mode) as store:
+        channel.tell({"ready": mode})
+        run = store.wait_for_run(timeout_s=PATIENCE_S)
+        night = run.start["night"]
+        early = run.wait("primary", KEY, timeout_s=PATIENCE_S)
+        seen: list[str] = []
+        for event in early.follow(start=0, timeout_s=PATIENCE_S):
+            seen.append(event.uid)
+            check_frame(event.compute(), run=night, key=KEY, event=len(seen))
+            channel.tell({"seen": event.uid})
+        whole = early.wait(len(seen))
+        for array in (early, whole, run["primary"][KEY]):
+            _check(array, night)
+        return {
+            "seen": seen,
+            "status": run.status,
+            "held": [len(early), len(whole), len(run["primary"][KEY])],
+            "refused": _refused(whole),
+        }
+
+
+def _check(array: LazyArray, night: str) -> None:
+    for number, frame in enumerate(array.compute(), 1):
+        check_frame(frame, run=night, key=KEY, event=number)
+
+
+def _refused(array: LazyArray) -> list[str]:
+    """What is said of an event that will not come: by waiting, and by asking."""
+    said: list[str] = []
+    try:
+        array.wait(len(array) + 1)
+    except RunEnded as error:
+        said.append(str(error))
+    try:
+        array[len(array)]
+    except IndexError as error:
+        said.append("to come" if isinstance(error, NotYetStored) else str(error))
+    return said
