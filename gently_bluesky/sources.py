@@ -23,6 +23,9 @@ __all__ = ["ArraySource", "Events", "Points", "Selection", "read_view"]
 POINTS_AT_ONCE = 2**16
 """Most points of a mask over several axes that are worked on together."""
 
+SPARSE = 2
+"""Chunks for each one that holds points, from which on they are read one by one."""
+
 Selection = tuple["slice | NDArray[np.intp]", ...]
 """One entry per axis of the source: a slice with 0 <= start <= stop <= length and step >= 1, all given as
 ints, or a 1-D array of indices with 0 <= index < length, in any order, repeats allowed. Axes select
@@ -112,7 +115,8 @@ class Events:
 class Points(ArraySource):
     """What a mask over several axes leaves of a view: those axes become one, with a place for every point.
 
-    Read cell by cell: of each block of the view only the box around its points is read.
+    Read cell by cell: of each block of the view only the box around its points is read, and where that would
+    mean many chunks without a point, of each chunk with points the box around these.
     """
 
     def __init__(
@@ -148,8 +152,10 @@ class Points(ArraySource):
         points = [along[selection[first]] for along in self._points]
         view = self._view.take(*selection[:first], *(slice(None),) * len(points), *selection[first + 1 :])
         cuts = view.blocks(self._source.chunks, self._limit)
+        chunks = view.blocks(self._source.chunks, 1)[first:after]
         out = np.empty((*view.shape[:first], len(points[0]), *view.shape[after:]), self.dtype)
-        for cell in _cells(points, cuts[first:after]):
+        blocks = _cells(points, cuts[first:after])
+        for cell in (cell for block in blocks for cell in _worth_a_read(points, block, chunks)):
             inside = [along[cell] for along in points]
             box = [slice(int(along.min()), int(along.max()) + 1) for along in inside]
             corner = tuple(along - side.start for along, side in zip(inside, box, strict=True))
@@ -157,6 +163,19 @@ class Points(ArraySource):
                 block = read_view(self._source, view.take(*rest[:first], *box, *rest[first:]))
                 out[(*rest[:first], cell, *rest[first:])] = block[(slice(None),) * first + corner]
         return out
+
+
+def _worth_a_read(
+    points: list[NDArray[np.intp]], block: NDArray[np.intp], chunks: list[list[slice]]
+) -> list[NDArray[np.intp]]:
+    """Return the numbers of a block's points as they are, or by chunk where the box around them is sparse."""
+    inside = [along[block] for along in points]
+    boxed = 1
+    for along, cuts in zip(inside, chunks, strict=True):
+        low, high = np.searchsorted([cut.stop for cut in cuts], [along.min(), along.max()], side="right")
+        boxed *= int(high - low) + 1
+    cells = _cells(inside, chunks)
+    return [block] if boxed < SPARSE * len(cells) else [block[cell] for cell in cells]
 
 
 def _cells(points: list[NDArray[np.intp]], cuts: list[list[slice]]) -> list[NDArray[np.intp]]:

@@ -26,7 +26,7 @@ from gently_bluesky.model import ArraySpec
 
 __all__ = ["Coarse", "LevelMaker", "coarse_factors", "coarse_shape"]
 
-MAX_MADE_BYTES = 32 * 2**20
+MAX_MADE_BYTES = 16 * 2**20
 """Of coarser pixels that are made and not yet synced; one shard may be more."""
 
 
