@@ -16,7 +16,7 @@ from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import JournalDamaged, NotYetStored, UnknownUid
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import Record
-from gently_bluesky.watching import PATIENCE_S, JournalIndex, deadline, pauses
+from gently_bluesky.watching import PATIENCE_S, JournalIndex, deadline, load_backends, pauses
 
 __all__ = ["next_run"]
 
@@ -48,12 +48,14 @@ def next_run(root: Path, index: Index, after: Record | None, timeout_s: float | 
         if later:
             return index, later[-1]
     pause_s = pauses()
-    pick = max if after is None else min
+    is_first = True
     while True:
         if begun := list(arrivals.look()):
-            _, uid, journal = pick(begun)
+            _, uid, journal = max(begun) if is_first and after is None else min(begun)
             return _known(root, index, journal, uid)
-        pick = min
+        if is_first and timeout_s != 0:
+            load_backends()
+        is_first = False
         now_s = time.monotonic()
         if now_s >= give_up_s:
             since = "" if after is None else f" since {after.uid[:8]}"

@@ -30,7 +30,7 @@ from gently_bluesky.index.rows import point_number
 from gently_bluesky.lazy import LazyArray, growing
 from gently_bluesky.model import Record
 from gently_bluesky.segments import tag_with_pools
-from gently_bluesky.watching import Look, RunWatch
+from gently_bluesky.watching import Look, RunWatch, load_backends
 
 __all__ = ["KeyEvents", "asset_events", "datum_array", "key_events", "wait_for_events"]
 
@@ -245,6 +245,8 @@ def wait_for_events(
         extents = of.extents(index)
         if not extents and check is not None:
             check()
+        if not extents and timeout_s != 0:
+            load_backends()
         if _announced(extents) < events:
             return None
         array = _array(root, watch, of, index, extents)

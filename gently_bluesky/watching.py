@@ -16,12 +16,13 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Executable, Row
 
+from gently_bluesky.backends.base import BUILTIN, get_backend
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import AssetMissing, InvalidSetting, NotYetStored, RunEnded
 from gently_bluesky.index.index import Index
 from gently_bluesky.upkeep.recovery import whole_lines
 
-__all__ = ["PATIENCE_S", "JournalIndex", "Look", "RunWatch", "deadline", "pauses"]
+__all__ = ["PATIENCE_S", "JournalIndex", "Look", "RunWatch", "deadline", "load_backends", "pauses"]
 
 SHORTEST_PAUSE_S: Final = 0.001
 LONGEST_PAUSE_S: Final = 0.01
@@ -239,6 +240,12 @@ class RunWatch:
 
     def _path(self) -> Path:
         return self._root / self._journal_name()
+
+
+def load_backends() -> None:
+    """Import what reads arrays while there is time for it: no frame is to be late because it is the first."""
+    for name in BUILTIN:
+        get_backend(name)
 
 
 def deadline(timeout_s: float | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def test_tiff_reads_the_rows_that_are_needed_once(volumes: Any, case: str) -> No
     assert np.array_equal(pixels, expected()[key])
 
 
+@cache
 def expected() -> np.ndarray:
     return np.stack([encoded_frame(SHAPE, "<u2", event=event) for event in range(2)])
 
