@@ -311,6 +311,11 @@ class Settings:
                 raise InvalidSetting(
                     f"{name} must be a whole number of bytes, 0 or more, got {value!r}; nothing was written"
                 )
+        if self.hot_bytes and not self.copy:
+            raise InvalidSetting(
+                "copy=False takes arrays where they are, and hot_bytes copies them into shared memory: give one "
+                "of the two; nothing was written"
+            )
         if isinstance(self.stall_timeout_s, bool) or not self.stall_timeout_s > 0:
             raise InvalidSetting(
                 f"stall_timeout_s must be seconds above 0, got {self.stall_timeout_s!r}; nothing was written"

@@ -45,8 +45,8 @@ SABOTAGES = (
     Sabotage(
         "documents are announced before the frames are stored",
         "documents/run_storage.py",
-        "                self._assets[uid].publish(count)\n            self._announce(lines, frames)\n",
-        "                self._announce(lines, frames)\n                lines = lines[:0]\n"
+        "                self._assets[uid].publish(count)\n            self._announce(lines, frames, nbytes)\n",
+        "                self._announce(lines, frames, nbytes)\n                lines = lines[:0]\n"
         "                self._assets[uid].publish(count)\n",
         "tests/bluesky/test_writer_documents.py",
     ),
@@ -81,15 +81,15 @@ SABOTAGES = (
     Sabotage(
         "frames are placed by seq_num",
         "documents/run_writer.py",
-        "assets[key].place(), copy)",
-        'doc["seq_num"] - 1, copy)',
+        "frame._replace(place=frame.asset.place())",
+        'frame._replace(place=doc["seq_num"] - 1)',
         "tests/bluesky/test_writer_devices.py",
     ),
     Sabotage(
         "the device's buffer is used again too early",
-        "documents/run_writer.py",
-        'order="C", copy=True)',
-        'order="C", copy=None)',
+        "documents/intake.py",
+        "        if not self._copies and array",
+        "        if array",
         "tests/bluesky/test_writer_devices.py",
     ),
     Sabotage(

@@ -10,6 +10,7 @@ One segment file holds all of it: a page of header, the table, the pixels.
 
 from __future__ import annotations
 
+import atexit
 import heapq
 import mmap
 import os
@@ -82,6 +83,7 @@ class HotPool:
     def __init__(self, path: Path, fd: int, size: int) -> None:
         self.path: Path = path
         self._fd: int = fd
+        self._pid: int = os.getpid()
         self._lock: threading.Lock = threading.Lock()
         # populated: the first lap is as fast as the later ones
         flags = {"flags": mmap.MAP_SHARED | mmap.MAP_POPULATE} if sys.platform == "linux" else {}
@@ -126,7 +128,9 @@ class HotPool:
                 fd = make_locked(path)
                 try:
                     _take_space(fd, size)
-                    return cls(path, fd, size)
+                    pool = cls(path, fd, size)
+                    atexit.register(pool.close)
+                    return pool
                 except BaseException as error:
                     path.unlink(missing_ok=True)
                     os.close(fd)
@@ -189,7 +193,13 @@ class HotPool:
         return self._fd < 0
 
     def close(self) -> None:
-        """Remove the pool. Idempotent. Readers go on from what is stored; buffers in flight stay usable."""
+        """Remove the pool. Idempotent. Readers go on from what is stored; buffers in flight stay usable.
+
+        A process that ends well does it by itself. In a child that was forked it does nothing.
+        """
+        if os.getpid() != self._pid:
+            return
+        atexit.unregister(self.close)
         with self._lock:
             if self.closed:
                 return

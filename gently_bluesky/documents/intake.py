@@ -1,18 +1,20 @@
-"""Where arrays are accepted: copied once into buffers of the ring, or taken as they are, within the bound.
+"""Where arrays are accepted: copied once into a hot pool or the ring, or taken as they are, within the bound.
 
 On the producers' threads. It makes no call to the file system.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gently_bluesky.backends.hot import HotPool
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.pipeline import Pipeline
+from gently_bluesky.documents.ring import SMALLEST_KEPT_BYTES, Ring
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.documents.tasks import Frame
 
@@ -33,10 +35,15 @@ class Intake:
         Of the run.
     copies
         Whether arrays are copied even where they are laid out as they are stored.
+    pool
+        Where copies are made while it has room.
     """
 
-    def __init__(self, pipeline: Pipeline, tally: Tally, *, copies: bool) -> None:
+    def __init__(
+        self, pipeline: Pipeline, tally: Tally, *, copies: bool, pool: HotPool | None = None
+    ) -> None:
         self._pipeline = pipeline
+        self._pool = pool
         self._tally = tally
         self._copies = copies
 
@@ -64,7 +71,8 @@ class Intake:
             for key, asset in assets.items():
                 frames.append(self._frame(key, asset, arrays[key]))
         except BaseException:
-            self._give_back(frames)
+            for frame in frames:
+                frame.let_go(is_announced=False)
             self._pipeline.give_back(nbytes)
             raise
         self._tally.accept(len(frames), nbytes, waited_s, self._pipeline.pending[1])
@@ -74,12 +82,15 @@ class Intake:
         spec = asset.spec
         if not self._copies and array.flags.c_contiguous and array.dtype == spec.dtype:
             return Frame(key, asset, NOWHERE, array)
-        buffer = self._pipeline.ring.take(asset.nbytes)
+        buffer, lender = self._buffer(asset.nbytes)
         copy = buffer.view(spec.dtype).reshape(spec.shape)
         np.copyto(copy, array, casting="equiv")
-        return Frame(key, asset, NOWHERE, copy, buffer)
+        return Frame(key, asset, NOWHERE, copy, lender)
 
-    def _give_back(self, frames: Sequence[Frame]) -> None:
-        for frame in frames:
-            if frame.buffer is not None:
-                self._pipeline.ring.give_back(frame.buffer)
+    def _buffer(self, nbytes: int) -> tuple[NDArray[np.uint8], Ring | HotPool]:
+        if self._pool is not None and nbytes >= SMALLEST_KEPT_BYTES:
+            buffer = self._pool.take(nbytes)
+            if buffer is not None:
+                return buffer, self._pool
+        ring = self._pipeline.ring
+        return ring.take(nbytes), ring

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Ring"]
+__all__ = ["SMALLEST_KEPT_BYTES", "Ring"]
 
 SMALLEST_KEPT_BYTES = 64 * 2**10
 """What is smaller costs an allocator nothing worth keeping it for."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gently_bluesky.backends.base import Backend
+from gently_bluesky.backends.hot import HotPool
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
@@ -51,6 +52,7 @@ class Desk:
     subscribers: dict[int, Subscriber] = field(default_factory=dict[int, Subscriber])
     on_failure: Callable[[Exception], object] | None = None
     tally: Tally = field(default_factory=Tally)
+    pool: HotPool | None = None
 
 
 class RunStorage(Owner):
@@ -171,6 +173,7 @@ class RunStorage(Owner):
     def _commit_documents(self, batch: Sequence[DocumentTask]) -> None:
         failure: Exception | None = None
         lines: list[JournalLine] = []
+        stored: list[DocumentTask] = []
         counts: dict[str, int] = {}
         frames = nbytes = 0
         for task in batch:
@@ -180,6 +183,7 @@ class RunStorage(Owner):
             except Exception as error:  # noqa: BLE001 # raised below, behind what came before it
                 failure = error
                 break
+            stored.append(task)
             frames += len(task.frames)
             nbytes += task.nbytes
             self.tally.store(len(task.frames))
@@ -188,6 +192,8 @@ class RunStorage(Owner):
             for uid, count in counts.items():
                 self._assets[uid].publish(count)
             self._announce(lines, frames, nbytes)
+            for task in stored:
+                task.is_announced = True
         if failure is not None:
             raise failure
 

@@ -92,7 +92,7 @@ class RunWriter:
         self._desk = desk
         self._pipeline = desk.pipeline
         self._storage = RunStorage(start, desk, home, self.failure)
-        self._intake = Intake(desk.pipeline, self._storage.tally, copies=desk.settings.copy)
+        self._intake = Intake(desk.pipeline, self._storage.tally, copies=desk.settings.copy, pool=desk.pool)
         self._descriptors: dict[str, _Descriptor] = {}
         self._documents: dict[str, bytes] = {}
         self._kinds: dict[str, str] = {}
@@ -284,7 +284,7 @@ class RunWriter:
             self._release(doc["descriptor"], doc["data"], arrays)
         frames = self._accept(said, arrays, descriptor)
         self._events.add(doc["uid"])
-        task = DocumentTask(self._storage, name, referring(said, frames), frames, self._pipeline.ring)
+        task = DocumentTask(self._storage, name, referring(said, frames), frames)
         task.recorded = self._digest
         self._pipeline.put(task)
 
@@ -334,7 +334,7 @@ class RunWriter:
             raise conflicting_event(self.uid, said["uid"])
         frames = self._intake.accept(arrays, assets, self.failure.raise_if_set)
         doc = referring(said, frames)
-        self._pipeline.put(DuplicateTask(self._storage, "event", doc, frames, self._pipeline.ring))
+        self._pipeline.put(DuplicateTask(self._storage, "event", doc, frames))
 
     # -- descriptors that were held back ---------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
+from gently_bluesky.backends.hot import HotPool
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.ring import Ring
@@ -33,17 +34,27 @@ def digest_of_pixels(array: NDArray[Any]) -> str:
 
 
 class Frame(NamedTuple):
-    """One array of one event, with its place, and the buffer of the ring that it lies in, if it does."""
+    """One array of one event, with its place, and whose buffer it lies in, if it is not the device's own."""
 
     data_key: str
     asset: Asset
     place: int
     array: NDArray[Any]
-    buffer: NDArray[np.uint8] | None = None
+    lender: Ring | HotPool | None = None
 
     def checksum(self) -> str:
         """Return the checksum of the pixels as they are stored, in C order."""
         return digest_of_pixels(self.array)
+
+    def let_go(self, *, is_announced: bool) -> None:
+        """Give the buffer back; a hot pool lets readers find what is announced."""
+        if self.lender is None:
+            return
+        buffer = self.array.reshape(-1).view(np.uint8)
+        if is_announced and isinstance(self.lender, HotPool):
+            self.lender.keep(buffer, self.asset.uid, self.place)
+        else:
+            self.lender.give_back(buffer)
 
 
 class OpenTask(Task):
@@ -57,9 +68,9 @@ class OpenTask(Task):
 
 
 class DocumentTask(Task):
-    """A document to be announced, once its frames are stored. Their buffers go back to ``ring``."""
+    """A document to be announced, once its frames are stored."""
 
-    __slots__ = ("digest", "doc", "error", "frames", "name", "recorded", "ring")
+    __slots__ = ("digest", "doc", "error", "frames", "is_announced", "name", "recorded")
 
     is_patient = True
 
@@ -69,13 +80,12 @@ class DocumentTask(Task):
         name: str,
         doc: dict[str, Any],
         frames: Sequence[Frame] = (),
-        ring: Ring | None = None,
     ) -> None:
         super().__init__(owner, sum(frame.array.nbytes for frame in frames))
         self.name = name
         self.doc = doc
         self.frames = frames
-        self.ring = ring
+        self.is_announced = False
         self.digest: Mapping[str, str] = {}
         """Of the pixels, by data key."""
         self.recorded: Mapping[str, str] = {}
@@ -89,11 +99,9 @@ class DocumentTask(Task):
     def let_go(self) -> None:
         """Drop the frames."""
         super().let_go()
-        buffers = [frame.buffer for frame in self.frames]
-        self.frames = ()
-        for buffer in buffers:
-            if buffer is not None and self.ring is not None:
-                self.ring.give_back(buffer)
+        frames, self.frames = self.frames, ()
+        for frame in frames:
+            frame.let_go(is_announced=self.is_announced)
 
 
 class DuplicateTask(DocumentTask):

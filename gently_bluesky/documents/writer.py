@@ -224,6 +224,8 @@ class StoreWriter:
                     failure = failure or error
             if self._shared is not None:
                 self._shared.close()
+            if self._desk.pool is not None:
+                self._desk.pool.close()
         if failure is not None:
             raise failure
 
