@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from gently_bluesky.backends.base import get_backend
-from gently_bluesky.backends.hot import HotPool
 from gently_bluesky.derived import Derivation, parent_uids, record_run, steps_um
 from gently_bluesky.documents.home import SharedJournal
 from gently_bluesky.documents.pipeline import Pipeline
@@ -154,7 +153,11 @@ class Store(StoreView):
         pipeline = Pipeline(
             max_pending_bytes=settings.max_pending_bytes, stall_timeout_s=settings.stall_timeout_s
         )
-        pool = HotPool.create(self.uid, settings.hot_bytes) if settings.hot_bytes else None
+        pool = None
+        if settings.hot_bytes:
+            from gently_bluesky.backends.hot import HotPool  # a store brings no backend
+
+            pool = HotPool.create(self.uid, settings.hot_bytes)
         return Desk(self.root, self._index, backend, settings, pipeline, on_failure=on_failure, pool=pool)
 
     def put(

@@ -6,17 +6,19 @@ On the producers' threads. It makes no call to the file system.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.hot import HotPool
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.pipeline import Pipeline
-from gently_bluesky.documents.ring import SMALLEST_KEPT_BYTES, Ring
+from gently_bluesky.documents.ring import SMALLEST_KEPT_BYTES, Lender
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.documents.tasks import Frame
+
+if TYPE_CHECKING:
+    from gently_bluesky.backends.hot import HotPool
 
 __all__ = ["Intake"]
 
@@ -87,7 +89,7 @@ class Intake:
         np.copyto(copy, array, casting="equiv")
         return Frame(key, asset, NOWHERE, copy, lender)
 
-    def _buffer(self, nbytes: int) -> tuple[NDArray[np.uint8], Ring | HotPool]:
+    def _buffer(self, nbytes: int) -> tuple[NDArray[np.uint8], Lender]:
         if self._pool is not None and nbytes >= SMALLEST_KEPT_BYTES:
             buffer = self._pool.take(nbytes)
             if buffer is not None:

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gently_bluesky.backends.base import Backend
-from gently_bluesky.backends.hot import HotPool
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
@@ -34,6 +33,9 @@ from gently_bluesky.files import storage_error
 from gently_bluesky.index.index import Index, JournalOutOfStep
 from gently_bluesky.jsontext import decode, digest_of
 from gently_bluesky.model import JournalLine, Record, Settings
+
+if TYPE_CHECKING:
+    from gently_bluesky.backends.hot import HotPool
 
 __all__ = ["Desk", "RunStorage", "conflicting_event"]
 

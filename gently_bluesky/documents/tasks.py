@@ -12,10 +12,9 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.hot import HotPool
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.pipeline import Owner, Task
-from gently_bluesky.documents.ring import Ring
+from gently_bluesky.documents.ring import Lender
 
 __all__ = [
     "DocumentTask",
@@ -40,18 +39,18 @@ class Frame(NamedTuple):
     asset: Asset
     place: int
     array: NDArray[Any]
-    lender: Ring | HotPool | None = None
+    lender: Lender | None = None
 
     def checksum(self) -> str:
         """Return the checksum of the pixels as they are stored, in C order."""
         return digest_of_pixels(self.array)
 
     def let_go(self, *, is_announced: bool) -> None:
-        """Give the buffer back; a hot pool lets readers find what is announced."""
+        """Give the buffer back to whom it belongs."""
         if self.lender is None:
             return
         buffer = self.array.reshape(-1).view(np.uint8)
-        if is_announced and isinstance(self.lender, HotPool):
+        if is_announced:
             self.lender.keep(buffer, self.asset.uid, self.place)
         else:
             self.lender.give_back(buffer)
