@@ -32,6 +32,7 @@ __all__ = [
     "BINARY",
     "HOT",
     "MARKER",
+    "NO_LINKS",
     "Owner",
     "Segment",
     "abandoned_segments",
@@ -59,6 +60,7 @@ NAME = re.compile(r"gently-[0-9a-f]{8}-[0-9a-f]{16}")
 NO_STORE = "00000000"
 ATTEMPTS = 20
 BINARY = getattr(os, "O_BINARY", 0)
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 
 
 def shared_folder() -> Path:
@@ -229,7 +231,9 @@ def _home_of(asset: Path) -> tuple[Path, str]:
 def owner_of(name: str) -> Owner | None:
     """Return what a segment was made for; None where it is gone or does not say."""
     try:
-        fd = os.open(shared_folder() / name / LOCK, os.O_RDONLY | BINARY)
+        if not _is_own_folder(folder := shared_folder() / name):
+            return None
+        fd = os.open(folder / LOCK, os.O_RDONLY | BINARY)
     except OSError:
         return None
     try:
@@ -241,42 +245,59 @@ def owner_of(name: str) -> Owner | None:
 def remove_segment(name: str) -> None:
     """Remove a segment folder and all that is in it; readers that have a file of it open read on. Idempotent.
 
+    What is not a folder of this user's is left alone.
+
     Raises
     ------
     OSError
         It cannot be removed.
     """
-    remove_tree(shared_folder() / name)
+    if _is_own_folder(folder := shared_folder() / name):
+        remove_tree(folder)
 
 
-def abandoned_segments(tag: str) -> Iterator[tuple[str, Owner | None]]:
-    """Yield the segment folders of a store whose makers have let go of them, or died.
+def abandoned_segments(tag: str) -> Iterator[tuple[str, Owner]]:
+    """Yield the segment folders of a store whose makers have let go of them, or died, and what they were for.
 
-    The owner is None where the maker died before it could say what the segment was for; then it is removed
-    already.
+    Where the maker died before it could say that, the folder holds nothing and is removed here. Folders of
+    other users are left alone: anybody may make one in `shared_folder`.
     """
-    folder = shared_folder()
     for name in names_of(tag):
-        lock = folder / name / LOCK
-        fd = _take(lock, make=True)
-        if fd is None:
-            continue
+        folder = shared_folder() / name
+        if _is_own_folder(folder) and (owner := _left_by(folder)) is not None:
+            yield name, owner
+
+
+def _left_by(folder: Path) -> Owner | None:
+    lock = folder / LOCK
+    fd = _take(lock)
+    if fd is not None:
         try:
             owner = _read_owner(fd)
-            if owner is None and sys.platform != "win32":
+            if owner is not None:
+                return owner
+            if sys.platform != "win32":
                 lock.unlink(missing_ok=True)  # with the lock held: a maker that waits for it finds it gone
         finally:
             os.close(fd)
-        if owner is None:
-            with suppress(OSError):  # on Windows its maker has it open by now
-                lock.unlink(missing_ok=True)
-                remove_segment(name)
-        yield name, owner
+    with suppress(OSError):  # not empty: its maker lives
+        if fd is not None:
+            lock.unlink(missing_ok=True)
+        folder.rmdir()
+    return None
+
+
+def _is_own_folder(path: Path) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == (_user() or 0)
 
 
 def sweep_file(path: Path) -> None:
     """Remove a file that `make_locked` made, if the process that locked it is dead."""
-    fd = _take(path, make=False)
+    fd = _take(path)
     if fd is None:
         return
     with suppress(OSError):
@@ -287,10 +308,10 @@ def sweep_file(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _take(path: Path, *, make: bool) -> int | None:
+def _take(path: Path) -> int | None:
     """Open a lock file and lock it; None while its owner lives, or where it is gone or another user's."""
     try:
-        fd = os.open(path, os.O_RDWR | BINARY | (os.O_CREAT if make else 0), 0o600)
+        fd = os.open(path, os.O_RDWR | BINARY | NO_LINKS)
     except OSError:
         return None
     try:

@@ -18,6 +18,8 @@ SHAPE = (64, 64)
 NBYTES = 64 * 64 * 2
 ASSET = "an asset"
 HUNTED = (256, 256)
+READS, HOT_READS = 3000, 100
+"""A hunter reads at least so often, and so often what was hot."""
 
 
 class Stored(ArraySource):
@@ -76,16 +78,17 @@ def hunted_frames() -> list[NDArray[Any]]:
 
 
 def hunt(uid: str) -> None:
-    """Read thousands of events that come and go; say how many were hot."""
-    frames, dice, hot = hunted_frames(), np.random.default_rng(0), 0
+    """Read events that come and go until enough of them were hot."""
+    frames, dice, reads, hot = hunted_frames(), np.random.default_rng(0), 0, 0
     source = reader(uid, HUNTED)
     print("ready", flush=True)
-    for event in map(int, dice.integers(0, len(frames), 6000)):
+    while reads < READS or hot < HOT_READS:
+        event = int(dice.integers(0, len(frames)))
         frame = source.read(whole(event, HUNTED))[0]
+        reads += 1
         if frame.any():
             assert np.array_equal(frame, frames[event]), f"wrong pixels for event {event}"
             hot += 1
-    print(hot, flush=True)
 
 
 def visit(uid: str, how: str) -> None:

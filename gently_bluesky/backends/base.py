@@ -194,6 +194,19 @@ class Backend(ABC):
                 "leave chunks, compression and levels away, or choose format='zarr'"
             )
 
+    # Doing nothing is right for a backend that packs in one way only.
+    def check_fit(self, packing: Packing, spec: ArraySpec) -> None:  # noqa: B027
+        """Refuse arrays that cannot be cut as asked for: when the first one comes, before it is accepted.
+
+        `check_packing` has accepted the packing. On the producer's thread: quick, and without a call to the
+        system.
+
+        Raises
+        ------
+        InvalidSetting
+            The packing does not fit arrays of this spec.
+        """
+
     @abstractmethod
     def create(
         self,

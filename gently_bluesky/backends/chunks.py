@@ -25,6 +25,8 @@ MAX_SHARD_BYTES = 64 * 2**20
 MAX_CHUNK_BYTES = 2**31 - 1 - 16
 """What blosc can hold (``BLOSC_MAX_BUFFERSIZE``)."""
 CHUNKS_ALONG_SHARD = 16
+MAX_FILES = 10_000
+"""Of one event, where lengths are asked for; a word makes a few dozen for each GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,14 @@ def choose_layout(shape: tuple[int, ...], itemsize: int, chunks: str | tuple[int
         inner = _named(lengths, itemsize, chunks)
     else:
         inner = _explicit(lengths, itemsize, chunks)
-    return Layout(_shard(lengths, inner, itemsize), inner)
+    shard = _shard(lengths, inner, itemsize)
+    files = prod(map(_pieces, lengths, shard))
+    if files > MAX_FILES and not isinstance(chunks, str):
+        raise InvalidSetting(
+            f"expected chunks that make at most {MAX_FILES} files of one event's array, which is {lengths}, got "
+            f"{chunks!r}, which would make {files}; no pixels were written; make the writer with larger chunks"
+        )
+    return Layout(shard, inner)
 
 
 def _whole(lengths: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -89,14 +98,14 @@ def _explicit(lengths: tuple[int, ...], itemsize: int, chunks: tuple[int, ...]) 
     if len(chunks) != len(lengths):
         raise InvalidSetting(
             f"expected chunks with one length for each of the {len(lengths)} axes of an event's array, which "
-            f"is {lengths}, got {chunks!r}; nothing was written; make the writer with chunks that fit, by "
+            f"is {lengths}, got {chunks!r}; no pixels were written; make the writer with chunks that fit, by "
             "data key where arrays differ"
         )
     inner = tuple(map(min, lengths, chunks))
     if (nbytes := prod(inner) * itemsize) > MAX_CHUNK_BYTES:
         raise InvalidSetting(
             f"chunks={chunks!r} make chunks of {nbytes} bytes, a chunk holds at most {MAX_CHUNK_BYTES}; "
-            "nothing was written; make the writer with smaller chunks"
+            "no pixels were written; make the writer with smaller chunks"
         )
     return inner
 
@@ -112,12 +121,15 @@ def _shard(lengths: tuple[int, ...], inner: tuple[int, ...], itemsize: int) -> t
         if behind >= 2:
             slab = SLAB_PLANES // inner[axis] if behind == 2 else 1
             most = max(slab, SMALL_SHARD_BYTES // unit)
-        pieces = -(-lengths[axis] // inner[axis])
+        pieces = _pieces(lengths[axis], inner[axis])
         shard = (inner[axis] * _even(pieces, max(1, min(most, room))), *shard)
     return shard
 
 
 def _even(length: int, most: int) -> int:
     """Return the length of the fewest even pieces no longer than ``most``."""
-    pieces = -(-length // most)
-    return -(-length // pieces)
+    return _pieces(length, _pieces(length, most))
+
+
+def _pieces(length: int, piece: int) -> int:
+    return -(-length // piece)

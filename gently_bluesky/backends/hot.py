@@ -173,6 +173,8 @@ class HotPool:
         low, high = key_of(asset_uid, index)
         with self._lock:
             block = self._taken.pop(_address(buffer) - self._base)
+            if self.closed:
+                return
             row = self._rows[block.slot]
             row["low"], row["high"], row["offset"], row["nbytes"] = low, high, block.offset, buffer.nbytes
             block.stamp = time.monotonic_ns()
@@ -185,7 +187,9 @@ class HotPool:
     def give_back(self, buffer: NDArray[Any]) -> None:
         """Take back a buffer that nothing announced is in."""
         with self._lock:
-            self._free(self._taken.pop(_address(buffer) - self._base))
+            block = self._taken.pop(_address(buffer) - self._base)
+            if not self.closed:
+                self._free(block)
 
     @property
     def closed(self) -> bool:
@@ -195,7 +199,8 @@ class HotPool:
     def close(self) -> None:
         """Remove the pool. Idempotent. Readers go on from what is stored; buffers in flight stay usable.
 
-        A process that ends well does it by itself. In a child that was forked it does nothing.
+        Its memory is given back as soon as no buffer is in flight. A process that ends well does it by itself. In
+        a child that was forked it does nothing.
         """
         if os.getpid() != self._pid:
             return
@@ -208,6 +213,7 @@ class HotPool:
                 self.path.unlink(missing_ok=True)
             unlock(fd)  # the map has a descriptor of its own, which lives as long as the last buffer
             os.close(fd)
+            self._bytes = self._rows = np.empty(0, np.uint8)
 
     # -- with the lock held ---------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from gently_bluesky.backends.hot import DATA_OFFSET, MAGIC, PAGE, ROW, SLOTS, ke
 from gently_bluesky.backends.planes import places, read_planes
 from gently_bluesky.errors import AssetDamaged
 from gently_bluesky.lazy import ArraySource, Selection
-from gently_bluesky.segments import BINARY, HOT, names_of, shared_folder
+from gently_bluesky.segments import BINARY, HOT, NO_LINKS, names_of, shared_folder
 
 __all__ = ["HotSource"]
 
@@ -34,7 +34,6 @@ MOST_EVENTS = 8
 LOOK_AGAIN_S = 0.1
 COMPARED = 40
 """Bytes of a row that say what is where, ``generation`` to ``nbytes``; behind them stands when it was used."""
-NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 
 
 class HotSource(ArraySource):

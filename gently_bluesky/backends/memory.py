@@ -72,11 +72,16 @@ class MemoryBackend(Backend):
     suffix: ClassVar[str] = ".memory"
     capabilities: ClassVar[Capabilities] = Capabilities()
 
+    def check_packing(self, packing: Packing) -> None:
+        """Take ``compression="none"``, which is what it does; nothing else. Raises InvalidSetting."""
+        if packing != Packing(compression="none"):
+            super().check_packing(packing)
+
     def create(
         self,
         path: Path,
         spec: ArraySpec,
-        packing: Packing = DEFAULT_PACKING,  # noqa: ARG002 # raw is the one way, as check_packing says
+        packing: Packing = DEFAULT_PACKING,  # noqa: ARG002 # there is one way only
         sample: NDArray[Any] | None = None,  # noqa: ARG002
     ) -> MemorySink:
         """Make a new, empty asset at ``path``, which must not exist; the file there is synced on return.

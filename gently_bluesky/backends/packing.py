@@ -24,7 +24,7 @@ from gently_bluesky.backends.zarr_codecs import (
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.model import ArraySpec, Packing
 
-__all__ = ["Choice", "check_packing", "choose"]
+__all__ = ["Choice", "check_fit", "check_packing", "choose"]
 
 SAMPLES = 4
 SAMPLE_LENGTH = 512
@@ -69,7 +69,7 @@ class Choice:
 
 
 def check_packing(packing: Packing) -> None:
-    """Refuse names and codecs that nothing is known of. What does not fit an array, `choose` refuses.
+    """Refuse names and codecs that nothing is known of. What does not fit an array, `check_fit` refuses.
 
     Raises
     ------
@@ -88,6 +88,18 @@ def check_packing(packing: Packing) -> None:
             )
     if packing.compression is not None and not isinstance(packing.compression, str):
         check_codecs(packing.compression)
+
+
+def check_fit(packing: Packing, spec: ArraySpec) -> None:
+    """Refuse lengths of a chunk that do not fit arrays of this spec; words fit every array.
+
+    Raises
+    ------
+    InvalidSetting
+        As `choose_layout` raises it.
+    """
+    if isinstance(packing.chunks, tuple):
+        choose_layout(spec.shape, spec.dtype.itemsize, packing.chunks)
 
 
 def choose(packing: Packing, spec: ArraySpec, sample: NDArray[Any] | None) -> Choice:

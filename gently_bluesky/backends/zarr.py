@@ -30,7 +30,7 @@ from gently_bluesky.backends.base import (
 from gently_bluesky.backends.chunks import Layout, choose_layout
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import median_interval_s, ngff_attributes, ome_axes
-from gently_bluesky.backends.packing import Choice, check_packing, choose
+from gently_bluesky.backends.packing import Choice, check_fit, check_packing, choose
 from gently_bluesky.backends.zarr_levels import Coarse, LevelMaker, coarse_factors, coarse_shape
 from gently_bluesky.backends.zarr_source import ZarrSource, open_published
 from gently_bluesky.backends.zarr_writing import ArrayWriter, as_json, remove_if_empty, when_all_ended
@@ -56,6 +56,10 @@ class ZarrBackend(Backend):
     def check_packing(self, packing: Packing) -> None:
         """Refuse chunks and compressions that nothing is known of. Raises InvalidSetting."""
         check_packing(packing)
+
+    def check_fit(self, packing: Packing, spec: ArraySpec) -> None:
+        """Refuse lengths of a chunk that do not fit the array. Raises InvalidSetting."""
+        check_fit(packing, spec)
 
     def create(
         self,

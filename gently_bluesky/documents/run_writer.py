@@ -374,6 +374,7 @@ class RunWriter:
             self._asset_numbers[stream, key] = number
             name = asset_name(stream, key, number, self._desk.backend.suffix)
             packing = self._desk.settings.packing(key)
+            self._desk.backend.check_fit(packing, spec)
             self._assets[made] = Asset(
                 self._desk.backend, self._desk.root, self._storage.home.folder, name, spec, self.uid, packing
             )

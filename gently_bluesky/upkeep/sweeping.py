@@ -87,5 +87,4 @@ def sweep_memory(root: Path) -> None:
         from gently_bluesky.upkeep.in_memory import sweep_segment  # opening a store brings no backend
 
         with suppress(GentlyError, OSError):  # left alone, for the next opening: nothing is lost but room
-            if owner is not None:
-                sweep_segment(root, name, owner)
+            sweep_segment(root, name, owner)

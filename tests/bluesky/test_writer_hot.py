@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +43,8 @@ class Night:
         self.writer = store.writer(hot_bytes=hot_bytes, **settings)  # type: ignore[arg-type]
         self.run = HandMadeRun()
         self.descriptor = self.run.descriptor(camera={})
+        self.announced = threading.Semaphore(0)
+        self.writer.subscribe(lambda name, _: self.announced.release() if name == "event" else None)
 
     def begin(self) -> None:
         self.writer("start", self.run.start)
@@ -58,10 +60,7 @@ class Night:
         """Let each be announced before the next one comes."""
         for event in events:
             self.acquire(event)
-            give_up_s = time.monotonic() + 30
-            while self.writer.stats()["announced"] <= event:
-                assert time.monotonic() < give_up_s
-                time.sleep(0.005)
+            assert self.announced.acquire(timeout=30)
 
     def end(self) -> None:
         self.writer("stop", self.run.stop())

@@ -88,6 +88,7 @@ def test_documents_say_that_a_loss_of_power_is_not_survived(backend, path):
 
 
 def test_packing_is_refused(backend):
+    backend.check_packing(Packing(compression="none"))
     with pytest.raises(InvalidSetting, match="in one way only"):
         backend.check_packing(Packing("planes"))
 

@@ -13,6 +13,7 @@ import bluesky.plans as bp
 import numpy as np
 import pytest
 import zarr
+from memory_left import clear
 from ome_zarr_models.v05 import Image
 
 from gently_bluesky import Store, handler_registry
@@ -31,6 +32,7 @@ from gently_bluesky.testing.assets import (
 )
 from gently_bluesky.testing.backends import BackendConformance
 from gently_bluesky.testing.devices import EncodedCamera
+from gently_bluesky.testing.documents import HandMadeRun
 from gently_bluesky.testing.frames import check_frame, encoded_frame
 
 CHUNKS = ("planes", "blocks", "volume", "auto", "explicit")
@@ -171,7 +173,7 @@ def test_opening_with_a_count_looks_at_no_event(tmp_path: Path) -> None:
 @pytest.mark.parametrize("packing", [Packing((5, 5)), Packing((2**20,) * 3)], ids=str)
 def test_chunks_that_do_not_fit_an_array_leave_nothing(tmp_path: Path, packing: Packing) -> None:
     spec = array_spec((600, 2048, 2048))
-    with pytest.raises(InvalidSetting, match="nothing was written"):
+    with pytest.raises(InvalidSetting, match="no pixels were written"):
         get_backend("zarr").create(tmp_path / "a.ome.zarr", spec, packing)
     assert list(tmp_path.iterdir()) == []
 
@@ -462,6 +464,12 @@ def test_killed_writer_leaves_all_levels_of_what_was_announced(tmp_path: Path, a
         {"compression": {"camera": [{"name": "zstd", "configuration": {"level": 99}}]}},
         {"levels": 0},
         {"levels": {"camera": True}},
+        {"max_pending_bytes": -1},
+        {"max_pending_bytes": 2.5},
+        {"hot_bytes": 1 << 60},
+        {"format": "memory", "chunks": "planes"},
+        {"format": "memory", "compression": "lz4"},
+        {"format": "memory", "levels": {"camera": 2}},
         {"format": "tiff", "chunks": "planes"},
         {"format": "tiff", "compression": "lz4"},
         {"format": "tiff", "compression": {"camera": "zstd"}},
@@ -478,15 +486,17 @@ def test_writer_refuses_what_cannot_be_before_anything_is_written(
     assert sorted(store.root.rglob("*")) == before
 
 
-def test_tiff_takes_what_it_does_anyway(store: Store, RE: Any) -> None:
-    RE.subscribe(store.writer(format="tiff", compression="none", chunks={}, levels=1))
+@pytest.mark.parametrize("format", ["tiff", "memory"])
+def test_format_that_does_not_compress_takes_what_it_does_anyway(store: Store, RE: Any, format: str) -> None:
+    RE.subscribe(store.writer(format=format, compression="none", chunks={}, levels=1))
     (uid,) = RE(bp.count([EncodedCamera("camera")]))
     check_frame(np.asarray(store[uid]["camera"][0]), key="camera")
+    clear(store.root)
 
 
 def test_each_data_key_is_packed_as_it_says(store: Store, RE: Any) -> None:
     writer = store.writer(
-        chunks={"a": "blocks", "b": (2, 16, 48)},
+        chunks={"a": "blocks", "b": (2, 16, 48), "c": "auto"},
         compression={"b": "none", "c": "auto"},
         levels={"a": 2},
     )
@@ -498,6 +508,8 @@ def test_each_data_key_is_packed_as_it_says(store: Store, RE: Any) -> None:
     assert said["b"]["chunks"] == [2, 16, 48]
     assert [codec["name"] for codec in said["b"]["codecs"]] == ["crc32c"]
     assert "compression: none, as asked for" in said["b"]["why"]
+    little = f"volume, chosen because an event is {9 * 32 * 48 * 2} bytes, little for one chunk"
+    assert said["c"]["why"].startswith(f"chunks: {little}; compression: ")
     assert "chosen because a sample shrank" in said["c"]["why"]
     assert [said[name]["levels"] for name in "abc"] == [2, 1, 1]
     for name in "abc":
@@ -505,11 +517,36 @@ def test_each_data_key_is_packed_as_it_says(store: Store, RE: Any) -> None:
             check_frame(np.asarray(store[uid]["primary"][name][event]), key=name, event=event)
 
 
-def test_chunks_that_do_not_fit_the_frames_fail_the_run_and_leave_no_asset(store: Store, RE: Any) -> None:
+@pytest.mark.parametrize(
+    ("chunks", "match"),
+    [((4, 16, 16), r"each of the 2 axes.*\(4, 16, 16\)"), ((1, 1), r"\(1, 1\), which would make 16384")],
+    ids=str,
+)
+def test_chunks_that_do_not_fit_are_refused_with_the_first_event_before_any_pixel_is_written(
+    store: Store, chunks: tuple[int, ...], match: str
+) -> None:
+    """The other data key's chunks fit: nothing of it is written either."""
+    writer, run = store.writer(chunks={"b": chunks}), HandMadeRun()
+    descriptor = run.descriptor(a={}, b={})
+    writer("start", run.start)
+    writer("descriptor", descriptor)
+    frames = {key: np.zeros((2048, 2048), "<u2") for key in "ab"}
+    with pytest.raises(InvalidSetting, match=match) as first:
+        writer("event", run.event(descriptor, **frames))
+    assert "no pixels were written" in str(first.value)
+    with pytest.raises(InvalidSetting) as last:
+        writer("stop", run.stop())
+    assert last.value is first.value
+    assert (store[run.uid].status, store[run.uid].record.lost) == ("failed", 2)
+    assert "InvalidSetting" in store[run.uid].stop["reason"]
+    (journal,) = store.root.glob("runs/*/*/*/*/*")
+    assert [json.loads(line)["name"] for line in journal.read_text().splitlines()] == ["start", "stop"]
+
+
+def test_chunks_that_do_not_fit_stop_the_plan_at_its_first_frame(store: Store, RE: Any) -> None:
     RE.subscribe(store.writer(chunks=(4, 16, 16)))
-    with pytest.raises(InvalidSetting, match=r"each of the 2 axes.*\(4, 16, 16\); nothing was written"):
-        RE(bp.count([EncodedCamera("camera")], num=3))
-    run = store[-1]
-    assert run.status == "failed"
-    assert "InvalidSetting" in run.stop["reason"]
-    assert [path.name for path in store.root.rglob("*") if path.suffix == ".zarr"] == []
+    camera = EncodedCamera("camera")
+    with pytest.raises(InvalidSetting, match="no pixels were written"):
+        RE(bp.count([camera], num=3))
+    assert camera.triggers == 1
+    assert store[-1].status == "failed"

@@ -18,7 +18,7 @@ from gently_bluesky.backends.chunks import (
     MAX_SHARD_BYTES,
     choose_layout,
 )
-from gently_bluesky.backends.packing import check_packing, choose
+from gently_bluesky.backends.packing import check_fit, check_packing, choose
 from gently_bluesky.backends.zarr_codecs import COMPRESSION_NAMES
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.model import Packing, Settings
@@ -82,8 +82,9 @@ def test_shards_are_whole_chunks_and_keep_within_the_limits(
     shape, itemsize, chunks = cut
     try:
         layout = choose_layout(shape, itemsize, chunks)
-    except InvalidSetting:
-        assert prod(chunks) * itemsize > MAX_CHUNK_BYTES
+    except InvalidSetting as error:
+        refusal = str(error)
+        assert prod(chunks) * itemsize > MAX_CHUNK_BYTES or "larger chunks" in refusal
         return
     for length, shard, inner in zip(shape, layout.shard, layout.inner, strict=True):
         assert shard % inner == 0
@@ -302,11 +303,23 @@ def test_lengths_have_to_fit_the_axes(chunks: tuple[int, ...], match: str | None
         assert choose_layout((10, 600, 1000), 2, chunks).inner == (10, 600, 1000)
         return
     with pytest.raises(InvalidSetting, match=match) as caught:
-        choose_layout((10, 600, 1000), 2, chunks)
-    assert "nothing was written" in str(caught.value)
+        check_fit(Packing(chunks), array_spec((10, 600, 1000)))
+    assert "no pixels were written" in str(caught.value)
+
+
+def test_words_fit_every_array() -> None:
+    for chunks in (*LAYOUT_NAMES, "auto", None):
+        for shape in ((0, 5), (7,), (3, 2, 4, 10, 10), (40_000, 40_000)):
+            check_fit(Packing(chunks), array_spec(shape))
 
 
 def test_chunk_that_blosc_cannot_hold_is_refused() -> None:
-    with pytest.raises(InvalidSetting, match=r"smaller chunks"):
+    with pytest.raises(InvalidSetting, match=r"no pixels were written.*smaller chunks"):
         choose_layout((600, 2048, 2048), 2, (256, 2048, 2048))
     assert choose_layout((600, 2048, 2048), 2, (255, 2048, 2048)).inner == (255, 2048, 2048)
+
+
+def test_chunks_so_small_that_an_event_is_thousands_of_files_are_refused() -> None:
+    with pytest.raises(InvalidSetting, match=r"16384; no pixels were written.*larger chunks"):
+        choose_layout((2048, 2048), 2, (1, 1))
+    assert choose_layout((2048, 2048), 2, (2, 2)).inner == (2, 2)

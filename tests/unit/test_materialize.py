@@ -310,7 +310,7 @@ def test_run_that_somebody_else_materialises_is_refused(store):
     store.materialize(uid)
 
 
-@pytest.mark.parametrize("what", ["datum", "memory", "absent", "format", "packing", "read only"])
+@pytest.mark.parametrize("what", ["datum", "memory", "absent", "format", "packing", "chunks", "read only"])
 def test_what_cannot_be_materialised_is_refused(store, what):
     uid = record(store)
     datum = store[uid]["view_a"][0].uid
@@ -326,12 +326,14 @@ def test_what_cannot_be_materialised_is_refused(store, what):
                 InvalidSetting,
                 "one way|levels",
             ),
+            "chunks": (lambda: store.materialize(uid, chunks=(5, 5)), InvalidSetting, "3 axes"),
             "read only": (lambda: reader.materialize(uid), StoreReadOnly, "mode='r'"),
         }
         call, error, message = refused[what]
         with pytest.raises(error, match=message):
             call()
     assert journal_of(store, uid).read_bytes() == before
+    only_in_memory(store, uid)
     check(store[uid]["primary"]["view_a"], [1, 2, 3])
 
 
