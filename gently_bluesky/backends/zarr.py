@@ -31,9 +31,10 @@ from gently_bluesky.backends.chunks import Layout, choose_layout
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import median_interval_s, ngff_attributes, ome_axes
 from gently_bluesky.backends.packing import Choice, check_fit, check_packing, choose
+from gently_bluesky.backends.zarr_folders import remove_if_empty
 from gently_bluesky.backends.zarr_levels import Coarse, LevelMaker, coarse_factors, coarse_shape
 from gently_bluesky.backends.zarr_source import ZarrSource, open_published
-from gently_bluesky.backends.zarr_writing import ArrayWriter, as_json, remove_if_empty, when_all_ended
+from gently_bluesky.backends.zarr_writing import ArrayWriter, as_json, when_all_ended
 from gently_bluesky.errors import AssetDamaged, InputError
 from gently_bluesky.files import is_leftover, storage_error, sync_folder, write_atomic
 from gently_bluesky.model import ArraySpec, Packing

@@ -5,14 +5,11 @@ A whole volume handed over at once takes most of its size again in memory, and i
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +18,15 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.chunks import Layout
+from gently_bluesky.backends.zarr_folders import EventFolders
 from gently_bluesky.backends.zarr_source import NO_CACHE, kvstore, os_error
-from gently_bluesky.files import storage_error, sync_folder, write_atomic
+from gently_bluesky.files import storage_error, write_atomic
 
-__all__ = ["ArrayWriter", "as_json", "remove_if_empty", "when_all_ended"]
+__all__ = ["ArrayWriter", "as_json", "when_all_ended"]
 
 MAX_IN_FLIGHT_BYTES = 64 * 2**20
 """Of pixels handed to TensorStore and not yet synced: one slab of 8 planes of 2048 x 2048, or 8 frames."""
 UNBOUNDED_EVENTS = 1 << 40
-PREPARED_FOLDERS = 128
-SYNCING_THREADS = 4
-"""Syncs that meet share the file system's commit."""
 
 
 class ArrayWriter:
@@ -57,8 +52,8 @@ class ArrayWriter:
         self._metadata: dict[str, Any] = dict(metadata)
         self._shards: _ShardWriter = _ShardWriter(_open_unbounded(folder, metadata))
         # Folders above the shards: one for each place along each axis of an event but the last.
-        self._folder_grid: tuple[int, ...] = tuple(map(_ceil_div, self.shape, layout.shard))[:-1]
-        self._prepared: set[int] = set()
+        grid = tuple(map(_ceil_div, self.shape, layout.shard))[:-1]
+        self._folders: EventFolders = EventFolders(folder / "c", grid)
 
     def write(self, index: int, frame: NDArray[Any], what: str) -> Future[None]:
         """Begin to store an event; the future ends when all its shards are synced, or have failed to be.
@@ -89,27 +84,17 @@ class ArrayWriter:
     def prepare(self, index: int, what: str) -> None:
         """Make and sync the folders of an event: TensorStore syncs only the folder that the shard is in.
 
-        Made for more and more events ahead, and synced side by side: one by one between the writes they cost
-        a third of the speed.
-
         Raises
         ------
         StorageError
             They could not be made.
         """
-        if index in self._prepared or not self.shape:
+        if not self.shape:
             return
-        ahead = min(len(self._prepared), PREPARED_FOLDERS // (1 + prod(self._folder_grid[:-1])))
-        chunks = self._folder / "c"
-        events = range(index, index + 1 + ahead)
         try:
-            made = [chunks]
-            for event in events:
-                made += _make_folders(chunks / str(event), self._folder_grid)
-            _sync_all(made)
+            self._folders.prepare(index)
         except OSError as error:
             raise storage_error(error, f"{what} was not stored") from error
-        self._prepared.update(events)
 
     def publish(self, count: int) -> None:
         """Set the shape on disk. Synced on return. Raises OSError."""
@@ -118,10 +103,7 @@ class ArrayWriter:
 
     def remove_unused(self, was_written: Callable[[int], bool]) -> None:
         """Remove the folders that were made for events that never came."""
-        for event in self._prepared:
-            if not was_written(event):
-                for folder, _, _ in os.walk(self._folder / "c" / str(event), topdown=False):
-                    remove_if_empty(Path(folder))
+        self._folders.remove_unused(was_written)
 
 
 def when_all_ended(futures: Sequence[Future[None]]) -> Future[None]:
@@ -149,12 +131,6 @@ def when_all_ended(futures: Sequence[Future[None]]) -> Future[None]:
     for future in futures:
         future.add_done_callback(tell)
     return joined
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Remove a folder; one that is not empty, or gone, is left as it is."""
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def as_json(metadata: Mapping[str, Any]) -> bytes:
@@ -238,41 +214,6 @@ def _open_unbounded(folder: Path, metadata: Mapping[str, Any]) -> ts.TensorStore
     }
     context = ts.Context({"file_io_sync": True, **NO_CACHE})
     return ts.open(spec, open=True, assume_metadata=True, context=context).result()
-
-
-def _make_folders(folder: Path, grid: tuple[int, ...]) -> list[Path]:
-    """Make a folder and those in it, a level for each axis; return those that hold others."""
-    folder.mkdir(exist_ok=True)
-    if not grid:
-        return []
-    holders = [folder]
-    for place in range(grid[0]):
-        holders += _make_folders(folder / str(place), grid[1:])
-    return holders
-
-
-def _sync_all(folders: Sequence[Path]) -> None:
-    """Sync folders side by side. Threads of our own: an executor takes nothing while the interpreter exits."""
-    errors: list[OSError] = []
-
-    def sync(some: Sequence[Path]) -> None:
-        try:
-            for folder in some:
-                sync_folder(folder)
-        except OSError as error:
-            errors.append(error)
-
-    threads = [
-        threading.Thread(target=sync, args=(folders[number::SYNCING_THREADS],), daemon=True)
-        for number in range(1, min(SYNCING_THREADS, len(folders)))
-    ]
-    for thread in threads:
-        thread.start()
-    sync(folders[::SYNCING_THREADS])
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 def _ceil_div(length: int, piece: int) -> int:

@@ -1,0 +1,133 @@
+"""The folders above the shards of a Zarr array: made and synced before pixels go there, and ahead of them.
+
+TensorStore syncs a shard and the folder it is in; whether the folders above survive a loss of power is ours to
+see to. One by one between the writes they cost a third of the speed, so that they are made for more and more
+events ahead, on a thread beside.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+
+from gently_bluesky.files import sync_folder
+
+__all__ = ["EventFolders", "remove_if_empty"]
+
+MOST_FOLDERS = 128
+"""That are made at once, about."""
+SYNCING_THREADS = 4
+"""Syncs that meet share the file system's commit."""
+
+
+class EventFolders:
+    """The folders of one array's events.
+
+    ``prepare`` and ``remove_unused`` are called by one thread.
+
+    Parameters
+    ----------
+    chunks
+        The folder that all are in, which exists.
+    grid
+        How many shards an event has along each of its axes but the last: so many folders, level by level.
+    """
+
+    def __init__(self, chunks: Path, grid: tuple[int, ...]) -> None:
+        self._chunks: Path = chunks
+        self._grid: tuple[int, ...] = grid
+        self._most_events: int = max(1, MOST_FOLDERS // (1 + prod(grid[:-1])))
+        self._begun: set[int] = set()
+        self._prepared: set[int] = set()
+        self._ahead: threading.Thread | None = None
+
+    def prepare(self, index: int) -> None:
+        """Have the folders of an event made and synced on return, and those of later ones soon. Raises OSError."""
+        if index not in self._prepared:
+            self._wait()
+        if index not in self._prepared:
+            self._make(range(index, index + 1))
+        ahead = min(len(self._prepared), self._most_events)
+        if self._ahead is None and index + ahead // 2 not in self._prepared:
+            self._make_ahead(
+                [event for event in range(index, index + ahead + ahead // 2) if event not in self._prepared]
+            )
+
+    def remove_unused(self, was_written: Callable[[int], bool]) -> None:
+        """Remove the folders that were made for events that never came. Nothing is made after it."""
+        self._wait()
+        for event in self._begun:
+            if not was_written(event):
+                for folder, _, _ in os.walk(self._chunks / str(event), topdown=False):
+                    remove_if_empty(Path(folder))
+
+    def _make_ahead(self, events: Sequence[int]) -> None:
+        def make() -> None:
+            with suppress(OSError):  # raised, if it is still so, when an event needs them
+                self._make(events)
+            self._ahead = None
+
+        # a thread of our own: an executor takes nothing while the interpreter exits
+        thread = self._ahead = threading.Thread(target=make, name="gently-bluesky-folders", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._ahead = None
+
+    def _wait(self) -> None:
+        thread = self._ahead
+        if thread is not None:
+            thread.join()
+
+    def _make(self, events: Sequence[int]) -> None:
+        self._begun.update(events)
+        made = [self._chunks]
+        for event in events:
+            made += _make_folders(self._chunks / str(event), self._grid)
+        _sync_all(made)
+        self._prepared.update(events)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder; one that is not empty, or gone, is left as it is."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _make_folders(folder: Path, grid: tuple[int, ...]) -> list[Path]:
+    """Make a folder and those in it, a level for each axis; return those that hold others."""
+    folder.mkdir(exist_ok=True)
+    if not grid:
+        return []
+    holders = [folder]
+    for place in range(grid[0]):
+        holders += _make_folders(folder / str(place), grid[1:])
+    return holders
+
+
+def _sync_all(folders: Sequence[Path]) -> None:
+    """Sync folders side by side."""
+    errors: list[OSError] = []
+
+    def sync(some: Sequence[Path]) -> None:
+        try:
+            for folder in some:
+                sync_folder(folder)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=sync, args=(folders[number::SYNCING_THREADS],), daemon=True)
+        for number in range(1, min(SYNCING_THREADS, len(folders)))
+    ]
+    for thread in threads:
+        thread.start()
+    sync(folders[::SYNCING_THREADS])
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
