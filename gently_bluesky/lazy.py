@@ -268,7 +268,8 @@ class LazyArray(Waiting, NDArrayOperatorsMixin):
     ) -> NDArray[Any] | np.generic:
         """Return the largest element along ``axis`` (all axes if None), as ``numpy.max`` does.
 
-        Reads every chunk once, in blocks of at most 64 MiB (or of one chunk where that is larger).
+        Reads every chunk once, block by block on several threads; takes memory for 64 MiB of blocks, or for one
+        chunk where that is larger, and for what is left of them.
         """
         return reduce_blocks(self._blocked(out), "max", axis, keepdims=keepdims)
 

@@ -91,7 +91,8 @@ class Store(StoreView):
             not survive a restart of the machine: see `materialize`), or another backend's name.
         chunks
             How arrays are cut: ``"planes"``, ``"blocks"``, ``"volume"``, ``"auto"`` or lengths along the axes
-            of one event; or a mapping of data keys to these. By default what the format does by itself.
+            of one event; or a mapping of data keys to these. By default what the format does by itself. What
+            it came to, and why, is in ``store.record(uid).metadata["packing"]``, by the uid of an asset.
         compression
             ``"lz4"``, ``"zstd"``, ``"none"``, ``"auto"``, or codecs as Zarr's metadata spells them; or a
             mapping of data keys to these. By default what the format does by itself.

@@ -41,7 +41,7 @@ from gently_bluesky.backends.memory_source import (
     read_place,
 )
 from gently_bluesky.backends.planes import as_bytes
-from gently_bluesky.errors import AssetMissing, InputError
+from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError
 from gently_bluesky.files import (
     create_file,
     remove_tree,
@@ -239,6 +239,11 @@ def drop_segment(path: Path, name: str) -> None:
 
 
 def _follow(moved_to: Moved, count: int | None) -> ArraySource:
+    if moved_to.spec == MemoryBackend.spec:
+        raise AssetDamaged(
+            f"{moved_to.path}: expected an asset on disk, where one in memory was moved to, got another in memory; no "
+            "pixels were returned"
+        )
     backend = backend_for_spec(moved_to.spec)
     if backend is None:
         raise AssetMissing(

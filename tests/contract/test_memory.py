@@ -227,6 +227,15 @@ def test_copy_of_a_kind_that_nothing_here_opens_says_so(backend, path):
         backend.open(path, resource_kwargs)
 
 
+def test_files_that_lead_to_each_other_are_damaged(backend, path):
+    resource_kwargs = write_asset(backend, path, SPEC)
+    other = path.with_name("other.memory")
+    backend.forward(path, other.name, backend.spec, resource_kwargs)
+    backend.forward(other, path.name, backend.spec, resource_kwargs)
+    with pytest.raises(AssetDamaged, match=r"asset on disk.*no pixels were returned"):
+        backend.open(path, resource_kwargs)
+
+
 def test_file_that_was_copied_does_not_take_the_originals_pixels_with_it(backend, home, path):
     """As of a store that is copied while it has assets in memory."""
     resource_kwargs = write_asset(backend, path, SPEC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -107,6 +108,14 @@ def test_every_packing_comes_back_as_it_was(
     assert list(source.chunks) == [1, *said["chunks"]]
     handler = handler_registry()["GENTLY_ZARR"](str(path), **as_documented(sink))
     check_frame(np.asarray(handler(1)), event=1)
+
+
+def test_what_the_format_page_shows_of_a_packing_is_true(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text("utf-8")
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    sink = get_backend("zarr").create(tmp_path / "a", array_spec((200, 2048, 2048)), Packing("blocks"))
+    sink.close()
+    assert json.loads(shown) == as_documented(sink)["packing"]
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS, ids=str)

@@ -19,7 +19,7 @@ from hot_reading import ASSET, NBYTES, SHAPE, Stored, hunted_frames, is_hot, put
 from memory_left import clear
 
 from gently_bluesky import Store
-from gently_bluesky.backends.hot import DATA_OFFSET, PAGE, SLOTS, HotPool
+from gently_bluesky.backends.hot import DATA_OFFSET, PAGE, SLOTS, HotPool, key_of
 from gently_bluesky.backends.hot_source import HotSource
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.segments import HOT, names_of, shared_folder, tag_of
@@ -266,6 +266,20 @@ def test_closed_pool_is_gone_and_readers_go_on_from_storage(uid, make):
     buffer[...] = 1
     pool.keep(buffer, ASSET, 2)
     assert not is_hot(source, 2)
+
+
+def test_pool_is_made_as_the_format_page_says(uid, make):
+    pool = make(2 * NBYTES)
+    put(pool, 7)
+    content = pool.path.read_bytes()
+    assert content.startswith(b"gently-hot-pool1")
+    rows = np.frombuffer(content, "<u8", 1024 * 8, 4096).reshape(1024, 8)
+    (kept,) = np.flatnonzero(rows[:, 0] % 2 == 0)
+    _, low, high, begin, nbytes, used, *unused = rows[kept].tolist()
+    assert (low, high, nbytes, unused) == (*key_of(ASSET, 7), NBYTES, [0, 0])
+    assert used > 0
+    assert begin >= 4096 + 1024 * 64
+    check_frame(np.frombuffer(content, "<u2", NBYTES // 2, begin).reshape(SHAPE), event=7)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not say what is mapped")

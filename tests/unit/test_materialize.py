@@ -183,6 +183,17 @@ def test_any_dtype_comes_along(store, acquire, format, dtype):
     np.testing.assert_array_equal(np.asarray(after), np.stack(frames))
 
 
+def test_copy_is_packed_as_asked_for_and_says_why(store):
+    uid = record(store)
+    store.materialize(uid, chunks="auto", compression="auto", levels=2)
+    array = store[uid]["primary"]["view_a"]
+    packing = store.record(array.uid).metadata["packing"]
+    assert packing["levels"] == 2
+    assert "volume, chosen because" in packing["why"]
+    assert "chosen because a sample shrank" in packing["why"]
+    check(array, [1, 2, 3])
+
+
 def test_one_asset_of_several_can_be_materialised_alone(store):
     uid = record(store, keys=("view_a", "view_b"))
     view_a, view_b = (store[uid]["primary"][key].uid for key in ("view_a", "view_b"))
