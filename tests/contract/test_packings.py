@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import bluesky.plans as bp
 import numpy as np
 import pytest
+import tensorstore as ts
 import zarr
 from memory_left import clear
 from ome_zarr_models.v05 import Image
@@ -338,6 +339,32 @@ def test_outside_reader_never_sees_an_event_that_a_coarser_level_lacks(tmp_path:
     sink.close()
     assert wrong == []
     assert seen
+
+
+def test_plan_goes_on_while_levels_are_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events are accepted, and the full resolution is stored; none is announced before its levels are."""
+    made, begun, gate, by = ts.downsample, threading.Event(), threading.Event(), set[str]()
+
+    def downsample(*arguments: Any) -> Any:
+        by.add(threading.current_thread().name)
+        begun.set()
+        assert gate.wait(60)
+        return made(*arguments)
+
+    monkeypatch.setattr(ts, "downsample", downsample)
+    writer, run = store.writer(levels=3), HandMadeRun()
+    descriptor = run.descriptor(camera={})
+    writer("start", run.start)
+    writer("descriptor", descriptor)
+    for event in range(4):
+        writer("event", run.event(descriptor, camera=encoded_frame((64, 64), "<u2", event=event)))
+    assert begun.wait(60)
+    assert (writer.stats()["accepted"], writer.stats()["announced"]) == (4, 0)
+    gate.set()
+    writer("stop", run.stop())
+    assert by == {"gently-bluesky-levels"}
+    assert store[run.uid].status == "complete"
+    check_frame(np.asarray(store[run.uid]["camera"][3]), event=3)
 
 
 @pytest.mark.parametrize("in_the_way", ["of a folder", "of a shard"])
