@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
 
@@ -10,7 +10,17 @@ import numpy as np
 
 from gently_bluesky.jsontext import encode
 
-__all__ = ["LARGEST", "integer", "itemsize", "json_text", "seconds", "sequence", "text", "text_or_none"]
+__all__ = [
+    "LARGEST",
+    "integer",
+    "itemsize",
+    "json_text",
+    "parents_named",
+    "seconds",
+    "sequence",
+    "text",
+    "text_or_none",
+]
 
 LARGEST: Final = 2**63 - 1
 """The largest integer that a database keeps."""
@@ -50,6 +60,12 @@ def text_or_none(value: object) -> str | None:
 def sequence(value: object) -> Sequence[Any]:
     """Return a list, and an empty one for anything else."""
     return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
+
+
+def parents_named(lineage: object) -> list[str]:
+    """Return the uids that the ``lineage`` of a start document names as parents, as often as it does."""
+    named = sequence(lineage.get("parents")) if isinstance(lineage, Mapping) else ()
+    return [parent for parent in named if isinstance(parent, str)]
 
 
 def itemsize(dtype: str | None) -> int:

@@ -19,7 +19,7 @@ from sqlalchemy import CTE, ColumnElement, Select, bindparam, select
 
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.records import columns, joined, record_of
-from gently_bluesky.index.schema import edges, records
+from gently_bluesky.index.schema import Uid, edges, records
 from gently_bluesky.model import Record
 
 __all__ = ["Lineage", "LineageNode", "ancestors", "children", "descendants"]
@@ -119,14 +119,17 @@ def ancestors(index: Index, uid: str) -> Lineage:
         As ``Index.resolve``.
     """
     record = index.record(uid)
-    found: dict[str, dict[int, tuple[str, Record | None]]] = {}
-    for child, position, parent, *values in map(tuple, index.rows(_UPWARD, run_uid=record.run_uid)):
-        found.setdefault(child, {})[position] = (parent, None if values[0] is None else record_of(values))
+    found: dict[str, list[tuple[str, Record | None]]] = {}
+    for child, parent, *values in index.rows(_UPWARD, run_uid=record.run_uid):
+        found.setdefault(child, []).append((parent, None if values[0] is None else record_of(values)))
     return Lineage(tuple(_walk(record, found)))
 
 
-def _walk(record: Record, found: dict[str, dict[int, tuple[str, Record | None]]]) -> Iterator[LineageNode]:
-    """Go through the graph depth first; the parents of a run are gone into once, which also ends cycles."""
+def _walk(record: Record, found: dict[str, list[tuple[str, Record | None]]]) -> Iterator[LineageNode]:
+    """Go through the graph depth first; the parents of a run are gone into once, which also ends cycles.
+
+    ``found`` holds the parents of each run, the last one first.
+    """
     entered: set[str] = set()
     todo: list[tuple[int, str, Record | None]] = [(0, record.uid, record)]
     while todo:
@@ -136,7 +139,7 @@ def _walk(record: Record, found: dict[str, dict[int, tuple[str, Record | None]]]
         yield LineageNode(depth, uid, here, repeated)
         if here and parents and not repeated:
             entered.add(here.run_uid)
-            todo += ((depth + 1, *parents[position]) for position in sorted(parents, reverse=True))
+            todo += [(depth + 1, *parent) for parent in parents]
 
 
 def children(index: Index, uid: str) -> list[Record]:
@@ -172,15 +175,13 @@ def _results(index: Index, uid: str, statements: dict[str, Select[*tuple[Any, ..
 
 
 def _upward() -> Select[*tuple[Any, ...]]:
-    """Every edge above a run, in any order, with the record of the parent where there is one."""
-    parent = records.alias("parent")
-    edge = select(
-        edges.c.child, edges.c.position, edges.c.parent, parent.c.run_uid.label("parent_run")
-    ).select_from(edges.outerjoin(parent, parent.c.uid == edges.c.parent))
-    walk = edge.where(edges.c.child == bindparam("run_uid")).cte("walk", recursive=True)
-    walk = walk.union(edge.where(edges.c.child == walk.c.parent_run))
-    source = joined(walk.outerjoin(records, records.c.uid == walk.c.parent))
-    return select(walk.c.child, walk.c.position, walk.c.parent, *columns).select_from(source)
+    """Every edge above a run, the last one of each child first, with the parent's record where there is one."""
+    walk = select(bindparam("run_uid", type_=Uid).label("run")).cte("walk", recursive=True)
+    step = walk.join(edges, edges.c.child == walk.c.run).join(records, records.c.uid == edges.c.parent)
+    walk = walk.union(select(records.c.run_uid).select_from(step))
+    source = walk.join(edges, edges.c.child == walk.c.run).outerjoin(records, records.c.uid == edges.c.parent)
+    statement = select(edges.c.child, edges.c.parent, *columns).select_from(joined(source))
+    return statement.order_by(edges.c.position.desc())
 
 
 def _contained(kind: str) -> ColumnElement[bool]:

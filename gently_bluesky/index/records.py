@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Select, case, func, select
 from sqlalchemy.sql.selectable import FromClause
 
+from gently_bluesky.index.fields import parents_named
 from gently_bluesky.index.schema import records
 from gently_bluesky.jsontext import decode
 from gently_bluesky.model import Record
@@ -22,25 +23,23 @@ columns: Final = (
     records.c.kind,
     records.c.run_uid,
     records.c.time,
-    records.c.stream,
-    records.c.data_key,
-    records.c.seq_num,
-    records.c.document,
-    records.c.operation,
-    records.c.parents,
-    records.c.received,
-    records.c.stored,
-    records.c.lost,
-    records.c.path,
     func.coalesce(run.c.data_type, records.c.data_type),
     func.coalesce(run.c.session, records.c.session),
     func.coalesce(run.c.status, records.c.status),
-    asset.c.path,
-    asset.c.format,
+    records.c.stream,
+    records.c.data_key,
+    records.c.seq_num,
     asset.c.count,
     asset.c.shape,
     asset.c.dtype,
     asset.c.dims,
+    asset.c.format,
+    func.coalesce(asset.c.path, records.c.path),
+    records.c.operation,
+    records.c.received,
+    records.c.stored,
+    records.c.lost,
+    records.c.document,
 )
 """What `record_of` reads, in the order in which it reads it."""
 
@@ -63,17 +62,24 @@ def record_of(row: Sequence[Any]) -> Record:
         kind,
         run_uid,
         time,
+        data_type,
+        session,
+        status,
         stream,
         data_key,
         seq_num,
-        document,
+        count,
+        shape,
+        dtype,
+        dims,
+        form,
+        path,
         operation,
-        parents,
         received,
         stored,
         lost,
-    ) = row[:13]
-    path, data_type, session, status, asset_path, form, count, shape, dtype, dims = row[13:]
+        document,
+    ) = row
     doc = decode(document)
     sizes = None if shape is None else tuple(decode(shape))
     axes = () if dims is None else tuple(decode(dims))
@@ -95,9 +101,9 @@ def record_of(row: Sequence[Any]) -> Record:
         dtype,
         axes,
         form,
-        path if kind == "run" else asset_path or "",
+        path or "",
         operation,
-        tuple(decode(parents)) if parents else (),
+        tuple(parents_named(doc.get("lineage"))) if kind == "run" else (),
         received,
         stored,
         lost,

@@ -17,6 +17,7 @@ from gently_bluesky.index.fields import (
     integer,
     itemsize,
     json_text,
+    parents_named,
     seconds,
     sequence,
     text,
@@ -94,9 +95,7 @@ class Batch:
     def _start(self, doc: Mapping[str, Any]) -> None:
         uid = text(doc["uid"])
         lineage = doc.get("lineage")
-        lineage = lineage if isinstance(lineage, Mapping) else {}
-        parents = [parent for parent in sequence(lineage.get("parents")) if isinstance(parent, str)]
-        operation = text_or_none(lineage.get("operation"))
+        is_derived = isinstance(lineage, Mapping)
         self.state.time = self.state.runs[uid] = seconds(doc["time"])
         self.runs[uid] = {
             "uid": uid,
@@ -107,9 +106,8 @@ class Batch:
             "data_type": text_or_none(doc.get("data_type")),
             "session": text_or_none(doc.get("session")),
             "status": "running",
-            "derived": isinstance(doc.get("lineage"), Mapping),
-            "operation": operation,
-            "parents": json_text(parents),
+            "derived": is_derived,
+            "operation": text_or_none(lineage.get("operation")) if is_derived else None,
             "received": None,
             "stored": None,
             "lost": None,
@@ -117,7 +115,8 @@ class Batch:
         }
         self.metadata += ({"run_uid": uid, "key": key, "value": value} for key, value in leaves(doc))
         self.edges += (
-            {"child": uid, "position": i, "parent": parent} for i, parent in enumerate(dict.fromkeys(parents))
+            {"child": uid, "position": i, "parent": parent}
+            for i, parent in enumerate(dict.fromkeys(parents_named(lineage)))
         )
 
     def _stop(self, doc: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from gently_bluesky.errors import GentlyError
 
 __all__ = [
     "IndexUnusable",
+    "Uid",
     "create_tables",
     "descriptors",
     "edges",
@@ -39,7 +40,7 @@ __all__ = [
     "stream_keys",
 ]
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 tables = MetaData()
 Uid = Text().with_variant(Text(collation="C"), "postgresql")
@@ -74,7 +75,6 @@ records = Table(
     Column("status", Text),
     Column("derived", Boolean),
     Column("operation", Text),
-    Column("parents", Text),
     Column("received", BigInteger),
     Column("stored", BigInteger),
     Column("lost", BigInteger),
