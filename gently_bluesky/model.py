@@ -274,7 +274,7 @@ class Settings:
     Attributes
     ----------
     format
-        Name of a backend: ``"zarr"``, ``"tiff"``, or one from the entry-point group
+        Name of a backend: ``"zarr"``, ``"tiff"``, ``"memory"``, or one from the entry-point group
         ``gently_bluesky.backends``.
     chunks, compression, levels
         As in `Packing`, or a mapping of data keys to such; keys it does not name get what the backend does
