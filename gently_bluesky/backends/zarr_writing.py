@@ -24,8 +24,8 @@ from gently_bluesky.files import storage_error, write_atomic
 
 __all__ = ["ArrayWriter", "as_json", "when_all_ended"]
 
-MAX_IN_FLIGHT_BYTES = 64 * 2**20
-"""Of pixels handed to TensorStore and not yet synced: one slab of 8 planes of 2048 x 2048, or 8 frames."""
+MAX_IN_FLIGHT_BYTES = 128 * 2**20
+"""Of pixels handed to TensorStore and not yet synced: two slabs of 8 planes of 2048 x 2048, or 16 frames."""
 UNBOUNDED_EVENTS = 1 << 40
 
 

@@ -25,7 +25,7 @@ from gently_bluesky.errors import InputError, InvalidSetting, StorageError, Stor
 
 __all__ = ["Owner", "Pipeline", "Task"]
 
-DEFAULT_PENDING_BYTES = 512 * 2**20
+DEFAULT_PENDING_BYTES = 256 * 2**20
 BETWEEN_COMMITS_S = 0.05
 """A commit costs a few syncs and a transaction, however much it commits."""
 SLOWEST_BYTES_PER_S = 5e6
