@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gently_bluesky.datasets import event_table, stream_dataset
 from gently_bluesky.documents.filling import filled, rooted
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.errors import AmbiguousArray, AssetMissing, FixedArray, LookupFailed
 from gently_bluesky.index.index import Index
-from gently_bluesky.lazy import ArraySource, LazyArray, Selection
+from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import JournalLine, Record
+from gently_bluesky.sources import InlineSource
 from gently_bluesky.stored import KeyEvents, key_events, wait_for_events
+from gently_bluesky.upkeep.sweeping import DOCUMENTS
 from gently_bluesky.watching import RunWatch
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["InlineSource", "Run", "Stream"]
+__all__ = ["Run", "Stream"]
+
+TAIL_BYTES = 4096
+"""Read of the end of a journal to begin with; a stop is seldom longer."""
 
 MOST_KEYS_LISTED = 12
 """Data keys of a stream that a line of text names."""
@@ -64,16 +69,16 @@ class Run:
     @property
     def stop(self) -> Mapping[str, Any] | None:
         """The stop document, or None while the run goes on or where its process has died."""
-        lines = self._lines()
-        return lines[-1].doc if lines and lines[-1].name == "stop" else None
+        end = self._end()
+        return None if end is None else end.doc
 
     @property
     def storing(self) -> Mapping[str, Any] | None:
         """What the run's frames took to be stored, as its stop says: ``frames``, ``bytes``, ``bytes_per_s``,
         ``waited_s`` for a full buffer, ``peak_pending_bytes``; None without frames, or before the end.
         """
-        lines = self._lines()
-        return lines[-1].storing if lines else None
+        end = self._end()
+        return None if end is None else end.storing
 
     @property
     def status(self) -> str:
@@ -183,7 +188,7 @@ class Run:
                 f"stream {of.stream!r} of run {self.uid[:8]} has no data key {of.data_key!r}; "
                 f"it has {', '.join(declared)}"
             )
-        if not declared[of.data_key].get("external"):
+        if not declared[of.data_key].get("external") and self._values(of.stream, of.data_key):
             raise FixedArray(
                 f"expected a data key with stored arrays, {of} has values that stand in the events; nothing "
                 "was waited for; read them with run.table()"
@@ -205,21 +210,35 @@ class Run:
         return self._index.streams(self.uid).get(stream, [])
 
     def _lines(self) -> Sequence[JournalLine]:
-        path = self._root / self._record.path
         lines: list[JournalLine] = []
+        for line in self._journal(lambda path: _place(path, self.uid)):
+            if line.name == "start" and lines:
+                break
+            if lines or (line.name == "start" and line.doc["uid"] == self.uid):
+                lines.append(line)
+        if not lines:
+            raise AssetMissing(
+                f"{self._path}: run {self.uid} is not in this journal any more; nothing was read"
+            )
+        return lines
+
+    def _end(self) -> JournalLine | None:
+        """Return the run's stop; of a journal of its own no more is read, however long it is."""
+        last = self._journal(_last_line) if self._path.name == DOCUMENTS else self._lines()[-1:]
+        return next((line for line in last if line.name == "stop"), None)
+
+    @property
+    def _path(self) -> Path:
+        return self._root / self._record.path
+
+    def _journal(self, begin: Callable[[Path], int]) -> Iterator[JournalLine]:
+        """Yield the lines of the journal from the byte on that ``begin`` finds."""
         try:
-            for line in read_journal(path, _place(path, self.uid)):
-                if line.name == "start" and lines:
-                    break
-                if lines or (line.name == "start" and line.doc["uid"] == self.uid):
-                    lines.append(line)
+            yield from read_journal(self._path, begin(self._path))
         except FileNotFoundError as error:
             raise AssetMissing(
-                f"{path}: the journal of run {self.uid} is not there; nothing was read"
+                f"{self._path}: the journal of run {self.uid} is not there; nothing was read"
             ) from error
-        if not lines:
-            raise AssetMissing(f"{path}: run {self.uid} is not in this journal any more; nothing was read")
-        return lines
 
     def _events(self, stream: str) -> list[Mapping[str, Any]]:
         """Return the last event of each ``seq_num``: what a rewind repeated stands in the journal alone."""
@@ -234,12 +253,20 @@ class Run:
 
     def _array(self, stream: str, data_key: str) -> LazyArray:
         found = key_events(self._root, self._watch, KeyEvents(self.uid, stream, data_key))
-        return self._inline_array(stream, data_key) if found is None else found
+        if found is not None and len(found):
+            return found
+        values = self._values(stream, data_key)  # also of a device that promised references and gives values
+        return found if found is not None and not values else self._inline_array(stream, data_key, values)
 
-    def _inline_array(self, stream: str, data_key: str) -> LazyArray:
-        """Return values that stand in the events themselves, one for each ``seq_num``."""
-        events = [event for event in self._events(stream) if data_key in event["data"]]
-        values = [event["data"][data_key] for event in events]
+    def _values(self, stream: str, data_key: str) -> list[Any]:
+        """Return what stands in the events themselves, one for each ``seq_num``; references are left out."""
+        return [
+            event["data"][data_key]
+            for event in self._events(stream)
+            if data_key in event["data"] and event.get("filled", {}).get(data_key) is not False
+        ]
+
+    def _inline_array(self, stream: str, data_key: str, values: list[Any]) -> LazyArray:
         declared = self._declared(data_key, stream)
         dtype = declared.get("dtype_numpy") if declared.get("dtype") == "array" else None
         try:
@@ -304,41 +331,25 @@ class Stream:
         return f"<Stream {self.name} of run {self.run.uid[:8]}: {', '.join(self.data_keys)}>"
 
 
-class InlineSource(ArraySource):
-    """An array in memory: the values that stood in the events."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self._array = array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes, events first."""
-        return self._array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the values."""
-        return self._array.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """All of it."""
-        return tuple(max(length, 1) for length in self._array.shape)
-
-    def read(self, selection: Selection) -> NDArray[Any]:
-        """Return a copy of what is selected."""
-        array = self._array
-        for axis, chosen in enumerate(selection):
-            array = array[(slice(None),) * axis + (chosen,)]
-        return array.copy()
-
-
 def _place(journal: Path, run_uid: str) -> int:
     """Return where in a journal a run may begin: at the first line to name it."""
-    if journal.name == "documents.jsonl":
+    if journal.name == DOCUMENTS:
         return 0
     text = journal.read_bytes()
     return text.rfind(b"\n", 0, max(text.find(run_uid.encode()), 0)) + 1
+
+
+def _last_line(journal: Path) -> int:
+    """Return where the last whole line of a journal begins."""
+    with journal.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        tail = b""
+        while tail.count(b"\n") < 2 and len(tail) < end:
+            length = min(end, max(TAIL_BYTES, 2 * len(tail)))
+            file.seek(end - length)
+            tail = file.read(length)
+    whole = tail.rfind(b"\n")
+    return end - len(tail) + tail.rfind(b"\n", 0, max(whole, 0)) + 1
 
 
 def _listed(streams: Mapping[str, Sequence[str]]) -> str:

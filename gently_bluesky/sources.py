@@ -1,8 +1,8 @@
 """Where the pixels of a LazyArray come from: the contract, and what is built on it alone.
 
-``ArraySource`` is what a backend's reader offers. ``Points`` is a source made of another one by a mask over
-several axes. ``Events`` keeps track of which event lies where while a source is sliced. No names, uids or
-files here.
+``ArraySource`` is what a backend's reader offers. ``InlineSource`` is an array in memory, ``Points`` a source
+made of another one by a mask over several axes. ``Events`` keeps track of which event lies where while a
+source is sliced. No names, uids or files here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.indexing import BLOCK_BYTES, Gather, View, choose
 
-__all__ = ["ArraySource", "Events", "Points", "Selection", "read_view"]
+__all__ = ["ArraySource", "Events", "InlineSource", "Points", "Selection", "read_view"]
 
 POINTS_AT_ONCE = 2**16
 """Most points of a mask over several axes that are worked on together."""
@@ -59,6 +59,35 @@ class ArraySource(ABC):
         AssetMissing, AssetDamaged
             The pixels are not there, or not what was stored; wrong pixels are never returned.
         """
+
+
+class InlineSource(ArraySource):
+    """An array in memory: the values that stood in the events."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes, events first."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self._array.dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """All of it."""
+        return tuple(max(length, 1) for length in self._array.shape)
+
+    def read(self, selection: Selection) -> NDArray[Any]:
+        """Return a copy of what is selected."""
+        array = self._array
+        for axis, chosen in enumerate(selection):
+            array = array[(slice(None),) * axis + (chosen,)]
+        return array.copy()
 
 
 def read_view(source: ArraySource, view: View) -> NDArray[Any]:

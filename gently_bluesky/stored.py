@@ -7,12 +7,16 @@ or the assets are not ours, are they looked up one by one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from gently_bluesky.backends.base import backend_for_spec
+from gently_bluesky.documents.assets import declared_dtype
 from gently_bluesky.documents.handlers import asset_array
 from gently_bluesky.errors import (
     AmbiguousArray,
@@ -30,6 +34,7 @@ from gently_bluesky.index.rows import point_number
 from gently_bluesky.lazy import LazyArray, growing
 from gently_bluesky.model import Record
 from gently_bluesky.segments import tag_with_pools
+from gently_bluesky.sources import InlineSource
 from gently_bluesky.watching import Look, RunWatch, load_backends
 
 __all__ = ["KeyEvents", "asset_events", "datum_array", "key_events", "wait_for_events"]
@@ -114,7 +119,9 @@ class AssetEvents(StoredEvents):
 
 
 def key_events(root: Path, watch: RunWatch, of: KeyEvents) -> LazyArray | None:
-    """Return the last event of each ``seq_num`` of a data key; None where it has no stored arrays so far.
+    """Return the last event of each ``seq_num`` of a data key; None where they are not declared as stored.
+
+    Where they are, and none is announced so far, the array is one without events, which grows all the same.
 
     Raises
     ------
@@ -123,7 +130,12 @@ def key_events(root: Path, watch: RunWatch, of: KeyEvents) -> LazyArray | None:
     LookupFailed, AssetMissing, AssetDamaged, InvalidDocument
         As `asset_events`.
     """
-    return _array(root, watch, of, watch.index)
+    index = watch.index
+    found = _array(root, watch, of, index)
+    if found is not None:
+        return found
+    declared = index.data_keys(of.run_uid).get(of.stream, {}).get(of.data_key, {})
+    return _none_yet(root, watch, of, declared) if declared.get("external") else None
 
 
 def asset_events(root: Path, index: Index, record: Record) -> LazyArray:
@@ -180,14 +192,15 @@ class _RunGrowth(Growth):
     def refusal(self, event: int) -> IndexError | None:
         """Say that it can be waited for, if the run goes on or has brought it meanwhile."""
         try:
-            announced = _announced(self._of.extents(self._watch.index))
-            if announced <= event and self._watch.ended() is not None:
-                return None
+            ended = self._watch.ended()
+            there = _count(self._of, self._watch.index)
         except GentlyError:
             return None  # the store was closed: the plain error says enough
+        if there <= event and ended is not None:
+            return None
         return NotYetStored(
-            f"{self._of}: event {event} is not in this array, which holds {self._events}; {announced} are "
-            f"announced by now; .wait({event + 1}) waits for it and returns an array that has it"
+            f"{self._of}: event {event} is not in this array, which holds {self._events}; there are {there} "
+            f"by now; .wait({event + 1}) waits for it and returns an array that has it"
         )
 
 
@@ -253,7 +266,7 @@ def wait_for_events(
         return None if array is None or len(array) < events else array
 
     def tell(index: Index) -> str:
-        there = len(of.shown(of.points(index)))
+        there = _count(of, index)
         return f"{of} holds {there} event{'s' * (there != 1)}, {events} were waited for"
 
     return watch.until(ask, tell, timeout_s)
@@ -263,15 +276,26 @@ def _announced(extents: Sequence[Extent]) -> int:
     return sum(extent.events for extent in extents)
 
 
+def _count(of: StoredEvents, index: Index) -> int:
+    """Return how many events the array would hold now."""
+    plain = _plain(of, of.extents(index))
+    return len(of.shown(of.points(index))) if plain is None else plain.events
+
+
+def _plain(of: StoredEvents, extents: Sequence[Extent]) -> Extent | None:
+    """Return the sum of all there is, where that is enough to know which events the array shows."""
+    return extents[0] if len(extents) == 1 and of.is_plain(extents[0]) else None
+
+
 def _array(
     root: Path, watch: RunWatch, of: StoredEvents, index: Index, extents: Sequence[Extent] | None = None
 ) -> LazyArray | None:
     extents = of.extents(index) if extents is None else extents
     if not extents:
         return None
-    if len(extents) == 1 and of.is_plain(extents[0]):
-        (extent,) = extents
-        rows, position, assets = range(extent.events), extent.last_position, [extent.asset_uid]
+    plain = _plain(of, extents)
+    if plain is not None:
+        rows, position, assets = range(plain.events), plain.last_position, [plain.asset_uid]
     else:
         points = of.points(index)
         shown = of.shown(points)
@@ -284,6 +308,17 @@ def _array(
         )
     array = _opened(root, index.record(assets[0]), rows)
     return growing(array, _RunGrowth(root, watch, of, position, len(array)))
+
+
+def _none_yet(root: Path, watch: RunWatch, of: KeyEvents, declared: Mapping[str, Any]) -> LazyArray:
+    """Return an array without events, made as the descriptor says; steps and units come with the first event."""
+    said = declared.get("shape")
+    lengths = said if isinstance(said, list) else []
+    shape = [length if isinstance(length, int) and length > 0 else 0 for length in lengths]
+    dims = declared.get("dims")
+    kwargs = {"dims": dims} if isinstance(dims, list) and len(dims) == len(shape) else {}
+    source = InlineSource(np.empty((0, *shape), declared_dtype(declared)))
+    return growing(asset_array(source, kwargs, name=of.data_key), _RunGrowth(root, watch, of))
 
 
 def _opened(root: Path, record: Record, rows: range | Sequence[int | None]) -> LazyArray:

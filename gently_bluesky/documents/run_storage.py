@@ -249,8 +249,7 @@ class RunStorage(Owner):
         try:
             index.add(journal, lines, end, begin=begin)
         except JournalOutOfStep:  # an earlier call failed, or somebody else has indexed a part
-            index.forget(journal)
-            index.add(journal, list(read_journal(self._desk.root / journal)), end, begin=0)
+            index.add(journal, list(read_journal(self._desk.root / journal)), end, anew=True)
         except StorageError as error:
             raise type(error)(
                 error.errno,

@@ -187,10 +187,10 @@ class _Work:
         return known
 
     def _index(self, journal: str, lines: Sequence[JournalLine], end: int) -> None:
-        if self.known.get(journal, 0) or journal in self.known:
-            self.index.forget(journal)
         if lines:
-            self.index.add(journal, lines, end)
+            self.index.add(journal, lines, end, anew=journal in self.known)  # at once: others read on
+        elif journal in self.known:
+            self.index.forget(journal)
         self.indexed.append(journal)
 
     def _leave_alone(self, journal: str, error: Exception) -> None:

@@ -37,20 +37,34 @@ def follow_next_run(channel: Channel, root: str, mode: str) -> dict[str, Any]:
         }
 
 
+def wait_for_more(channel: Channel, root: str, mode: str) -> dict[str, Any]:
+    """Say what is answered to who asks beyond the third event, and then wait until there are six."""
+    with Store(root, mode=mode) as store:
+        channel.tell({"ready": mode})
+        run = store.wait_for_run(timeout_s=PATIENCE_S)
+        early = run.wait("primary", KEY, 3, timeout_s=PATIENCE_S)
+        channel.tell({"has": len(early), "refused": _refused(early)})
+        try:
+            later = early.wait(6)
+        except RunEnded as error:
+            return {"has": len(early), "ended": str(error)}
+        _check(later, run.start["night"])
+        return {"has": len(later), "ended": None}
+
+
 def _check(array: LazyArray, night: str) -> None:
     for number, frame in enumerate(array.compute(), 1):
         check_frame(frame, run=night, key=KEY, event=number)
 
 
 def _refused(array: LazyArray) -> list[str]:
-    """What is said of an event that will not come: by waiting, and by asking."""
+    """What is said of the event behind the last: by waiting for no time, and by asking."""
     said: list[str] = []
-    try:
-        array.wait(len(array) + 1)
-    except RunEnded as error:
-        said.append(str(error))
-    try:
-        array[len(array)]
-    except IndexError as error:
-        said.append("to come" if isinstance(error, NotYetStored) else str(error))
+    for ask in (lambda: array.wait(len(array) + 1, timeout_s=0), lambda: array[len(array)]):
+        try:
+            ask()
+        except NotYetStored:
+            said.append("not yet")
+        except (RunEnded, IndexError) as error:
+            said.append(str(error))
     return said

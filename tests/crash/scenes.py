@@ -26,7 +26,7 @@ from looking import examine, open_again_and_again, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
-from readers import follow_next_run
+from readers import follow_next_run, wait_for_more
 from zygote import Channel, call_in_child, mount_small_disk, obey_permissions
 
 from gently_bluesky import Store
@@ -37,7 +37,7 @@ from gently_bluesky.testing.frames import encoded_frame
 for module in ("gently_bluesky.backends.tiff", "gently_bluesky.backends.zarr", "numpy.ma"):
     import_module(module)  # else each child would, and one without descriptors could not
 
-__all__ = ["examine", "follow_next_run", "open_again_and_again", "told_answers"]
+__all__ = ["examine", "follow_next_run", "open_again_and_again", "told_answers", "wait_for_more"]
 
 SHAPE = (3, 64, 96)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from looking import examine, snapshot
+from memory_left import clear
 from zygote import Child, Zygote
 
 from gently_bluesky import Store
@@ -17,11 +18,28 @@ EVENTS = 300
 SHAPE = (4, 96, 128)
 
 
+@pytest.fixture(params=["zarr", "tiff", "memory"])
+def format(request: pytest.FixtureRequest, root: Path) -> Iterator[str]:
+    """Each way of keeping pixels."""
+    yield request.param
+    clear(root)
+
+
 @pytest.fixture
 def readers(zygote: Zygote, root: Path) -> Iterator[list[Child]]:
     """Two processes that wait for a run in an empty store, one of which may write too."""
+    yield from start_readers(zygote, root, "follow_next_run")
+
+
+@pytest.fixture
+def waiting(zygote: Zygote, root: Path) -> Iterator[list[Child]]:
+    """Two processes that ask for what is not there yet."""
+    yield from start_readers(zygote, root, "wait_for_more")
+
+
+def start_readers(zygote: Zygote, root: Path, job: str) -> Iterator[list[Child]]:
     Store(root).close()
-    children = [zygote.start("follow_next_run", root=str(root), mode=mode) for mode in ("r", "a")]
+    children = [zygote.start(job, root=str(root), mode=mode) for mode in ("r", "a")]
     for child in children:
         assert "ready" in child.hear()
     yield children
@@ -77,6 +95,29 @@ def test_each_event_is_seen_before_the_next_is_taken(
     writer.wait()
     for reader in readers:
         assert_ended(reader.result(), announced, "complete", "complete")
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_who_asks_beyond_what_is_stored_waits_or_is_told_to_ask_again(
+    zygote: Zygote, root: Path, format: str, waiting: list[Child], is_killed: bool
+) -> None:
+    writer = zygote.start("acquire", root=str(root), format=format, night="n", events=6, pause_before=4)
+    hear_until(writer, "waiting")
+    for reader in waiting:
+        assert reader.hear() == {"has": 3, "refused": ["not yet", "not yet"]}
+    if is_killed:
+        writer.kill()
+    else:
+        writer.tell("go on")
+        hear_until(writer, "result")
+        writer.wait()
+    for reader in waiting:
+        found = reader.result()
+        if is_killed:
+            assert found["has"] == 3
+            assert "holds 3 events, 6 were waited for; the run has ended (its process died)" in found["ended"]
+        else:
+            assert found == {"has": 6, "ended": None}
 
 
 def test_readers_of_a_killed_writer_have_all_that_it_announced(

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, event
 
 from gently_bluesky import LazyArray, Store
+from gently_bluesky.backends.base import Backend
 from gently_bluesky.errors import (
     AmbiguousArray,
     AssetMissing,
@@ -28,6 +29,7 @@ from gently_bluesky.errors import (
     StoreUnusable,
 )
 from gently_bluesky.testing.documents import HandMadeRun
+from gently_bluesky.testing.faults import GatedBackend
 from gently_bluesky.testing.frames import check_frame, encoded_frame
 from gently_bluesky.watching import JournalIndex
 
@@ -39,16 +41,25 @@ LONG_S = 60.0
 class Acquisition:
     """A run that is written, a document at a time; each event is announced when ``take`` returns."""
 
-    def __init__(self, store: Store, format: str = "zarr", **start: Any) -> None:
+    def __init__(self, store: Store, format: str = "zarr", backend: Backend | None = None) -> None:
         self.store = store
         self.writer = store.writer(format=format)
-        self.run = HandMadeRun(**start)
+        if backend is not None:
+            self.writer._desk.backend = backend
+        self.run = HandMadeRun()
         self.uid = self.run.uid
         self.taken = 0
+        self.is_declared = threading.Event()
         self._announced = threading.Semaphore(0)
-        self.writer.subscribe(lambda name, doc: self._announced.release() if name == "event" else None)
+        self.writer.subscribe(self._note)
         self.writer("start", self.run.start)
         self._descriptor = self._declare(SHAPE)
+
+    def _note(self, name: str, doc: Any) -> None:
+        if name == "descriptor":
+            self.is_declared.set()
+        elif name == "event":
+            self._announced.release()
 
     def _declare(self, shape: tuple[int, ...]) -> dict[str, Any]:
         self.shape = shape
@@ -60,11 +71,17 @@ class Acquisition:
         self._descriptor = self._declare(shape)
 
     def take(self, events: int = 1, *, seq_num: int | None = None) -> None:
+        self.bring(events, seq_num=seq_num)
+        self.wait_for_announcements(events)
+
+    def bring(self, events: int = 1, *, seq_num: int | None = None) -> None:
         for _ in range(events):
             frame = encoded_frame(self.shape, "u2", event=self.taken)
             doc = self.run.event(self._descriptor, seq_num, camera=frame, n=self.taken)
             self.writer("event", doc)
             self.taken += 1
+
+    def wait_for_announcements(self, events: int) -> None:
         for _ in range(events):
             assert self._announced.acquire(timeout=LONG_S)
 
@@ -262,18 +279,18 @@ def test_an_event_that_may_come_is_a_retryable_index_error_and_after_the_end_a_p
 ) -> None:
     view = store[going.uid]["camera"]
     with pytest.raises(
-        NotYetStored, match=r"event 2 is not in this array, which holds 2; 2 are announced"
+        NotYetStored, match=r"event 2 is not in this array, which holds 2; there are 2 by now"
     ) as caught:
         view[2]
     assert isinstance(caught.value.__cause__, IndexError)
     with pytest.raises(NotYetStored, match=r"\.wait\(6\) waits for it"):
         view[5, 0]
     going.take()
-    with pytest.raises(NotYetStored, match="holds 2; 3 are announced"):
+    with pytest.raises(NotYetStored, match="holds 2; there are 3 by now"):
         view[2]
     check_frame(view.wait(3)[2].compute(), event=2)
     going.stop()
-    with pytest.raises(NotYetStored, match="holds 2; 3 are announced"):
+    with pytest.raises(NotYetStored, match="holds 2; there are 3 by now"):
         view[2]
     for ended in (view, view.wait(3)):
         with pytest.raises(IndexError, match="index 3 is out of bounds for axis 0 with size") as plain:
@@ -423,6 +440,8 @@ def test_an_event_that_a_rewind_repeats_is_followed_again_and_counted_once(store
         view.wait(4, timeout_s=0)
     check_events(view.wait(3), [0, 3, 4])
     going.take()
+    with pytest.raises(NotYetStored, match="which holds 3; there are 4 by now"):
+        view[3]
     check_events(view.wait(4), [0, 3, 4, 5])
     check_events(asset.wait(6), [0, 1, 2, 3, 4, 5])
     late = view.wait(4).follow()
@@ -430,6 +449,9 @@ def test_an_event_that_a_rewind_repeats_is_followed_again_and_counted_once(store
     going.stop()
     assert numbers(events) == numbers(again) == [0, 1, 2, 3, 4, 5, 6]
     assert numbers(late) == [6]
+    with pytest.raises(IndexError, match="out of bounds") as plain:
+        view.wait(4)[4]  # seven were announced, and none is to come
+    assert not isinstance(plain.value, NotYetStored)
     assert numbers(store[going.uid]["camera"].follow(start=0)) == [0, 3, 4, 6]
 
 
@@ -487,6 +509,68 @@ def test_a_run_is_waited_for_before_its_first_event(store: Store, pool: ThreadPo
         run.wait("primary", "camera", 3)
     with pytest.raises(RunEnded, match="baseline/camera holds 0 events, 1 were waited for"):
         run.wait("baseline", "camera")
+
+
+@pytest.fixture
+def gated() -> Iterator[GatedBackend]:
+    """A backend that stores nothing until its gate is open, at the latest when the test has ended."""
+    backend = GatedBackend()
+    yield backend
+    backend.gate.set()
+
+
+def test_an_array_that_is_opened_before_its_first_event_follows_and_waits_like_any_other(
+    root: Path, pool: ThreadPoolExecutor, gated: GatedBackend
+) -> None:
+    with Store(root) as store:
+        going = Acquisition(store, backend=gated)
+        going.bring()
+        assert gated.waiting.wait(LONG_S)
+        assert going.is_declared.wait(LONG_S)
+        with Store(root, mode="r") as reader:
+            view = reader[-1]["primary"]["camera"]
+            plane = view[:, 1]
+            assert (view.shape, view.dims, view.dtype) == ((0, *SHAPE), ("t", "z", "y", "x"), np.dtype("<u2"))
+            assert view.compute().shape == (0, *SHAPE)
+            for ask in (lambda: view[0], lambda: view.wait(1, timeout_s=0), lambda: next(view.follow(0, 0))):
+                with pytest.raises(NotYetStored):
+                    ask()
+            following = pool.submit(numbers, view.follow(0, LONG_S))
+            waiting = pool.submit(plane.wait, 3, LONG_S)
+            gated.gate.set()
+            going.wait_for_announcements(1)
+            going.take(2)
+            whole = np.stack([encoded_frame(SHAPE, "u2", event=number) for number in range(3)])
+            np.testing.assert_array_equal(waiting.result(), whole[:, 1])
+            going.stop()
+            assert following.result() == [0, 1, 2]
+            check_events(view.wait(3), [0, 1, 2])
+
+
+def test_waiting_for_a_first_event_that_never_comes_ends_with_the_run(
+    store: Store, pool: ThreadPoolExecutor
+) -> None:
+    """The descriptor comes just before the stop then, and can say nothing of stored arrays."""
+    going = Acquisition(store)
+    run = store[going.uid]
+    waiting = pool.submit(run.wait, "primary", "camera")
+    going.stop("abort")
+    for ask in (waiting.result, lambda: run.wait("primary", "camera")):
+        with pytest.raises(RunEnded, match=r"holds 0 events, 1 were waited for; .* ended \(aborted\)"):
+            ask()
+    assert len(run["primary"]["camera"]) == 0
+
+
+def test_values_of_a_device_that_promised_references_are_values(store: Store) -> None:
+    run = HandMadeRun()
+    descriptor = run.descriptor(trace={"external": "FILESTORE:", "shape": [3]})
+    with store.writer() as writer:
+        writer("start", run.start)
+        writer("descriptor", descriptor)
+        for number in range(2):
+            writer("event", run.event(descriptor, trace=np.arange(3.0) + number))
+        writer("stop", run.stop())
+    assert store[run.uid]["trace"].compute().tolist() == [[0, 1, 2], [1, 2, 3]]
 
 
 def test_a_data_key_that_its_stream_does_not_have_is_not_waited_for(store: Store, going: Acquisition) -> None:
@@ -604,6 +688,31 @@ def test_an_index_of_a_journal_follows_it_through_a_recovery(store: Store, tmp_p
         assert index.record(going.uid).status == "complete"
         assert len(index.points(going.uid, "primary", "camera")) == events
     index.close()
+
+
+def test_a_run_that_is_being_recovered_is_never_out_of_the_index(root: Path) -> None:
+    """What was indexed of a dead run is replaced at once, so that who looks on meanwhile is not told lies."""
+    with Store(root) as reader:
+        going = Acquisition(reader)
+        going.take(2)
+        going.stop()
+        run = reader[going.uid]
+        journal = root / run.record.path
+        *lines, _ = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(lines))
+        seen: list[tuple[str, int]] = []
+
+        @event.listens_for(Engine, "commit")
+        def look(_: object) -> None:
+            seen.append((run.status, len(run["primary"]["camera"])))
+
+        try:
+            Store(root).close()
+        finally:
+            event.remove(Engine, "commit", look)
+        assert seen
+        assert {events for _, events in seen} == {2}
+        assert run.status == "incomplete"
 
 
 @pytest.mark.parametrize("spoil", [b"x" * 40 + b"\n", b"{}\n"])

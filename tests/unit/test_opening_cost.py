@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from memory_left import clear
 from sqlalchemy import Engine, event
 
 from gently_bluesky import Store
@@ -26,6 +27,8 @@ LOOKS: dict[str, Callable[[Store, str, str], Any]] = {
     "one event of it": lambda store, run, asset: store[run]["camera"][-1],
     "the run's status": lambda store, run, asset: store[run].status,
     "the run's streams": lambda store, run, asset: store[run].streams,
+    "how the run ended": lambda store, run, asset: store[run].stop,
+    "what storing it took": lambda store, run, asset: store[run].storing,
     "the run in a line": lambda store, run, asset: repr(store[run]),
     "the asset": lambda store, run, asset: store.array(asset),
     "a datum": lambda store, run, asset: store.array(f"{asset}/7"),
@@ -40,7 +43,7 @@ def refused(array: Any) -> None:
         array[MANY]
 
 
-@pytest.fixture(scope="module", params=["zarr", "tiff"])
+@pytest.fixture(scope="module", params=["zarr", "tiff", "memory"])
 def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Stores with one run each, one of few events and one of many."""
     roots: dict[int, tuple[Path, str]] = {}
@@ -56,7 +59,9 @@ def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 writer("event", run.event(descriptor, camera=frame))
             writer("stop", run.stop())
         roots[events] = root, run.uid
-    return roots
+    yield roots
+    for root, _ in roots.values():
+        clear(root)
 
 
 def counted(root: Path, uid: str, mode: Any, look: Callable[[Store, str, str], Any]) -> Counter[str]:
@@ -108,3 +113,23 @@ def test_all_of_many_events_are_there(stored: Any) -> None:
         for number in (0, 1, 777, MANY - 1):
             check_frame(np.asarray(view[number]), event=number)
             assert view[number].uid == f"{view.uid}/{number}"
+
+
+@pytest.mark.parametrize("letters", [10, 5000, 20_000])
+@pytest.mark.parametrize("torn", [b"", b'{"name": "sto'])
+def test_the_end_of_a_run_is_found_however_long_it_is_and_whatever_is_torn_behind_it(
+    store: Store, letters: int, torn: bytes
+) -> None:
+    run = HandMadeRun()
+    descriptor = run.descriptor(n={"dtype": "integer"})
+    with store.writer() as writer:
+        writer("start", run.start)
+        known = store[run.uid]
+        assert known.stop is None
+        writer("descriptor", descriptor)
+        writer("event", run.event(descriptor, n=1))
+        assert known.stop is None
+        writer("stop", stop := run.stop() | {"reason": "x" * letters})
+    with (store.root / known.record.path).open("ab") as journal:
+        journal.write(torn)
+    assert known.stop == stop
