@@ -78,7 +78,7 @@ class StoreView:
         after
             A run or its uid: the acquired run that began next after it, by the times of the start documents,
             also if it has ended by now. None: the newest run that is being written, or else the next one to
-            begin.
+            begin. A run that is replayed under its old time is not the next one.
         timeout_s
             Longest wait; 0 asks once, None has no end.
 
