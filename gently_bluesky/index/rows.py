@@ -342,9 +342,10 @@ class Batch:
         if asset["shape"] is None:
             self._learn(asset, key, of, time)
         self._count(asset, max(asset["count"], stop))
-        event = {"uid": "", "seq_num": seq_num, "descriptor": doc["descriptor"]}
-        datum = {"resource": asset_uid, "datum_kwargs": {"point_number": start}}
-        self._point(event, of, key, uid, datum, max(stop - start, 0))
+        if stop > start:
+            event = {"uid": "", "seq_num": seq_num, "descriptor": doc["descriptor"]}
+            datum = {"resource": asset_uid, "datum_kwargs": {"point_number": start}}
+            self._point(event, of, key, uid, datum, stop - start)
 
 
 def point_number(datum_kwargs: object) -> int | None:
