@@ -13,6 +13,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,7 @@ __all__ = [
     "make_folders",
     "remove_tree",
     "replace_file",
+    "side_by_side",
     "storage_error",
     "sync_folder",
     "try_lock",
@@ -41,6 +43,7 @@ PATH_SEMANTICS = "windows" if sys.platform == "win32" else "posix"
 REPLACE_ATTEMPTS = 50
 REPLACE_PAUSE_S = 0.02
 LOCK_OFFSET = 1 << 40
+SYNCING_THREADS = 4
 LEFTOVER = re.compile(r"\..+\.\d+(-\d+)?\.tmp")
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -144,6 +147,37 @@ def sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def side_by_side(calls: Sequence[Callable[[], None]]) -> None:
+    """Make calls that wait for the disk, a few at a time: syncs that meet share the file system's commit.
+
+    Raises
+    ------
+    OSError
+        One of them did; the others of its thread were not made.
+    """
+    errors: list[OSError] = []
+
+    def make(some: Sequence[Callable[[], None]]) -> None:
+        try:
+            for call in some:
+                call()
+        except OSError as error:
+            errors.append(error)
+
+    # threads of our own: an executor takes nothing while the interpreter exits
+    threads = [
+        threading.Thread(target=make, args=(calls[number::SYNCING_THREADS],), daemon=True)
+        for number in range(1, min(SYNCING_THREADS, len(calls)))
+    ]
+    for thread in threads:
+        thread.start()
+    make(calls[::SYNCING_THREADS])
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def remove_tree(path: Path) -> None:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,7 +37,14 @@ from gently_bluesky.backends.zarr_levels import Coarse, LevelMaker, coarse_facto
 from gently_bluesky.backends.zarr_source import ZarrSource, open_published
 from gently_bluesky.backends.zarr_writing import ArrayWriter, as_json, when_all_ended
 from gently_bluesky.errors import AssetDamaged, InputError
-from gently_bluesky.files import is_leftover, storage_error, sync_folder, write_atomic
+from gently_bluesky.files import (
+    create_file,
+    is_leftover,
+    side_by_side,
+    storage_error,
+    sync_folder,
+    write_atomic,
+)
 from gently_bluesky.model import ArraySpec, Packing
 
 __all__ = ["ZarrBackend", "ZarrSink"]
@@ -89,11 +97,12 @@ class ZarrBackend(Backend):
         except OSError as error:
             raise storage_error(error, f"{path} could not be made; nothing was written") from error
         try:
+            folders = [path.parent, path]
             for level in range(plan.levels):
                 (path / str(level) / "c").mkdir(parents=True)
-            for name, data in files.items():
-                write_atomic(path / name, data)
-            sync_folder(path.parent)
+                folders.append(path / str(level))
+            side_by_side([partial(create_file, path / name, data) for name, data in files.items()])
+            side_by_side([partial(sync_folder, folder) for folder in folders])
             return ZarrSink(path, plan, files)
         except BaseException as error:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,7 @@
 """The folders above the shards of a Zarr array: made and synced before pixels go there, and ahead of them.
 
 TensorStore syncs a shard and the folder it is in; whether the folders above survive a loss of power is ours to
-see to. One by one between the writes they cost a third of the speed, so that they are made for more and more
+see to. One by one between the writes they cost much of the speed, so that they are made for more and more
 events ahead, on a thread beside.
 """
 
@@ -11,17 +11,16 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from math import prod
 from pathlib import Path
 
-from gently_bluesky.files import sync_folder
+from gently_bluesky.files import side_by_side, sync_folder
 
 __all__ = ["EventFolders", "remove_if_empty"]
 
 MOST_FOLDERS = 128
 """That are made at once, about."""
-SYNCING_THREADS = 4
-"""Syncs that meet share the file system's commit."""
 
 
 class EventFolders:
@@ -88,7 +87,7 @@ class EventFolders:
         made = [self._chunks]
         for event in events:
             made += _make_folders(self._chunks / str(event), self._grid)
-        _sync_all(made)
+        side_by_side([partial(sync_folder, folder) for folder in made])
         self._prepared.update(events)
 
 
@@ -107,27 +106,3 @@ def _make_folders(folder: Path, grid: tuple[int, ...]) -> list[Path]:
     for place in range(grid[0]):
         holders += _make_folders(folder / str(place), grid[1:])
     return holders
-
-
-def _sync_all(folders: Sequence[Path]) -> None:
-    """Sync folders side by side."""
-    errors: list[OSError] = []
-
-    def sync(some: Sequence[Path]) -> None:
-        try:
-            for folder in some:
-                sync_folder(folder)
-        except OSError as error:
-            errors.append(error)
-
-    threads = [
-        threading.Thread(target=sync, args=(folders[number::SYNCING_THREADS],), daemon=True)
-        for number in range(1, min(SYNCING_THREADS, len(folders)))
-    ]
-    for thread in threads:
-        thread.start()
-    sync(folders[::SYNCING_THREADS])
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
