@@ -285,7 +285,7 @@ class Settings:
         Bound of the shared memory that keeps the newest arrays; 0 is none.
     max_pending_bytes
         Bound of the buffer between the RunEngine and storage. When it is full the producer waits. None is
-        256 MiB, or one event where that is larger.
+        128 MiB, or one event where that is larger.
     stall_timeout_s
         A wait for storage without any progress longer than this is a failure of the run.
     min_free_bytes

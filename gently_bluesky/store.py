@@ -106,7 +106,7 @@ class Store(StoreView):
             once.
         max_pending_bytes
             Bound of the buffer between the RunEngine and storage; when it is full the RunEngine waits. By
-            default 256 MiB, or one event where that is larger.
+            default 128 MiB, or one event where that is larger.
         stall_timeout_s
             A wait for storage without progress longer than this is a failure.
         min_free_bytes

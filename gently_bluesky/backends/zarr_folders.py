@@ -19,7 +19,7 @@ from gently_bluesky.files import side_by_side, sync_folder
 
 __all__ = ["EventFolders", "remove_if_empty"]
 
-MOST_FOLDERS = 128
+MOST_FOLDERS = 64
 """That are made at once, about."""
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.pipeline import Pipeline
-from gently_bluesky.documents.ring import SMALLEST_KEPT_BYTES, Lender
+from gently_bluesky.documents.ring import SMALLEST_KEPT_BYTES
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.documents.tasks import Frame
 
@@ -84,15 +84,11 @@ class Intake:
         spec = asset.spec
         if not self._copies and array.flags.c_contiguous and array.dtype == spec.dtype:
             return Frame(key, asset, NOWHERE, array)
-        buffer, lender = self._buffer(asset.nbytes)
+        pool = self._pool if asset.nbytes >= SMALLEST_KEPT_BYTES else None
+        ring, buffer = None, None if pool is None else pool.take(asset.nbytes)
+        if buffer is None:
+            pool, ring = None, self._pipeline.ring
+            buffer = ring.take(asset.nbytes)
         copy = buffer.view(spec.dtype).reshape(spec.shape)
         np.copyto(copy, array, casting="equiv")
-        return Frame(key, asset, NOWHERE, copy, lender)
-
-    def _buffer(self, nbytes: int) -> tuple[NDArray[np.uint8], Lender]:
-        if self._pool is not None and nbytes >= SMALLEST_KEPT_BYTES:
-            buffer = self._pool.take(nbytes)
-            if buffer is not None:
-                return buffer, self._pool
-        ring = self._pipeline.ring
-        return ring.take(nbytes), ring
+        return Frame(key, asset, NOWHERE, copy, ring, pool)

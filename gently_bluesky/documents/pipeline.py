@@ -1,10 +1,10 @@
 """The bounded way between the threads that produce documents and the one thread that stores them.
 
 Tasks go in by ``put``, after ``reserve``, which waits while too many bytes are pending, and are begun and
-committed in that order on the pipeline's thread; the writes that ``begin`` starts may overlap. What is stored
-waits a moment for more before it is committed, unless somebody waits for it, so that many tasks share one
-commit. The pipeline knows nothing of documents: a task and its owner do. The thread lives while somebody
-holds the pipeline open.
+committed in that order on the pipeline's thread; the writes that ``begin`` starts may overlap. A task whose
+writes have ended gives its bytes back, and waits a moment for more before it is committed, unless somebody
+waits for it, so that many tasks share one commit. The pipeline knows nothing of documents: a task and its
+owner do. The thread lives while somebody holds the pipeline open.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gently_bluesky.errors import InputError, InvalidSetting, StorageError, Stor
 
 __all__ = ["Owner", "Pipeline", "Task"]
 
-DEFAULT_PENDING_BYTES = 256 * 2**20
+DEFAULT_PENDING_BYTES = 128 * 2**20
 BETWEEN_COMMITS_S = 0.05
 """A commit costs a few syncs and a transaction, however much it commits."""
 SLOWEST_BYTES_PER_S = 5e6
@@ -45,9 +45,11 @@ class Task:
         self.nbytes = nbytes
         self.pendings: list[Pending] = []
 
+    def let_go_stored(self) -> None:
+        """Drop what is large: the task's writes have ended, well or badly, and its bytes are given back."""
+
     def let_go(self) -> None:
-        """Drop what the task holds in memory: it is committed, and its bytes are given back."""
-        self.pendings.clear()
+        """Drop everything: the task is committed."""
 
 
 class Owner(ABC):
@@ -68,7 +70,7 @@ class Pipeline:
     Parameters
     ----------
     max_pending_bytes
-        Most bytes of tasks that were put and not yet committed; None is `DEFAULT_PENDING_BYTES`, or one task
+        Most bytes of tasks that were put and are not yet stored; None is `DEFAULT_PENDING_BYTES`, or one task
         where that is larger.
     stall_timeout_s
         A wait without any progress for longer than this raises StorageStalled.
@@ -87,6 +89,7 @@ class Pipeline:
         self._changed = threading.Condition()
         self._queue: deque[Task] = deque()
         self._in_flight: deque[Task] = deque()
+        self._unstored: deque[Task] = deque()
         self._committing = False
         self._commit_from_s = 0.0
         self._to_begin = False
@@ -134,7 +137,7 @@ class Pipeline:
 
     @property
     def pending(self) -> tuple[int, int]:
-        """How many tasks, and bytes, were put or reserved and are not committed."""
+        """How many tasks were put and are not committed, and how many bytes are reserved and not stored."""
         return len(self._queue) + len(self._in_flight), self._pending_bytes
 
     @property
@@ -158,7 +161,7 @@ class Pipeline:
         InvalidSetting
             It alone is larger than the bound that was set.
         StorageStalled
-            The buffer was full and nothing was committed for ``stall_timeout_s``.
+            The buffer was full and nothing was stored for ``stall_timeout_s``.
         """
         if nbytes > self._max_pending_bytes and not self._takes_any_event:
             raise InvalidSetting(
@@ -171,7 +174,9 @@ class Pipeline:
             waited_s = 0.0
             if self._pending_bytes + nbytes > bound:
                 begun_s = time.monotonic()
-                self.wait_until(lambda: self._pending_bytes + nbytes <= bound, "room in the buffer", check)
+                self.wait_until(
+                    lambda: self._pending_bytes + nbytes <= bound, "room in the buffer", check, hurries=False
+                )
                 waited_s = time.monotonic() - begun_s
             self._pending_bytes += nbytes
             return waited_s
@@ -192,18 +197,25 @@ class Pipeline:
                 self._changed.notify_all()
 
     def wait_until(
-        self, predicate: Callable[[], bool], what: str, check: Callable[[], object] | None = None
+        self,
+        predicate: Callable[[], bool],
+        what: str,
+        check: Callable[[], object] | None = None,
+        *,
+        hurries: bool = True,
     ) -> None:
         """Wait until ``predicate``, which storing makes true, holds; ``check`` may end the wait by raising.
+
+        With ``hurries`` what is stored is committed at once.
 
         Raises
         ------
         StorageStalled
-            Nothing was committed for ``stall_timeout_s``.
+            Nothing was stored or committed for ``stall_timeout_s``.
         """
         entered_s = time.monotonic()
         with self._changed:
-            self._hurry += 1
+            self._hurry += hurries
             self._changed.notify_all()
             try:
                 while not predicate():
@@ -214,7 +226,7 @@ class Pipeline:
                         raise self.stalled(what)
                     self._changed.wait(left_s)
             finally:
-                self._hurry -= 1
+                self._hurry -= hurries
 
     def patience_s(self, since_s: float) -> float:
         """Return for how long whoever waits since then (`time.monotonic`) should go on.
@@ -264,6 +276,7 @@ class Pipeline:
         try:
             while self._wait_for_work():
                 self._begin_queued()
+                self._give_back_stored()
                 self._commit_ended()
         except BaseException as error:
             # an owner raised, which it must not: nobody may wait for this thread any longer
@@ -274,12 +287,12 @@ class Pipeline:
             raise
 
     def _wait_for_work(self) -> bool:
-        """Wait until there is something to begin or to commit; False is the end of the thread."""
+        """Wait until there is something to begin, give back or commit; False is the end of the thread."""
         with self._changed:
-            while not self._to_begin:
-                if self._queue or self._head_ended():
+            while not (self._to_begin or _has_ended_head(self._unstored)):
+                if self._queue or _has_ended_head(self._in_flight):
                     left_s = self._commit_from_s - time.monotonic()
-                    if left_s <= 0 or self._is_pressed():
+                    if left_s <= 0 or self._hurry > 0:
                         break
                     self._changed.wait(left_s)
                 elif not self._in_flight and self._holders == 0:
@@ -299,22 +312,30 @@ class Pipeline:
             self._queue.clear()
             self._to_begin = False
             self._in_flight.extend(fresh)
+            self._unstored.extend(task for task in fresh if task.nbytes)
         for task in fresh:
             task.owner.begin(task)
             for pending in task.pendings:
                 pending.add_done_callback(self._on_done)
 
-    def _head_ended(self) -> bool:
-        return bool(self._in_flight) and all(pending.done() for pending in self._in_flight[0].pendings)
-
     def _on_done(self, _: object) -> None:
         self.wake()
+
+    def _give_back_stored(self) -> None:
+        nbytes = 0
+        while _has_ended_head(self._unstored):
+            task = self._unstored.popleft()
+            task.let_go_stored()  # before its bytes are given back, so that the bound is one of memory
+            nbytes += task.nbytes
+        if nbytes:
+            self._progress_s = time.monotonic()
+            self.give_back(nbytes)
 
     def _commit_ended(self) -> None:
         ended: list[Task] = []
         with self._changed:
-            if time.monotonic() >= self._commit_from_s or self._is_pressed():
-                while self._head_ended():
+            if time.monotonic() >= self._commit_from_s or self._hurry > 0:
+                while _has_ended_head(self._in_flight):
                     ended.append(self._in_flight.popleft())
             self._committing = bool(ended)
         for owner, tasks in groupby(ended, key=lambda task: task.owner):
@@ -322,8 +343,7 @@ class Pipeline:
             owner.commit(mine)
             self._progress_s = time.monotonic()
             for task in mine:
-                task.let_go()  # before their bytes are given back, so that the bound is one of memory
-            self.give_back(sum(task.nbytes for task in mine))
+                task.let_go()
         with self._changed:
             if ended:
                 self._hurry -= sum(not task.is_patient for task in ended)
@@ -331,5 +351,6 @@ class Pipeline:
             self._committing = False
             self._changed.notify_all()
 
-    def _is_pressed(self) -> bool:
-        return self._hurry > 0 or self._pending_bytes > self._max_pending_bytes // 2
+
+def _has_ended_head(tasks: deque[Task]) -> bool:
+    return bool(tasks) and all(pending.done() for pending in tasks[0].pendings)

@@ -7,27 +7,14 @@ waits for nothing: how much may be in use is the pipeline's to bound.
 from __future__ import annotations
 
 import threading
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SMALLEST_KEPT_BYTES", "Lender", "Ring"]
+__all__ = ["SMALLEST_KEPT_BYTES", "Ring"]
 
 SMALLEST_KEPT_BYTES = 64 * 2**10
 """What is smaller costs an allocator nothing worth keeping it for."""
-
-
-class Lender(Protocol):
-    """Whoever lends buffers for arrays. Any thread."""
-
-    def give_back(self, buffer: NDArray[np.uint8]) -> None:
-        """Take a buffer back, which nobody looks at any more."""
-        ...
-
-    def keep(self, buffer: NDArray[Any], asset_uid: str, index: int) -> None:
-        """Take a buffer back that holds an announced array, that of an asset and a place in it."""
-        ...
 
 
 class Ring:
@@ -67,10 +54,6 @@ class Ring:
             ):
                 self._free.setdefault(buffer.nbytes, []).append(buffer)
                 self._free_bytes += buffer.nbytes
-
-    def keep(self, buffer: NDArray[np.uint8], asset_uid: str, index: int) -> None:  # noqa: ARG002 # who wants the array again reads what is stored
-        """Take a buffer back that holds an announced array, as any other."""
-        self.give_back(buffer)
 
     def clear(self) -> None:
         """Let go of every buffer that is not in use."""

@@ -88,7 +88,10 @@ class RunStorage(Owner):
 
     def begin(self, task: Task) -> None:
         """Start a task's writes."""
-        if self._broken or not isinstance(task, DocumentTask) or isinstance(task, DuplicateTask):
+        if self._broken or not isinstance(task, DocumentTask):
+            return
+        if isinstance(task, DuplicateTask):
+            task.take_digest()
             return
         try:
             for frame in task.frames:
@@ -287,7 +290,6 @@ class RunStorage(Owner):
                 self.subscriber_errors.append(error if isinstance(error, Exception) else odd)
 
     def _compare(self, task: DuplicateTask) -> None:
-        task.take_digest()
         if self._fingerprints.get(task.doc["uid"]) != _fingerprint(task.doc, task.digest):
             raise conflicting_event(self._start["uid"], task.doc["uid"])
 

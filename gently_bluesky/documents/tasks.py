@@ -6,7 +6,7 @@ Values; nothing here does anything with them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from crc32c import crc32c
@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from gently_bluesky.documents.assets import Asset
 from gently_bluesky.documents.pipeline import Owner, Task
-from gently_bluesky.documents.ring import Lender
+from gently_bluesky.documents.ring import Ring
+
+if TYPE_CHECKING:
+    from gently_bluesky.backends.hot import HotPool
 
 __all__ = [
     "DocumentTask",
@@ -26,6 +29,8 @@ __all__ = [
     "digest_of_pixels",
 ]
 
+NO_PIXELS = np.empty(0, np.uint8)
+
 
 def digest_of_pixels(array: NDArray[Any]) -> str:
     """Return the checksum of an array that the journal holds: over its C-order, little-endian bytes."""
@@ -33,27 +38,35 @@ def digest_of_pixels(array: NDArray[Any]) -> str:
 
 
 class Frame(NamedTuple):
-    """One array of one event, with its place, and whose buffer it lies in, if it is not the device's own."""
+    """One array of one event, with its place, and whose buffer it lies in: the device's own if nobody's."""
 
     data_key: str
     asset: Asset
     place: int
     array: NDArray[Any]
-    lender: Lender | None = None
+    ring: Ring | None = None
+    pool: HotPool | None = None
 
     def checksum(self) -> str:
         """Return the checksum of the pixels as they are stored, in C order."""
         return digest_of_pixels(self.array)
 
+    def stored(self) -> Frame:
+        """Return it without its pixels, which are stored; a hot pool wants them when they are announced."""
+        if self.pool is not None:
+            return self
+        self.let_go(is_announced=False)
+        return self._replace(array=NO_PIXELS, ring=None)
+
     def let_go(self, *, is_announced: bool) -> None:
         """Give the buffer back to whom it belongs."""
-        if self.lender is None:
-            return
         buffer = self.array.reshape(-1).view(np.uint8)
-        if is_announced:
-            self.lender.keep(buffer, self.asset.uid, self.place)
-        else:
-            self.lender.give_back(buffer)
+        if self.ring is not None:
+            self.ring.give_back(buffer)
+        elif self.pool is not None and is_announced:
+            self.pool.keep(buffer, self.asset.uid, self.place)
+        elif self.pool is not None:
+            self.pool.give_back(buffer)
 
 
 class OpenTask(Task):
@@ -95,9 +108,13 @@ class DocumentTask(Task):
         """Compute the digest of the pixels."""
         self.digest = {frame.data_key: frame.checksum() for frame in self.frames}
 
+    def let_go_stored(self) -> None:
+        """Drop the pixels that nobody needs any more."""
+        super().let_go_stored()
+        self.frames = [frame.stored() for frame in self.frames]
+
     def let_go(self) -> None:
         """Drop the frames."""
-        super().let_go()
         frames, self.frames = self.frames, ()
         for frame in frames:
             frame.let_go(is_announced=self.is_announced)

@@ -20,8 +20,8 @@ class Payload(Task):
         self.name = name
         self.said = said
 
-    def let_go(self) -> None:
-        super().let_go()
+    def let_go_stored(self) -> None:
+        super().let_go_stored()
         self.said.append(f"{self.name} let go")
 
 
@@ -50,20 +50,20 @@ class Recorder(Owner):
         self.said.extend(f"{task.name} committed" for task in tasks if isinstance(task, Payload))
 
 
-def test_room_is_given_back_when_the_memory_is() -> None:
+def test_room_is_given_back_when_the_memory_is_though_nothing_is_committed_yet() -> None:
     said: list[str] = []
     owner, pipeline = Recorder(said), Pipeline(max_pending_bytes=1, stall_timeout_s=30)
     pipeline.hold()
     pipeline.reserve(1)
     pipeline.put(Payload(owner, "first", said))
-    owner.gate.set()
     pipeline.reserve(1)
     said.append("room for the second")
     pipeline.put(Payload(owner, "second", said))
+    owner.gate.set()
     pipeline.release()
     assert said == [
-        *("first begun", "first committed", "first let go", "room for the second"),
-        *("second begun", "second committed", "second let go"),
+        *("first begun", "first let go", "room for the second", "first committed"),
+        *("second begun", "second let go", "second committed"),
     ]
     assert not [thread for thread in threading.enumerate() if thread.name == "gently-bluesky-pipeline"]
 
@@ -94,7 +94,7 @@ def test_nobody_waits_for_a_thread_that_has_died() -> None:
     with pytest.raises(
         StorageError, match=r"the storing thread died of MemoryError\('no memory'\)"
     ) as caught:
-        pipeline.reserve(1)
+        pipeline.wait_until(lambda: False, "the thread to die")
     assert caught.value.__cause__ is owner.error
     pipeline.release()
 
@@ -106,7 +106,7 @@ def test_its_own_thread_must_not_wait_for_it() -> None:
     class Foolish(Recorder):
         def commit(self, tasks: Sequence[Task]) -> None:
             try:
-                pipeline.reserve(1)
+                pipeline.wait_until(lambda: False, "itself")
             except InputError as error:
                 raised.append(error)
 

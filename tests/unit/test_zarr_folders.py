@@ -78,7 +78,7 @@ def test_most_events_find_their_folders_made(chunks: Path, monkeypatch: pytest.M
     own = made_by.pop(1)
     assert threading.current_thread().name in own
     assert set.union(*made_by.values()) == {"gently-bluesky-folders"}
-    assert max(made_by) == 64
+    assert max(made_by) == 32
 
 
 def test_what_fails_ahead_is_told_when_it_is_needed_and_leaves_nothing(
