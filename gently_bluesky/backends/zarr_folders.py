@@ -21,6 +21,8 @@ __all__ = ["EventFolders", "remove_if_empty"]
 
 MOST_FOLDERS = 64
 """That are made at once, about."""
+FEW_EVENTS = 8
+"""That are made at once while an event waits for its folders: a sync costs the same for one as for these."""
 
 
 class EventFolders:
@@ -49,7 +51,8 @@ class EventFolders:
         if index not in self._prepared:
             self._wait()
         if index not in self._prepared:
-            self._make(range(index, index + 1))
+            few = min(self._most_events, FEW_EVENTS) if self._prepared else 1  # most results are one event
+            self._make(range(index, index + few))
         ahead = min(len(self._prepared), self._most_events)
         if self._ahead is None and index + ahead // 2 not in self._prepared:
             self._make_ahead(
