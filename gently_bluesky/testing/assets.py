@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,8 @@ __all__ = [
     "tolerate",
     "write_asset",
 ]
+
+LONGEST_CLOSING_S = 10.0
 
 DTYPES = {
     "b": ("|b1",),
@@ -196,7 +199,17 @@ def bytes_read() -> int:
 
 
 def open_below(*paths: Path) -> list[str]:
-    """Return what this process holds open or mapped below paths; nothing where the system does not say."""
+    """Return what this process holds open or mapped below paths; nothing where the system does not say.
+
+    A library's own thread may close a file a moment after it has said that all is read: it is waited for.
+    """
+    give_up_s = time.monotonic() + LONGEST_CLOSING_S
+    while (found := _open_now(paths)) and time.monotonic() < give_up_s:
+        time.sleep(0.01)
+    return found
+
+
+def _open_now(paths: Sequence[Path]) -> list[str]:
     descriptors = Path("/proc/self/fd")
     if not descriptors.exists():
         return []
