@@ -32,7 +32,7 @@ OURS, SQLITE = "gently-bluesky", "SQLite alone"
 
 def row(*, quick: bool) -> Row:
     """Return the row of a large index."""
-    records = 100_000 if quick else 1_000_000
+    records = 50_000 if quick else 1_000_000
     return Row(
         name="index",
         title=f"An index of {records:,} records",
@@ -183,7 +183,7 @@ def sqlite_alone(place: Place, folder: str, asked: list[str], last: str) -> Iter
 
 def rebuild_row(*, quick: bool) -> Row:
     """Return the row of an index that is built from the files."""
-    runs = 200 if quick else 2000
+    runs = 100 if quick else 2000
     return Row(
         name="rebuild",
         title=f"Index rebuilt from the files of {runs:,} runs",

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -23,8 +23,6 @@ __all__ = ["hot_row", "live_row"]
 
 PACE_S = 1 / 50
 SETTLE_EVENTS = 10
-FRAMES_NDIM = 3
-"""Of the array to follow: event, y, x; before its first event it is none."""
 HOT_BYTES = 512 * 2**20
 FOLLOWED, PIPE = "gently-bluesky, follow()", "a line through a pipe"
 FROM_STORE, FROM_POOL = "from the store", "with hot_bytes"
@@ -185,16 +183,11 @@ def _follow(root: str, *, latest_only: bool, reads: bool) -> None:
     import tensorstore  # noqa: F401 # imported before it matters
 
     from gently_bluesky import Store
-    from gently_bluesky.errors import LookupFailed
 
     seen: list[tuple[int, int, int]] = []
     with Store(root, mode="r") as store:
         print("ready", flush=True)
-        array: Any = np.empty(0)
-        while array.ndim < FRAMES_NDIM or len(array) == 0:
-            with suppress(LookupFailed):
-                array = store[-1]["primary"]["camera"]
-            threading.Event().wait(0.001)
+        array = store.wait_for_run().wait("primary", "camera")
         for event in array.follow(0, latest_only=latest_only):
             at_ns = time.monotonic_ns()
             if reads:

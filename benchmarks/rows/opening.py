@@ -55,7 +55,7 @@ def row(*, quick: bool) -> Row:
                 headline=False,
             ),
         ),
-        rounds=5 if quick else 9,
+        rounds=3 if quick else 9,
         fresh=True,
         prepare=Contender(f"storing {events:,} events", "opening.two_runs", options={"events": events}),
     )

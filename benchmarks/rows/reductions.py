@@ -20,7 +20,7 @@ OURS = "gently-bluesky, array[0].max(0)"
 
 def row(*, quick: bool) -> Row:
     """Return the row."""
-    depth = 100 if quick else 200
+    depth = 50 if quick else 200
     return Row(
         name="reductions",
         title=f"Maximum over z of a {depth} x 2048 x 2048 volume",
