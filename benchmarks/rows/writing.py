@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -116,7 +117,8 @@ def row(*, quick: bool) -> Row:
         title="RunEngine to stored Zarr, inline 2048 x 2048 uint16 frames",
         text=(
             "A RunEngine reads a device that returns the next of 16 camera-like frames, as fast as its "
-            "documents are taken. The time is that of the RunEngine's call: from the start document until "
+            "documents are taken. Every sample is a run of its own; ours go to one store by one writer, as in a night. "
+            "The time is that of the RunEngine's call: from the start document until "
             "everything is stored and announced, or until the peer has closed its file. Ours is synced, event "
             "by event. What a peer leaves to the system is synced after it has returned, and the third column "
             "counts that too; the goals are over the first. CPU time is that of the process, all threads."
@@ -217,12 +219,14 @@ def store_frames(place: Place, frames: int, **settings: Any) -> Iterator[Sampler
     """Store with ours."""
     from gently_bluesky import Store
 
-    @contextmanager
-    def subscriber(folder: Path, _: int) -> Iterator[Any]:
-        with Store(folder / "store") as store:
-            yield store.writer(**settings)
+    with Store(place.scratch / "store") as store, store.writer(**settings) as writer:
 
-    yield _engine_sampler(place, frames, subscriber)
+        @contextmanager
+        def subscriber(_: Path, __: int) -> Iterator[Any]:
+            yield writer
+            shutil.rmtree(store.root / "runs")
+
+        yield _engine_sampler(place, frames, subscriber)
 
 
 def zarr_pattern(place: Place) -> str:

@@ -26,6 +26,8 @@ from gently_bluesky.errors import InputError, InvalidSetting, StorageError, Stor
 __all__ = ["Owner", "Pipeline", "Task"]
 
 DEFAULT_PENDING_BYTES = 128 * 2**20
+KEPT_BETWEEN_RUNS_BYTES = DEFAULT_PENDING_BYTES
+"""Of the ring, so that the next run begins as fast as this one ended."""
 BETWEEN_COMMITS_S = 0.05
 """A commit costs a few syncs and a transaction, however much it commits."""
 SLOWEST_BYTES_PER_S = 5e6
@@ -298,7 +300,7 @@ class Pipeline:
                 elif not self._in_flight and self._holders == 0:
                     self._thread = None
                     atexit.unregister(self._drain)
-                    self.ring.clear()
+                    self.ring.keep_at_most(KEPT_BETWEEN_RUNS_BYTES)
                     return False
                 else:
                     self._is_idle_waiting = True

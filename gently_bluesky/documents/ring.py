@@ -55,10 +55,10 @@ class Ring:
                 self._free.setdefault(buffer.nbytes, []).append(buffer)
                 self._free_bytes += buffer.nbytes
 
-    def clear(self) -> None:
-        """Let go of every buffer that is not in use."""
+    def keep_at_most(self, nbytes: int) -> None:
+        """Let go of buffers that are not in use until those that are kept are no more than this."""
         with self._lock:
-            self._let_go(self._free_bytes)
+            self._let_go(self._free_bytes - nbytes)
 
     def _let_go(self, nbytes: int) -> None:
         """Drop kept buffers until so many bytes are gone, or none are left."""

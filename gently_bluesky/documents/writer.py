@@ -226,6 +226,7 @@ class StoreWriter:
                 self._shared.close()
             if self._desk.pool is not None:
                 self._desk.pool.close()
+            self._desk.pipeline.ring.keep_at_most(0)
         if failure is not None:
             raise failure
 

@@ -62,7 +62,9 @@ def test_buffers_of_another_length_make_room() -> None:
                 ring.give_back(buffers.pop())
             held, _ = tracemalloc.get_traced_memory()
             assert held < 4.1 * MIB
-        ring.clear()
+        ring.keep_at_most(2 * MIB)
+        assert 1.9 * MIB < tracemalloc.get_traced_memory()[0] < 2.1 * MIB
+        ring.keep_at_most(0)
         assert tracemalloc.get_traced_memory()[0] < MIB // 10
     finally:
         tracemalloc.stop()
