@@ -28,7 +28,7 @@ TILED, TENSORSTORE, FILE, ENGINE = "TiledWriter", "bare TensorStore", "bytes to 
 
 def row(*, quick: bool) -> Row:
     """Return the row; a quick one has fewer and shorter samples."""
-    frames = 100 if quick else 300
+    frames = 80 if quick else 300
     few = 6 if quick else 20
     same = [{"name": "blosc", "configuration": OME_CODEC}]
     contenders = (
@@ -131,7 +131,7 @@ def row(*, quick: bool) -> Row:
         ),
         contenders=contenders,
         goals=_goals(),
-        rounds=3 if quick else 5,
+        rounds=2 if quick else 5,
     )
 
 
