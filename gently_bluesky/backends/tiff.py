@@ -30,6 +30,7 @@ from gently_bluesky.backends.base import (
 )
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import tiff_metadata
+from gently_bluesky.backends.page_cache import NewestFiles
 from gently_bluesky.backends.planes import as_bytes
 from gently_bluesky.backends.tiff_layout import (
     EVENT_FILE,
@@ -148,6 +149,7 @@ class TiffSink(Sink):
         self._spec: ArraySpec = spec
         self._template: str = PLAIN_TEMPLATE if tiff_metadata(spec, 0.0) is None else OME_TEMPLATE
         self._ledger: Ledger = Ledger(path.name)
+        self._newest: NewestFiles = NewestFiles()
         self._writers: ThreadPoolExecutor | None = ThreadPoolExecutor(WRITERS, "gently-bluesky-tiff")
 
     @property
@@ -192,6 +194,7 @@ class TiffSink(Sink):
             sync_folder(self._path)
         except OSError as error:
             raise storage_error(error, f"{self._path.name}: {count} events could not be published") from error
+        self._newest.add(map(self._file, stored))
         self._ledger.published(stored, count)
 
     def close(self) -> None:

@@ -242,7 +242,7 @@ class ZarrSink(Sink):
         stored = self._ledger.check(count)
         try:
             for array in reversed(self._arrays):
-                array.publish(count)
+                array.publish(count, stored)
         except OSError as error:
             raise storage_error(error, f"{self._path.name}: {count} events could not be published") from error
         self._ledger.published(stored, count)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.chunks import Layout
+from gently_bluesky.backends.page_cache import NewestFiles
 from gently_bluesky.backends.zarr_folders import EventFolders
 from gently_bluesky.backends.zarr_source import NO_CACHE, kvstore, os_error
 from gently_bluesky.files import storage_error, write_atomic
@@ -51,9 +53,10 @@ class ArrayWriter:
         self._folder: Path = folder
         self._metadata: dict[str, Any] = dict(metadata)
         self._shards: _ShardWriter = _ShardWriter(_open_unbounded(folder, metadata))
+        self._grid: tuple[int, ...] = tuple(map(_ceil_div, self.shape, layout.shard))
         # Folders above the shards: one for each place along each axis of an event but the last.
-        grid = tuple(map(_ceil_div, self.shape, layout.shard))[:-1]
-        self._folders: EventFolders = EventFolders(folder / "c", grid)
+        self._folders: EventFolders = EventFolders(folder / "c", self._grid[:-1])
+        self._newest: NewestFiles = NewestFiles()
 
     def write(self, index: int, frame: NDArray[Any], what: str) -> Future[None]:
         """Begin to store an event; the future ends when all its shards are synced, or have failed to be.
@@ -96,10 +99,13 @@ class ArrayWriter:
         except OSError as error:
             raise storage_error(error, f"{what} was not stored") from error
 
-    def publish(self, count: int) -> None:
-        """Set the shape on disk. Synced on return. Raises OSError."""
+    def publish(self, count: int, events: Iterable[int]) -> None:
+        """Set the shape on disk, where these events are new. Synced on return. Raises OSError."""
         self._metadata["shape"] = [count, *self.shape]
         write_atomic(self._folder / "zarr.json", as_json(self._metadata))
+        for event in events:
+            folder = self._folder / "c" / str(event)
+            self._newest.add(folder.joinpath(*map(str, place)) for place in product(*map(range, self._grid)))
 
     def remove_unused(self, was_written: Callable[[int], bool]) -> None:
         """Remove the folders that were made for events that never came."""
