@@ -93,6 +93,20 @@ SABOTAGES = (
         "tests/bluesky/test_writer_devices.py",
     ),
     Sabotage(
+        "memory is given back before the frame is stored",
+        "documents/pipeline.py",
+        "        while _has_ended_head(self._unstored):\n",
+        "        while self._unstored:\n",
+        "tests/bluesky/test_writer_buffer.py",
+    ),
+    Sabotage(
+        "a hot pool shows what was not announced",
+        "documents/tasks.py",
+        "elif self.pool is not None and is_announced:",
+        "elif self.pool is not None:",
+        "tests/bluesky/test_writer_hot.py",
+    ),
+    Sabotage(
         "a descriptor is not held back",
         "documents/run_writer.py",
         '        self._descriptors[doc["uid"]] = _Descriptor(doc)\n',
