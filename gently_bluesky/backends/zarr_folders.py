@@ -42,27 +42,30 @@ class EventFolders:
         self._chunks: Path = chunks
         self._grid: tuple[int, ...] = grid
         self._most_events: int = max(1, MOST_FOLDERS // (1 + prod(grid[:-1])))
-        self._begun: set[int] = set()
-        self._prepared: set[int] = set()
+        self._end: int = 0
+        """Behind the last event whose folders were begun."""
+        self._made: int = 0
+        self._unused: set[int] = set()
+        """Events whose folders are made and that have not come."""
         self._ahead: threading.Thread | None = None
 
     def prepare(self, index: int) -> None:
         """Have the folders of an event made and synced on return, and those of later ones soon. Raises OSError."""
-        if index not in self._prepared:
+        if index not in self._unused:
             self._wait()
-        if index not in self._prepared:
-            few = min(self._most_events, FEW_EVENTS) if self._prepared else 1  # most results are one event
+        if index not in self._unused:
+            few = min(self._most_events, FEW_EVENTS) if self._made else 1  # most results are one event
             self._make(range(index, index + few))
-        ahead = min(len(self._prepared), self._most_events)
-        if self._ahead is None and index + ahead // 2 not in self._prepared:
-            self._make_ahead(
-                [event for event in range(index, index + ahead + ahead // 2) if event not in self._prepared]
-            )
+        self._unused.discard(index)
+        ahead = min(self._made, self._most_events)
+        if self._ahead is None and index + max(1, ahead // 2) not in self._unused and self._made > 1:
+            further = range(index + 1, index + 1 + ahead + ahead // 2)
+            self._make_ahead([event for event in further if event not in self._unused])
 
     def remove_unused(self, was_written: Callable[[int], bool]) -> None:
         """Remove the folders that were made for events that never came. Nothing is made after it."""
         self._wait()
-        for event in self._begun:
+        for event in range(self._end):
             if not was_written(event):
                 for folder, _, _ in os.walk(self._chunks / str(event), topdown=False):
                     remove_if_empty(Path(folder))
@@ -86,12 +89,13 @@ class EventFolders:
             thread.join()
 
     def _make(self, events: Sequence[int]) -> None:
-        self._begun.update(events)
+        self._end = max(self._end, *(event + 1 for event in events))
         made = [self._chunks]
         for event in events:
             made += _make_folders(self._chunks / str(event), self._grid)
         side_by_side([partial(sync_folder, folder) for folder in made])
-        self._prepared.update(events)
+        self._made += len(events)
+        self._unused.update(events)
 
 
 def remove_if_empty(folder: Path) -> None:

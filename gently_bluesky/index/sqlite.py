@@ -55,7 +55,7 @@ def sqlite_engine(url: URL, *, read_only: bool, connection: sqlite3.Connection |
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA cache_size = -16384")
+        connection.execute("PRAGMA cache_size = -2048")
         if not read_only:
             _switch_to_wal(connection)
 

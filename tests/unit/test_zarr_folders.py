@@ -32,7 +32,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return said
 
 
-@pytest.mark.parametrize(("grid", "leaves"), [((), ""), ((2,), "1"), ((3, 2), "2/1")])
+@pytest.mark.parametrize(("grid", "leaves"), [((), ""), ((2,), "1"), ((3, 2), "2/1"), ((64, 2), "63/1")])
 def test_all_folders_of_an_event_are_there_and_what_names_them_is_synced(
     chunks: Path, synced: list[Path], grid: tuple[int, ...], leaves: str
 ) -> None:
@@ -97,16 +97,14 @@ def test_what_fails_ahead_is_told_when_it_is_needed_and_leaves_nothing(
     folders.prepare(1)
     folders._wait()
     full.set()
-    while True:
-        known = max(folders._prepared)
-        for event in range(known + 1):
-            folders.prepare(event)  # these are made, whatever becomes of later ones
+    event = 2
+    while folders._unused:
+        folders.prepare(event)  # these are made, whatever becomes of later ones
         folders._wait()
-        if max(folders._prepared) == known:
-            break
+        event += 1
     with pytest.raises(OSError, match="No space left"):
-        folders.prepare(known + 1)
+        folders.prepare(event)
     full.clear()
-    folders.prepare(known + 1)
+    folders.prepare(event)
     folders.remove_unused(lambda _: False)
     assert list(chunks.iterdir()) == []
