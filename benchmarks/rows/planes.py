@@ -24,7 +24,7 @@ TENSORSTORE, MEMMAP = "bare TensorStore", "tifffile.memmap"
 
 def row(*, quick: bool) -> Row:
     """Return the row."""
-    depth = 60 if quick else 200
+    depth = 100 if quick else 200
     return Row(
         name="plane",
         title=f"One plane of a {depth} x 2048 x 2048 volume, cold process",
