@@ -12,7 +12,6 @@ import sys
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
 __all__ = ["NewestFiles"]
 
@@ -25,16 +24,16 @@ class NewestFiles:
     """The newest synced files of one asset, which stay in the page cache. For one thread at a time."""
 
     def __init__(self) -> None:
-        self._files: deque[tuple[Path, int]] = deque()
+        self._files: deque[tuple[str, int]] = deque()
         self._nbytes: int = 0
 
-    def add(self, files: Iterable[Path]) -> None:
+    def add(self, files: Iterable[str]) -> None:
         """Note files that are synced, and let the system forget older ones; it may ignore that."""
         if sys.platform != "linux":
             return
         for path in files:
             with suppress(OSError):  # whoever reads it will be told
-                nbytes = path.stat().st_size
+                nbytes = os.stat(path).st_size  # noqa: PTH116 # thousands of names are kept: no Path of each
                 if nbytes >= SMALLEST_BYTES:
                     self._files.append((path, nbytes))
                     self._nbytes += nbytes
@@ -45,7 +44,7 @@ class NewestFiles:
                 _forget(path)
 
 
-def _forget(path: Path) -> None:
+def _forget(path: str) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

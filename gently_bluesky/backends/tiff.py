@@ -194,7 +194,7 @@ class TiffSink(Sink):
             sync_folder(self._path)
         except OSError as error:
             raise storage_error(error, f"{self._path.name}: {count} events could not be published") from error
-        self._newest.add(map(self._file, stored))
+        self._newest.add(str(self._file(index)) for index in stored)
         self._ledger.published(stored, count)
 
     def close(self) -> None:

@@ -93,7 +93,12 @@ class EventFolders:
         made = [self._chunks]
         for event in events:
             made += _make_folders(self._chunks / str(event), self._grid)
-        side_by_side([partial(sync_folder, folder) for folder in made])
+        syncs = [partial(sync_folder, folder) for folder in made]
+        if threading.current_thread() is self._ahead:
+            for sync in syncs:  # nobody waits, and every thread that was ever there keeps memory of its own
+                sync()
+        else:
+            side_by_side(syncs)
         self._made += len(events)
         self._unused.update(events)
 

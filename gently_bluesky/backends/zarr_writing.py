@@ -104,8 +104,10 @@ class ArrayWriter:
         self._metadata["shape"] = [count, *self.shape]
         write_atomic(self._folder / "zarr.json", as_json(self._metadata))
         for event in events:
-            folder = self._folder / "c" / str(event)
-            self._newest.add(folder.joinpath(*map(str, place)) for place in product(*map(range, self._grid)))
+            self._newest.add(
+                "/".join(map(str, (self._folder, "c", event, *place)))
+                for place in product(*map(range, self._grid))
+            )
 
     def remove_unused(self, was_written: Callable[[int], bool]) -> None:
         """Remove the folders that were made for events that never came."""

@@ -36,11 +36,11 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return said
 
 
-def files(folder: Path, number: int, nbytes: int = NBYTES) -> list[Path]:
+def files(folder: Path, number: int, nbytes: int = NBYTES) -> list[str]:
     made = [folder / f"{index}" for index in range(number)]
     for path in made:
         path.write_bytes(bytes(nbytes))
-    return made
+    return list(map(str, made))
 
 
 def test_the_newest_stay_and_those_before_them_are_forgotten_once(
@@ -50,9 +50,9 @@ def test_the_newest_stay_and_those_before_them_are_forgotten_once(
     newest.add(made[:3])
     assert forgotten == []
     newest.add(made[3:5])
-    assert forgotten == list(map(str, made[:2]))
+    assert forgotten == made[:2]
     newest.add(made[5:])
-    assert forgotten == list(map(str, made[:5]))
+    assert forgotten == made[:5]
 
 
 def test_small_files_are_not_worth_a_call(tmp_path: Path, forgotten: list[str]) -> None:
@@ -63,11 +63,11 @@ def test_small_files_are_not_worth_a_call(tmp_path: Path, forgotten: list[str]) 
 def test_files_that_are_gone_are_no_error(tmp_path: Path, forgotten: list[str]) -> None:
     made, newest = files(tmp_path, 5), NewestFiles()
     newest.add(made[:2])
-    made[0].unlink()
-    made[2].unlink()
+    for gone in (made[0], made[2]):
+        Path(gone).unlink()
     newest.add(made[2:])
     newest.add(files(tmp_path, 2))
-    assert forgotten == [str(made[1]), str(made[3])]
+    assert forgotten == [made[1], made[3]]
 
 
 @pytest.mark.parametrize(
