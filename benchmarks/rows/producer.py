@@ -161,7 +161,7 @@ def scalar_row(*, quick: bool) -> Row:
                 unit="x",
             ),
         ),
-        rounds=5 if quick else 9,
+        rounds=3 if quick else 9,
     )
 
 

@@ -44,7 +44,7 @@ def row(*, quick: bool) -> Row:
             ),
             Contender("numpy, all of it read", "reductions.with_numpy", "floor", note="by bare TensorStore"),
         ),
-        rounds=2 if quick else 5,
+        rounds=1 if quick else 5,
         fresh=True,
         watch=True,
         prepare=Contender(
