@@ -83,7 +83,7 @@ def storage_error(error: OSError, what: str) -> StorageError:
     return kind(error.errno, f"{what}: {reason}")
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write every byte; not synced."""
     view = memoryview(data)
     while view:

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import InvalidSetting, StorageError
-from gently_bluesky.files import unlock
+from gently_bluesky.files import unlock, write_all
 from gently_bluesky.segments import HOT, make_locked, random_name, shared_folder, tag_of
 
 __all__ = ["DATA_OFFSET", "MAGIC", "PAGE", "ROW", "SLOTS", "HotPool", "key_of"]
@@ -318,9 +318,7 @@ def _take_space(fd: int, size: int) -> None:
         return
     left = memoryview(ZEROS)
     for start in range(0, size, len(left)):
-        piece = left[: size - start]
-        while piece:
-            piece = piece[os.write(fd, piece) :]
+        write_all(fd, left[: size - start])
 
 
 def _address(array: NDArray[Any]) -> int:

@@ -48,6 +48,7 @@ from gently_bluesky.files import (
     replace_file,
     storage_error,
     sync_folder,
+    write_all,
     write_atomic,
 )
 from gently_bluesky.lazy import ArraySource
@@ -347,9 +348,7 @@ class MemorySink(Sink):
         try:
             fd = os.open(hidden, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | BINARY, 0o600)
             try:
-                view = as_bytes(frame)
-                while view:
-                    view = view[os.write(fd, view) :]
+                write_all(fd, as_bytes(frame))
             finally:
                 os.close(fd)
         except BaseException:

@@ -63,15 +63,11 @@ def materialize(root: Path, index: Index, record: Record, backend: Backend, pack
         ) from error
     if live is None:
         raise _not_now(run, "is still being written, or materialised by another process")
-    settled = False
     try:
         _Materializing(root, index, run, backend, packing).run(only)
-        settled = not (journal.parent / PLAN).exists()
-    except BaseException:
-        settled = not (journal.parent / PLAN).exists()
-        raise
     finally:
-        live.close(remove=settled)  # otherwise the next opening takes it for a dead process's, and settles
+        is_settled = not (journal.parent / PLAN).exists()
+        live.close(remove=is_settled)  # otherwise the next opening takes it for a dead process's, and settles
 
 
 def _not_now(run: Record, why: str) -> InputError:
