@@ -54,7 +54,7 @@ def write_pattern(place: Place, events: int) -> RunPattern:
 
     bank = np.arange(4 * 16 * 16, dtype=np.uint16).reshape(4, 16, 16)
     with Store(place.scratch / "pattern") as store:
-        (uid,) = RunEngine({})(acquire(BankCamera(bank), events), store.writer())
+        (uid,) = RunEngine({})(acquire([BankCamera(bank)], events), store.writer())
         journal = store.record(uid).path
         text = (store.root / journal).read_text("utf-8")
     numbers = {uid: 0}

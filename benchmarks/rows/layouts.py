@@ -79,7 +79,7 @@ def stored(place: Place, depth: int, chunks: Any = None, **settings: Any) -> Ite
         with Store(folder / "store") as store:
             writer = store.writer(**settings)
             begun_s = time.perf_counter()
-            (uid,) = engine(acquire(BankCamera(volume), 1), writer)
+            (uid,) = engine(acquire([BankCamera(volume)], 1), writer)
             written_s = time.perf_counter() - begun_s
             array = store[uid]["primary"]["camera"][0]
             (asset,) = store.query(kind="asset", data_key="camera")

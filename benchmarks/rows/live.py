@@ -131,7 +131,7 @@ def following(place: Place, events: int, role: str, hot_bytes: int = 0) -> Itera
             assert reader.stdout.readline() == "ready\n"
             writer = store.writer(hot_bytes=hot_bytes)
             writer.subscribe(announced)
-            engine(acquire(BankCamera(bank), events, interval_s=PACE_S), writer)
+            engine(acquire([BankCamera(bank)], events, interval_s=PACE_S), writer)
             seen = json.loads(reader.stdout.readline())
         late = [
             ((at - told_ns[number]) / 1e6, (there - at) / 1e6, (there - told_ns[number]) / 1e6)

@@ -15,7 +15,7 @@ from benchmarks.worker import Place, Sampler
 __all__ = ["frames_row", "row"]
 
 PENDING_BYTES = 128 * 2**20
-FEW_PENDING_BYTES = 32 * 2**20
+FEW_PENDING_BYTES = 8 * 2**20
 """For small frames: full long before the first tenth of the events is over."""
 OTHER_MB = 150.0
 FLAT_MB = 10.0
@@ -120,7 +120,7 @@ def _watched(
 
     def sample(folder: Path) -> dict[str, Any]:
         with subscriber(folder) as callback:
-            engine(acquire(BankCamera(bank, progress=folder), events, interval_s=interval_s), callback)
+            engine(acquire([BankCamera(bank, progress=folder)], events, interval_s=interval_s), callback)
         return {}
 
     yield sample

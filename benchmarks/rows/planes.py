@@ -105,7 +105,7 @@ def volumes(place: Place, depth: int, formats: Sequence[str] = ("zarr", "tiff"))
         found: dict[str, Any] = {}
         with Store(folder / "store") as store:
             for name in formats:
-                (uid,) = RunEngine({})(acquire(BankCamera(volume), 1), store.writer(format=name))
+                (uid,) = RunEngine({})(acquire([BankCamera(volume)], 1), store.writer(format=name))
                 (asset,) = store.query(kind="asset", data_key="camera", **_only(store, uid))
                 path = store.root / asset.path
                 files = [file for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]

@@ -124,7 +124,7 @@ def held(place: Place, frames: int, **settings: Any) -> Iterator[Sampler]:
         with Store(folder / "store") as store:
             watch = _Stopwatch(store.writer(**settings), bank)
             events = frames + SETTLE_FRAMES
-            RunEngine({})(acquire(BankCamera(bank), events, interval_s=PACE_S), watch)
+            RunEngine({})(acquire([BankCamera(bank)], events, interval_s=PACE_S), watch)
         return watch.figures()
 
     yield sample
@@ -169,24 +169,17 @@ def scalar_row(*, quick: bool) -> Row:
 def scalar_events(place: Place, events: int, subscriber: str | None) -> Iterator[Sampler]:
     """Time a run of events that hold two numbers."""
     from bluesky import RunEngine
-    from bluesky import plan_stubs as bps
     from ophyd import Signal
 
     from gently_bluesky import Store
 
     signals = [Signal(name="position_um", value=1.5), Signal(name="power_mw", value=20.0)]
 
-    def plan() -> Iterator[Any]:
-        yield from bps.open_run({"num_points": events})
-        for _ in range(events):
-            yield from bps.trigger_and_read(signals)
-        yield from bps.close_run()
-
     engine = RunEngine({})
 
     def timed(callback: Any) -> dict[str, Any]:
         begun_s = time.perf_counter()
-        engine(plan(), callback)
+        engine(acquire(signals, events), callback)
         call_s = time.perf_counter() - begun_s
         return {"call_s": call_s, "events_per_s": events / call_s}
 

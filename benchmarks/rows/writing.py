@@ -203,7 +203,7 @@ def _engine_sampler(
         engine = RunEngine({})
         with subscriber(folder, number) as callback:
             camera = BankCamera(bank)
-            run = partial(engine, acquire(camera, number), callback or [])
+            run = partial(engine, acquire([camera], number), callback or [])
             taken = _timed(number, bank[0].nbytes, run, None if syncs else folder)
             assert camera.reads == number
             return taken
@@ -237,7 +237,7 @@ def zarr_pattern(place: Place) -> str:
 
     root = place.scratch / "pattern"
     with Store(root) as store:
-        RunEngine({})(acquire(BankCamera(open_bank(place.bank)), 1), store.writer())
+        RunEngine({})(acquire([BankCamera(open_bank(place.bank))], 1), store.writer())
     (found,) = root.glob("runs/**/0/zarr.json")
     return str(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -25,12 +26,17 @@ class Ledger:
     def __init__(self, name: str) -> None:
         self.name: str = name
         self.count: int = 0
-        self._times: dict[int, float] = {}
+        self._times: array[float] = array("d")
+        self._gaps: set[int] = set()
+        """Indexes below those that were written, and not written."""
         self._unpublished: dict[int, Pending] = {}
 
     def enter(self, index: int, pending: Pending, time: float) -> None:
         """Note a write that has begun."""
+        self._gaps.update(range(len(self._times), index))
+        self._times.extend([0.0] * (index + 1 - len(self._times)))
         self._times[index] = time
+        self._gaps.discard(index)
         self._unpublished[index] = pending
 
     def settle(self, index: int) -> None:
@@ -57,7 +63,7 @@ class Ledger:
         OSError
             One of them is not stored.
         """
-        missing = [index for index in range(self.count, count) if index not in self._times]
+        missing = [index for index in range(self.count, count) if not self.was_written(index)]
         if count < self.count or missing:
             raise InputError(
                 f"{self.name}: {count} events cannot be published: {self.count} are, and {missing[:5]} were "
@@ -76,8 +82,8 @@ class Ledger:
 
     def was_written(self, index: int) -> bool:
         """Say whether a write to this index ever began."""
-        return index in self._times
+        return index < len(self._times) and index not in self._gaps
 
     def event_times(self) -> list[float]:
         """Return the times of the published events, seconds since the epoch."""
-        return [self._times[index] for index in range(self.count)]
+        return self._times[: self.count].tolist()
