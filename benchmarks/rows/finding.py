@@ -32,7 +32,7 @@ OURS, SQLITE = "gently-bluesky", "SQLite alone"
 
 def row(*, quick: bool) -> Row:
     """Return the row of a large index."""
-    records = 50_000 if quick else 1_000_000
+    records = 20_000 if quick else 1_000_000
     return Row(
         name="index",
         title=f"An index of {records:,} records",

@@ -23,7 +23,7 @@ OURS, SHORT_RUN = "a long run", "a run of 10 events"
 
 def row(*, quick: bool) -> Row:
     """Return the row."""
-    events = 1000 if quick else 10_000
+    events = 500 if quick else 10_000
     return Row(
         name="opening",
         title=f"Opening a run of {events:,} events",

@@ -68,7 +68,7 @@ def held_row(*, quick: bool) -> Row:
                 against_metric="memcpy_ms",
             ),
         ),
-        rounds=3 if quick else 5,
+        rounds=2 if quick else 5,
     )
 
 

@@ -28,7 +28,7 @@ TILED, TENSORSTORE, FILE, ENGINE = "TiledWriter", "bare TensorStore", "bytes to 
 
 def row(*, quick: bool) -> Row:
     """Return the row; a quick one has fewer and shorter samples."""
-    frames = 80 if quick else 300
+    frames = 60 if quick else 300
     few = 6 if quick else 20
     same = [{"name": "blosc", "configuration": OME_CODEC}]
     contenders = (
