@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from gently_bluesky.backends.base import get_backend
+from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.derived import Derivation, parent_uids, record_run, steps_um
 from gently_bluesky.documents.home import SharedJournal
 from gently_bluesky.documents.pipeline import Pipeline

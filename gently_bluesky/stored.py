@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gently_bluesky.backends.base import backend_for_spec
+from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.assets import declared_dtype
 from gently_bluesky.documents.handlers import asset_array
 from gently_bluesky.errors import (

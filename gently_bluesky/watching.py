@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Executable, Row
 
-from gently_bluesky.backends.base import BUILTIN, get_backend
+from gently_bluesky.backends.registry import BUILTIN, get_backend
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import AssetMissing, InvalidSetting, NotYetStored, RunEnded
 from gently_bluesky.index.index import Index

@@ -1,4 +1,4 @@
-"""What a way of keeping pixels must offer, and the table of those there are.
+"""What a way of keeping pixels must offer.
 
 A backend keeps the arrays of one (run, stream, data key) as one asset and gives them back in pieces. It knows
 files and formats; it knows nothing of documents, runs or the index. The suite in ``gently_bluesky.testing``
@@ -10,11 +10,8 @@ from __future__ import annotations
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
-from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -33,20 +30,11 @@ __all__ = [
     "Capabilities",
     "Pending",
     "Sink",
-    "backend_for_spec",
-    "backend_names",
     "check_frame",
     "declared_frame",
     "frame_kwargs",
-    "get_backend",
 ]
 
-BUILTIN = {
-    "zarr": ("gently_bluesky.backends.zarr", "ZarrBackend"),
-    "tiff": ("gently_bluesky.backends.tiff", "TiffBackend"),
-    "memory": ("gently_bluesky.backends.memory", "MemoryBackend"),
-}
-ENTRY_POINT_GROUP = "gently_bluesky.backends"
 MAX_AXES = 31
 """numpy has room for 64, TensorStore for 32, ``t`` included."""
 MAX_NBYTES = 2**62
@@ -369,40 +357,3 @@ def check_frame(path: Path, spec: ArraySpec, index: int, frame: NDArray[Any]) ->
             f"{path.name}: expected a C-contiguous frame of shape {spec.shape} and dtype {spec.dtype.str}, "
             f"got shape {frame.shape} and dtype {frame.dtype.str} for event {index}; the frame was not stored"
         )
-
-
-def get_backend(name: str) -> Backend:
-    """Return the backend of this name, built in or from an installed package.
-
-    Raises
-    ------
-    InvalidSetting
-        There is none; the message names those there are.
-    """
-    if name in BUILTIN:
-        module, attribute = BUILTIN[name]
-        return getattr(import_module(module), attribute)()
-    for found in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        return found.load()()
-    raise InvalidSetting(
-        f"expected a format among {', '.join(backend_names())}, got {name!r}; nothing was written; "
-        f"a package adds its own through the entry-point group {ENTRY_POINT_GROUP!r}"
-    )
-
-
-def backend_names() -> Sequence[str]:
-    """Return the names of all backends, built in first."""
-    return [*BUILTIN, *_installed_names()]
-
-
-def _installed_names() -> Iterator[str]:
-    yield from sorted({found.name for found in entry_points(group=ENTRY_POINT_GROUP)} - set(BUILTIN))
-
-
-def backend_for_spec(spec: str) -> Backend | None:
-    """Return the backend that wrote assets of this ``spec``, or None if none is installed."""
-    for name in chain(BUILTIN, _installed_names()):  # to look for packages takes longer than to open an asset
-        backend = get_backend(name)
-        if backend.spec == spec:
-            return backend
-    return None

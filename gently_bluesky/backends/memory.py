@@ -25,7 +25,6 @@ from gently_bluesky.backends.base import (
     Backend,
     Capabilities,
     Sink,
-    backend_for_spec,
     check_frame,
     declared_frame,
     frame_kwargs,
@@ -41,6 +40,7 @@ from gently_bluesky.backends.memory_source import (
     read_place,
 )
 from gently_bluesky.backends.planes import as_bytes
+from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError
 from gently_bluesky.files import (
     create_file,

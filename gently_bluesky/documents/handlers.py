@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gently_bluesky.backends.base import Backend, backend_names, get_backend
+from gently_bluesky.backends.base import Backend
+from gently_bluesky.backends.registry import backend_names, get_backend
 from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError
 from gently_bluesky.lazy import ArraySource, LazyArray
 

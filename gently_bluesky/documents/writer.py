@@ -183,10 +183,10 @@ class StoreWriter:
         Returns
         -------
         dict
-            Frames ``accepted``, ``stored`` and ``announced``, ``accepted_bytes`` and ``announced_bytes`` of
-            pixels, ``bytes_per_s`` from the first frame to the last; ``pending_documents`` and
-            ``pending_bytes`` in the buffer now, ``peak_pending_bytes`` at most; ``waited_s``, for which
-            producers were held because the buffer was full.
+            Frames ``accepted``, ``stored`` (found to be when they are committed) and ``announced``,
+            ``accepted_bytes`` and ``announced_bytes`` of pixels, ``bytes_per_s`` from the first frame to the
+            last; ``pending_documents`` and ``pending_bytes`` in the buffer now, ``peak_pending_bytes`` at
+            most; ``waited_s``, for which producers were held because the buffer was full.
         """
         tally, (documents, nbytes) = self._desk.tally, self._desk.pipeline.pending
         return {

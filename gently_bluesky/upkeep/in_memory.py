@@ -8,9 +8,9 @@ from pathlib import Path
 
 import orjson
 
-from gently_bluesky.backends.base import backend_for_spec
 from gently_bluesky.backends.memory import MemoryBackend, drop_segment
 from gently_bluesky.backends.memory_source import read_place
+from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.journal import scan_journal
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.files import inside, sync_folder

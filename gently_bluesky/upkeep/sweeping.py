@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gently_bluesky.backends.base import backend_for_spec
+from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.files import inside, is_leftover
 from gently_bluesky.model import JournalLine

@@ -13,7 +13,8 @@ import tifffile
 import zarr
 from ome_zarr_models.v05 import Image
 
-from gently_bluesky.backends.base import Backend, get_backend
+from gently_bluesky.backends.base import Backend
+from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.errors import AssetDamaged, AssetMissing, StorageFull
 from gently_bluesky.model import ArraySpec
 from gently_bluesky.testing.assets import (

@@ -15,8 +15,8 @@ import pytest
 from memory_left import clear, segments_of
 
 from gently_bluesky import Store, handler_registry
-from gently_bluesky.backends.base import get_backend
 from gently_bluesky.backends.memory import MemoryBackend
+from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.errors import AssetDamaged, AssetMissing, InvalidSetting, StorageError
 from gently_bluesky.files import remove_tree, try_lock
 from gently_bluesky.model import Packing

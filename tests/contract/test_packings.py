@@ -19,7 +19,8 @@ from memory_left import clear
 from ome_zarr_models.v05 import Image
 
 from gently_bluesky import Store, handler_registry
-from gently_bluesky.backends.base import DEFAULT_PACKING, Backend, get_backend
+from gently_bluesky.backends.base import DEFAULT_PACKING, Backend
+from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.backends.zarr import ZarrBackend, ZarrSink
 from gently_bluesky.errors import AssetDamaged, InvalidSetting, StorageError
 from gently_bluesky.model import ArraySpec, Packing

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gently_bluesky.backends.base import get_backend
+from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.testing.assets import array_spec, bytes_read, write_asset
 from gently_bluesky.testing.frames import encoded_frame

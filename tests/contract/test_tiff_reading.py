@@ -18,7 +18,7 @@ import tifffile
 from hypothesis import given, settings
 
 from gently_bluesky.backends import tiff, tiff_source
-from gently_bluesky.backends.base import get_backend
+from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.backends.tiff_source import TiffSource
 from gently_bluesky.errors import AssetDamaged, AssetMissing, StorageError
 from gently_bluesky.lazy import Selection
@@ -230,7 +230,7 @@ def test_several_files_are_waited_for_at_once(tmp_path: Path, monkeypatch: pytes
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from gently_bluesky.backends.base import get_backend
+from gently_bluesky.backends.registry import get_backend
 looks = []
 def note(event, arguments):
     if event in ("os.listdir", "os.scandir", "open"):

@@ -11,7 +11,7 @@ from event_model import Filler
 
 import gently_bluesky
 from gently_bluesky import LazyArray, Run, Store, handler_registry, replay
-from gently_bluesky.backends.base import backend_names, get_backend
+from gently_bluesky.backends.registry import backend_names, get_backend
 from gently_bluesky.documents.handlers import TiffHandler, ZarrHandler
 
 FORMATS = ["zarr", "tiff"]
