@@ -49,7 +49,7 @@ def test_backend_in_the_documentation_is_complete(tmp_path: Path) -> None:
 
     path = os.pathsep.join([str(installed), str(PACKAGE_ROOT)])
     names = (
-        "from gently_bluesky.backends.base import *; "
+        "from gently_bluesky.backends.registry import *; "
         "print(*backend_names(), backend_for_spec('EXAMPLE_NPY').name)"
     )
     assert run("-c", names, folder=tests, path=path).split() == ["zarr", "tiff", "memory", "npy", "npy"]
