@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,11 @@ from benchmarks.rows import ROWS, load_row
 from benchmarks.workers import own_memory_mb
 
 HERE = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Any]:
+    return json.loads(docs.RESULTS.read_text("utf-8"))
 
 
 @pytest.fixture
@@ -37,6 +43,20 @@ def run(row: Row, root: Path, bank: Path) -> RowResult:
     result = RowResult(row)
     Runner(root, bank, tell=lambda _: None).run(result)
     return result
+
+
+def test_page_is_what_the_results_say(published: dict[str, Any]) -> None:
+    assert docs.PAGE.read_text("utf-8") == docs.page(published)
+
+
+def test_table_in_the_readme_is_what_the_results_say(published: dict[str, Any]) -> None:
+    readme = docs.README.read_text("utf-8")
+    assert docs.with_part(readme, docs.readme_part(published)) == readme
+
+
+def test_published_results_hold_every_row_and_are_small(published: dict[str, Any]) -> None:
+    assert [row["name"] for row in published["rows"]] == list(ROWS)
+    assert sum(file.stat().st_size for file in docs.RESULTS.parent.iterdir()) < 1e6
 
 
 def test_command_lists_its_rows() -> None:
