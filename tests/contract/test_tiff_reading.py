@@ -251,7 +251,9 @@ def looks_at(path: Path, resource_kwargs: Any, count: int | None) -> list[Any]:
 def test_opening_with_a_count_looks_at_no_file_and_lists_nothing(tmp_path: Path) -> None:
     backend, path = get_backend("tiff"), tmp_path / "a"
     resource_kwargs = write_asset(backend, path, array_spec((3, 4)), range(30))
-    assert looks_at(path, resource_kwargs, None) == [30, ["os.listdir"]]
+    events, looks = looks_at(path, resource_kwargs, None)
+    assert (events, len(looks)) == (30, 1)
+    assert looks[0] in {"os.listdir", "os.scandir"}  # Python lists a folder by one or the other
     assert looks_at(path, resource_kwargs, 30) == [30, []]
     assert looks_at(path, resource_kwargs, 5) == [5, []]
     check_events(backend.open(path, resource_kwargs, 5), 5)
