@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gently_bluesky.documents.handlers import handler_registry
+    from gently_bluesky.documents.handlers import StreamResolver, handler_registry
     from gently_bluesky.documents.replay import replay
     from gently_bluesky.documents.writer import StoreWriter
     from gently_bluesky.lazy import LazyArray
@@ -24,6 +24,7 @@ __all__ = [
     "Store",
     "StoreWriter",
     "Stream",
+    "StreamResolver",
     "handler_registry",
     "replay",
 ]
@@ -35,6 +36,7 @@ _HOMES = {
     "Store": "gently_bluesky.store",
     "StoreWriter": "gently_bluesky.documents.writer",
     "Stream": "gently_bluesky.run",
+    "StreamResolver": "gently_bluesky.documents.handlers",
     "handler_registry": "gently_bluesky.documents.handlers",
     "replay": "gently_bluesky.documents.replay",
 }

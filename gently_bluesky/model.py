@@ -15,6 +15,7 @@ from gently_bluesky.errors import InvalidSetting, UnstorableDtype
 __all__ = ["ArraySpec", "JournalLine", "Packing", "Record", "Settings", "storable_dtype"]
 
 STORABLE_KINDS = "biufc"
+ASSETS = ("datum", "stream")
 
 
 def storable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -159,6 +160,9 @@ class JournalLine:
     outcome
         For a stop: how the run ended on record, ``{"status", "received", "stored", "lost"}``, counts of
         frames.
+    timestamps
+        For an event: of its arrays that stream_datum documents announce, by data key; the event itself does
+        not name them.
     storing
         For a stop: what its frames took on their way, ``{"frames", "bytes", "bytes_per_s", "waited_s",
         "peak_pending_bytes"}``.
@@ -169,6 +173,7 @@ class JournalLine:
     digest: Mapping[str, str] | None = None
     outcome: Mapping[str, Any] | None = None
     storing: Mapping[str, Any] | None = None
+    timestamps: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +284,9 @@ class Settings:
     chunks, compression, levels
         As in `Packing`, or a mapping of data keys to such; keys it does not name get what the backend does
         by itself.
+    assets
+        Which documents announce arrays: ``"datum"`` (resource and datum) or ``"stream"`` (stream_resource and
+        stream_datum).
     copy
         Arrays are copied as they come; otherwise taken as they are where that is possible.
     hot_bytes
@@ -296,6 +304,7 @@ class Settings:
     chunks: Chunks | Mapping[str, Chunks] | None = None
     compression: Compression | Mapping[str, Compression] | None = None
     levels: int | Mapping[str, int] = 1
+    assets: str = "datum"
     copy: bool = True
     hot_bytes: int = 0
     max_pending_bytes: int | None = None
@@ -311,6 +320,10 @@ class Settings:
                 raise InvalidSetting(
                     f"{name} must be a whole number of bytes, 0 or more, got {value!r}; nothing was written"
                 )
+        if self.assets not in ASSETS:
+            raise InvalidSetting(
+                f"assets must be one of {', '.join(map(repr, ASSETS))}, got {self.assets!r:.200}; nothing was written"
+            )
         if self.hot_bytes and not self.copy:
             raise InvalidSetting(
                 "copy=False takes arrays where they are, and hot_bytes copies them into shared memory: give one "

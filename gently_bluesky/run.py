@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gently_bluesky.datasets import event_table, stream_dataset
-from gently_bluesky.documents.filling import filled, rooted
+from gently_bluesky.documents.filling import filled_lines, rooted
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.errors import AmbiguousArray, AssetMissing, FixedArray, LookupFailed
 from gently_bluesky.index.index import Index
@@ -158,8 +158,9 @@ class Run:
         events hold lazy arrays in the place of references to this store's assets, and the resource and datum
         documents of those are left out.
         """
-        documents = ((line.name, dict(line.doc)) for line in self._lines())
-        return filled(documents, self._root) if fill else rooted(documents, self._root)
+        lines = filled_lines(self._lines(), self._root) if fill else self._lines()
+        documents = ((line.name, dict(line.doc)) for line in lines)
+        return documents if fill else rooted(documents, self._root)
 
     def table(self, stream: str = "primary") -> pd.DataFrame:
         """Return a stream's events as a table, one row for each ``seq_num``.

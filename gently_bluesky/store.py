@@ -75,6 +75,7 @@ class Store(StoreView):
         chunks: Chunks | Mapping[str, Chunks] | None = None,
         compression: Compression | Mapping[str, Compression] | None = None,
         levels: int | Mapping[str, int] = 1,
+        assets: str = "datum",
         copy: bool = True,
         hot_bytes: int = 0,
         max_pending_bytes: int | None = None,
@@ -98,6 +99,9 @@ class Store(StoreView):
             mapping of data keys to these. By default what the format does by itself.
         levels
             Resolutions kept, each half as fine as the one before it; or a mapping of data keys to numbers.
+        assets
+            Which documents announce arrays: ``"datum"`` (resource and datum, which `event_model.Filler` fills)
+            or ``"stream"`` (stream_resource and stream_datum, as newer consumers like them).
         copy
             Copy each array as it comes. False takes it as it is, where it is laid out as it is stored: for
             devices that give their buffer away and never touch it again.
@@ -126,6 +130,7 @@ class Store(StoreView):
             chunks=chunks,
             compression=compression,
             levels=levels,
+            assets=assets,
             copy=copy,
             hot_bytes=hot_bytes,
             max_pending_bytes=max_pending_bytes,
@@ -149,6 +154,11 @@ class Store(StoreView):
     def _desk(self, settings: Settings, on_failure: Callable[[Exception], object] | None = None) -> Desk:
         self._require_writable()
         backend = get_backend(settings.format)
+        if settings.assets == "stream" and backend.mimetype is None:
+            raise InvalidSetting(
+                f"format {settings.format!r} has no mimetype under which stream_resource documents could name its "
+                "assets; nothing was written; leave assets='stream' away, or choose another format"
+            )
         for packing in settings.packings():
             backend.check_packing(packing)
         pipeline = Pipeline(

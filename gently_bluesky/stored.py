@@ -157,9 +157,16 @@ def asset_events(root: Path, index: Index, record: Record) -> LazyArray:
 
 
 def datum_array(root: Path, index: Index, record: Record) -> LazyArray:
-    """Return one event's array, by the record of its datum. Reads no pixels; raises as `asset_events`."""
+    """Return one event's array, by the record of its datum; of a stream_datum for several, ``(t, ...)``.
+
+    Reads no pixels; raises as `asset_events`.
+    """
     document = index.datum_document(record.uid)
     asset = index.record(str(document.get("resource") or document.get("stream_resource")))
+    if "stream_resource" in document:
+        indices = document["indices"]
+        array = _opened(root, asset, range(indices["start"], indices["stop"]))
+        return array[0] if len(array) == 1 else array
     number = point_number(document.get("datum_kwargs"))
     if number is None:
         raise LookupFailed(

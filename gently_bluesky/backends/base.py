@@ -165,6 +165,10 @@ class Backend(ABC):
     """What resource documents call it; upper case."""
     suffix: ClassVar[str]
     """Ending of the asset's file or folder name, e.g. ``".ome.zarr"``; may be empty."""
+    mimetype: ClassVar[str | None] = None
+    """What stream_resource documents call it; None where they cannot name its assets."""
+    part: ClassVar[str] = ""
+    """What the uri of a stream_resource names: a path below the asset's own; empty for all of it."""
     capabilities: ClassVar[Capabilities]
 
     # Refusing is right for a backend that packs in one way only.
@@ -247,6 +251,15 @@ class Backend(ABC):
         AssetDamaged
             What is there is not what ``resource_kwargs`` says.
         """
+
+    # One chunk for each event is right unless a backend cuts them.
+    def stream_parameters(self, resource_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what stream_resource documents say besides ``resource_kwargs``, to readers who know no spec.
+
+        That is ``chunk_shape``, the lengths of what is read at once with the event axis in front, and
+        ``join_method``.
+        """
+        return {"chunk_shape": [1, *resource_kwargs["frame_shape"]], "join_method": "stack"}
 
     # Doing nothing is right where assets are always whole.
     def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:  # noqa: B027

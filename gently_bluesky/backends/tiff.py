@@ -60,6 +60,7 @@ class TiffBackend(Backend):
 
     name: ClassVar[str] = "tiff"
     spec: ClassVar[str] = "GENTLY_TIFF"
+    mimetype: ClassVar[str | None] = "multipart/related;type=image/tiff"
     suffix: ClassVar[str] = ""
     capabilities: ClassVar[Capabilities] = Capabilities(ome=True)
 

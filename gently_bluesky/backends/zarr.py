@@ -34,7 +34,7 @@ from gently_bluesky.backends.ome import median_interval_s, ngff_attributes, ome_
 from gently_bluesky.backends.packing import Choice, check_fit, check_packing, choose
 from gently_bluesky.backends.zarr_folders import remove_if_empty
 from gently_bluesky.backends.zarr_levels import Coarse, LevelMaker, coarse_factors, coarse_shape
-from gently_bluesky.backends.zarr_source import ZarrSource, open_published
+from gently_bluesky.backends.zarr_source import ARRAY, ZarrSource, open_published
 from gently_bluesky.backends.zarr_writing import ArrayWriter, as_json, when_all_ended
 from gently_bluesky.errors import AssetDamaged, InputError
 from gently_bluesky.files import (
@@ -60,6 +60,8 @@ class ZarrBackend(Backend):
     name: ClassVar[str] = "zarr"
     spec: ClassVar[str] = "GENTLY_ZARR"
     suffix: ClassVar[str] = ".ome.zarr"
+    mimetype: ClassVar[str | None] = "application/x-zarr"
+    part: ClassVar[str] = ARRAY
     capabilities: ClassVar[Capabilities] = Capabilities(ome=True, checksums=True)
 
     def check_packing(self, packing: Packing) -> None:
@@ -121,6 +123,11 @@ class ZarrBackend(Backend):
             What is there is not what ``resource_kwargs`` says.
         """
         return open_published(path, resource_kwargs, count)
+
+    def stream_parameters(self, resource_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``chunk_shape`` and ``join_method``: a chunk is what a reader decodes at once, not a shard."""
+        chunks = [1, *resource_kwargs["packing"]["chunks"]]
+        return {**super().stream_parameters(resource_kwargs), "chunk_shape": chunks}
 
     def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:
         """Set the shape of all levels to ``count``, sweep lock files and empty folders; no shard is deleted.

@@ -1,33 +1,29 @@
-"""Assets of a run being written, and the documents that announce them.
+"""What the arrays of a run are, and the descriptors that say so.
 
 What an array is made of (`array_spec`) is read from the frame itself and from the configuration in its
-descriptor; `describe` makes the descriptor say so. Nothing here does I/O but `Asset`, whose sink belongs to
-the pipeline's thread.
+descriptor; `describe` makes the descriptor say so. Nothing here does I/O.
 """
 
 from __future__ import annotations
 
 import re
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy import ma
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.base import Backend, Pending, Sink
 from gently_bluesky.errors import InvalidDocument, UnstorableDtype
-from gently_bluesky.files import PATH_SEMANTICS
 from gently_bluesky.jsontext import plain
-from gently_bluesky.model import ArraySpec, Packing, storable_dtype
+from gently_bluesky.model import ArraySpec, storable_dtype
 
-__all__ = ["Asset", "array_spec", "array_to_store", "declared_dtype", "describe", "inline_value"]
+__all__ = ["EXTERNAL", "array_spec", "array_to_store", "declared_dtype", "describe", "inline_value"]
 
 INLINE_NBYTES = 16 * 1024
 DEFAULT_DIMS = {1: ("sample",), 2: ("y", "x"), 3: ("z", "y", "x"), 4: ("v", "z", "y", "x")}
-EXTERNAL = "FILESTORE:"
+EXTERNAL = {"datum": "FILESTORE:", "stream": "STREAM:"}
+"""What a data key says of an asset, by the family of documents that announce it."""
 DTYPES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
 LEGAL_DTYPES = (*DTYPES.values(), "array")
 LEGAL_DTYPE_NUMPY = re.compile(r"[|<>][tbiufcmMOSUV][0-9]+")
@@ -178,15 +174,18 @@ def _configured(descriptor: Mapping[str, Any], data_key: str, ending: str) -> An
 
 
 def describe(
-    descriptor: Mapping[str, Any], values: Mapping[str, Any], specs: Mapping[str, ArraySpec]
+    descriptor: Mapping[str, Any],
+    values: Mapping[str, Any],
+    specs: Mapping[str, ArraySpec],
+    assets: str = "datum",
 ) -> dict[str, Any]:
     """Return a descriptor that says exactly what its first event holds, from ``values`` and the stored
-    arrays' specs.
+    arrays' specs; ``assets`` is the family of documents that announce those.
 
     What a device said of itself stands where it is neither contradicted nor illegal.
     """
     data_keys = {
-        key: _data_key(declared, values.get(key), specs.get(key))
+        key: _data_key(declared, values.get(key), specs.get(key), EXTERNAL[assets])
         for key, declared in descriptor["data_keys"].items()
     }
     described = {**descriptor, "data_keys": data_keys}
@@ -195,7 +194,9 @@ def describe(
     return described
 
 
-def _data_key(declared: Mapping[str, Any], value: object, spec: ArraySpec | None) -> dict[str, Any]:
+def _data_key(
+    declared: Mapping[str, Any], value: object, spec: ArraySpec | None, external: str
+) -> dict[str, Any]:
     if spec is not None:
         shape, dtype = list(spec.shape), spec.dtype.str
         exact = {
@@ -203,7 +204,7 @@ def _data_key(declared: Mapping[str, Any], value: object, spec: ArraySpec | None
             "shape": shape,
             "dtype_numpy": dtype,
             "dims": list(spec.dims),
-            "external": EXTERNAL,
+            "external": external,
         }
         return _legal({**declared, **exact})
     if declared.get("external"):
@@ -290,87 +291,3 @@ def _lengths(value: Any) -> list[int]:
 
 def _is_shape(shape: object) -> bool:
     return isinstance(shape, list | tuple) and all(length is None or type(length) is int for length in shape)
-
-
-class Asset:
-    """One asset of a run: frames are placed on the RunEngine's thread, everything else is the pipeline's.
-
-    Attributes
-    ----------
-    uid
-        Of the resource document.
-    nbytes
-        Bytes of one frame.
-    placed
-        Frames that were given an index.
-    announced
-        Frames whose documents are in the journal.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        root: Path,
-        folder: str,
-        name: str,
-        spec: ArraySpec,
-        run_uid: str,
-        packing: Packing,
-    ) -> None:
-        self.uid = str(uuid.uuid4())
-        self.spec = spec
-        self.nbytes = spec.nbytes
-        self.placed = 0
-        self.announced = 0
-        self._backend = backend
-        self._root = root
-        self._path = f"{folder}/{name}"
-        self._run_uid = run_uid
-        self._packing = packing
-        self._sink: Sink | None = None
-        self._introduced = False
-
-    def place(self) -> int:
-        """Return the index of the next frame."""
-        self.placed += 1
-        return self.placed - 1
-
-    def datum_id(self, index: int) -> str:
-        """Return the uid of the datum of frame ``index``."""
-        return f"{self.uid}/{index}"
-
-    def write(self, index: int, frame: NDArray[Any], time_s: float) -> Pending:
-        """Begin to store a frame; the first one makes the asset. Raises OSError."""
-        if self._sink is None:
-            self._sink = self._backend.create(self._root / self._path, self.spec, self._packing, frame)
-        return self._sink.write(index, frame, time_s)
-
-    def documents(self, index: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield what announces frame ``index``, once it is stored: the resource before the first datum."""
-        if self._sink is not None and not self._introduced:
-            self._introduced = True
-            resource = {
-                "uid": self.uid,
-                "spec": self._backend.spec,
-                "root": str(self._root),
-                "resource_path": self._path,
-                "resource_kwargs": dict(self._sink.resource_kwargs),
-                "path_semantics": PATH_SEMANTICS,
-                "run_start": self._run_uid,
-            }
-            yield "resource", resource
-        yield (
-            "datum",
-            {"datum_id": self.datum_id(index), "resource": self.uid, "datum_kwargs": {"point_number": index}},
-        )
-
-    def publish(self, count: int) -> None:
-        """Let outside readers see the first ``count`` frames. Raises OSError."""
-        if self._sink is not None and count > self.announced:
-            self._sink.publish(count)
-            self.announced = count
-
-    def close(self) -> None:
-        """Finish the asset. Idempotent. Raises OSError."""
-        if self._sink is not None:
-            self._sink.close()

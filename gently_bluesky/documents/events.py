@@ -7,11 +7,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gently_bluesky.documents.assets import Asset, array_to_store, declared_dtype, inline_value
+from gently_bluesky.documents.announcing import Asset
+from gently_bluesky.documents.assets import array_to_store, declared_dtype, inline_value
 from gently_bluesky.documents.tasks import Frame
 from gently_bluesky.jsontext import PLAIN_TYPES
 
-__all__ = ["arrays_of", "referring", "said_by"]
+__all__ = ["arrays_of", "referring", "said_by", "unnamed_timestamps"]
 
 
 def arrays_of(
@@ -70,7 +71,27 @@ def _own(value: Any) -> Any:
 
 
 def referring(said: Mapping[str, Any], frames: Sequence[Frame]) -> dict[str, Any]:
-    """Return the event with references in the place of its stored arrays."""
-    references = {frame.data_key: frame.asset.datum_id(frame.place) for frame in frames}
+    """Return the event with references in the place of its stored arrays.
+
+    Those that stream_datum documents announce are left out: those documents name the event.
+    """
+    unnamed = {frame.data_key for frame in frames if frame.asset.is_stream}
+    references = {
+        frame.data_key: frame.asset.datum_id(frame.place) for frame in frames if not frame.asset.is_stream
+    }
     filled = {**said["filled"], **dict.fromkeys(references, False)}
-    return {**said, "data": {**said["data"], **references}, "filled": filled}
+    data = {**said["data"], **references}
+    if not unnamed:
+        return {**said, "data": data, "filled": filled}
+    return {
+        **said,
+        **{
+            part: {key: value for key, value in values.items() if key not in unnamed}
+            for part, values in (("data", data), ("timestamps", said["timestamps"]), ("filled", filled))
+        },
+    }
+
+
+def unnamed_timestamps(said: Mapping[str, Any], frames: Sequence[Frame]) -> dict[str, float]:
+    """Return the timestamps that `referring` leaves out."""
+    return {frame.data_key: said["timestamps"][frame.data_key] for frame in frames if frame.asset.is_stream}

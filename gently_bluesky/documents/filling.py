@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.documents.handlers import AssetHandler, handler_registry
+from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset, moved
 from gently_bluesky.errors import InvalidDocument
 from gently_bluesky.files import inside
 from gently_bluesky.jsontext import encode
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import JournalLine
 
-__all__ = ["filled", "filled_lines", "rooted"]
+__all__ = ["filled_lines", "rooted"]
 
 Named = tuple[str, dict[str, Any]]
 
@@ -31,16 +32,11 @@ def rooted(documents: Iterable[Named], root: Path) -> Iterator[Named]:
     """Yield documents whose resources of our kinds name ``root``, where the store is now."""
     ours = handler_registry()
     for name, doc in documents:
-        if name == "resource" and doc["spec"] in ours and (root / doc["resource_path"]).exists():
-            yield name, {**doc, "root": str(root)}
+        asset = announced_asset(name, doc)
+        if asset is not None and asset.spec in ours and (root / asset.path).exists():
+            yield name, moved(name, doc, asset, root)
         else:
             yield name, doc
-
-
-def filled(documents: Iterable[Named], root: Path | None) -> Iterator[Named]:
-    """Yield documents as they came in; `filled_lines` for those who have no journal lines."""
-    lines = (JournalLine(name, doc) for name, doc in documents)
-    return ((line.name, dict(line.doc)) for line in filled_lines(lines, root))
 
 
 def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[JournalLine]:
@@ -85,6 +81,9 @@ class _Filling:
         self._kinds = handler_registry()
         self._handlers: dict[str, AssetHandler] = {}
         self._datums: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._stream_keys: dict[str, str] = {}
+        self._stream_datums: dict[str, list[Mapping[str, Any]]] = {}
+        """By descriptor, until the last event that they are for has come."""
         self._held: dict[str, list[JournalLine]] = {}
         self._small: dict[str, dict[str, _Small]] = {}
 
@@ -92,8 +91,10 @@ class _Filling:
         name, doc = line.name, line.doc
         if name == "descriptor":
             yield from self._descriptor(line)
-        elif name == "resource" and (path := self._path_here(doc)) is not None:
-            self._handlers[doc["uid"]] = self._kinds[doc["spec"]](str(path), **doc["resource_kwargs"])
+        elif name in {"resource", "stream_resource"} and self._open(name, doc):
+            pass
+        elif name == "stream_datum" and doc.get("stream_resource") in self._handlers:
+            self._stream_datums.setdefault(doc["descriptor"], []).append(doc)
         elif name == "datum" and doc["resource"] in self._handlers:
             self._datums[doc["datum_id"]] = doc["resource"], doc["datum_kwargs"]
         elif name == "event":
@@ -109,6 +110,8 @@ class _Filling:
         else:
             if name == "stop":
                 yield from self.release_all(doc["run_start"])
+            elif name == "stream_resource":
+                yield from self._release_of_others(doc["data_key"])
             yield line
 
     def release_all(self, run_uid: str | None = None) -> Iterator[JournalLine]:
@@ -119,22 +122,55 @@ class _Filling:
                 yield descriptor
                 yield from waiting
 
-    def _path_here(self, resource: Mapping[str, Any]) -> Path | None:
-        """Return where a resource's files are if they are this store's, else None: it stays a reference."""
-        if resource["spec"] not in self._kinds:
-            return None
-        said = Path(resource["root"])
+    def _release_of_others(self, data_key: str) -> Iterator[JournalLine]:
+        """Yield descriptors that only wait for arrays which another writer announces."""
+        for uid, (descriptor, *waiting) in list(self._held.items()):
+            data_keys = descriptor.doc["data_keys"]
+            external = {known.get("external") for known in data_keys.values()} - {None, ""}
+            if data_key in data_keys and external == {EXTERNAL["stream"]}:
+                del self._held[uid]
+                yield descriptor
+                yield from waiting
+
+    def _open(self, name: str, doc: Mapping[str, Any]) -> bool:
+        """Open an asset if it is this store's; another one's stays a reference."""
+        asset = announced_asset(name, doc)
+        if asset is None or asset.spec not in self._kinds or (path := self._path_here(asset)) is None:
+            return False
+        self._handlers[asset.uid] = self._kinds[asset.spec](str(path), **asset.kwargs)
+        if name == "stream_resource":
+            self._stream_keys[asset.uid] = doc["data_key"]
+        return True
+
+    def _path_here(self, asset: AnnouncedAsset) -> Path | None:
+        said = Path(asset.root)
         if self._root is None:
-            return inside(said, resource["resource_path"])
-        path = inside(self._root, resource["resource_path"])
-        elsewhere = said != self._root and not path.exists() and (said / resource["resource_path"]).exists()
+            return inside(said, asset.path)
+        path = inside(self._root, asset.path)
+        elsewhere = said != self._root and not path.exists() and (said / asset.path).exists()
         return None if elsewhere else path
+
+    def _unnamed(self, event: Mapping[str, Any]) -> dict[str, LazyArray]:
+        """Return the arrays that stream_datums announced for an event; after a rewind the later one stands."""
+        waiting = self._stream_datums.get(event["descriptor"], [])
+        arrays: dict[str, LazyArray] = {}
+        rest: list[Mapping[str, Any]] = []
+        for datum in waiting:
+            uid, seq_nums = datum["stream_resource"], datum["seq_nums"]
+            step = event["seq_num"] - seq_nums["start"]
+            if 0 <= step < seq_nums["stop"] - seq_nums["start"]:
+                arrays[self._stream_keys[uid]] = self._handlers[uid](datum["indices"]["start"] + step)
+            if event["seq_num"] < seq_nums["stop"] - 1:
+                rest.append(datum)
+        if waiting:
+            self._stream_datums[event["descriptor"]] = rest
+        return arrays
 
     def _descriptor(self, line: JournalLine) -> Iterator[JournalLine]:
         uid, data_keys = line.doc["uid"], line.doc["data_keys"]
         small = {key: _Small.of(declared) for key, declared in data_keys.items()}
         self._small[uid] = {key: known for key, known in small.items() if known is not None}
-        if any(declared.get("external") == EXTERNAL for declared in data_keys.values()):
+        if any(declared.get("external") in EXTERNAL.values() for declared in data_keys.values()):
             self._held[uid] = [line]
         else:
             yield line
@@ -148,6 +184,8 @@ class _Filling:
             if not is_filled and isinstance(value, str) and value in self._datums:
                 resource, datum_kwargs = self._datums.pop(value)
                 arrays[key] = self._handlers[resource](**datum_kwargs)
+        unnamed = self._unnamed(event)
+        arrays.update(unnamed)
         waiting = self._held.pop(event["descriptor"], None)
         if waiting is not None:
             yield replace(waiting[0], doc=_without_references(waiting[0].doc, arrays))
@@ -157,7 +195,10 @@ class _Filling:
             if key in data:
                 data[key] = small.restored(data[key])
         rest = {key: value for key, value in flags.items() if key not in arrays}
-        yield replace(line, doc={**event, "data": data, "filled": rest})
+        said = line.timestamps or {}
+        timestamps = {**event["timestamps"], **{key: said.get(key, event["time"]) for key in unnamed}}
+        doc = {**event, "data": data, "timestamps": timestamps, "filled": rest}
+        yield replace(line, doc=doc, timestamps=None)
 
 
 class _Small:
@@ -204,6 +245,6 @@ def _says(array: NDArray[Any], value: list[Any]) -> bool:
 def _without_references(descriptor: Mapping[str, Any], arrays: Mapping[str, LazyArray]) -> dict[str, Any]:
     data_keys = {key: dict(known) for key, known in descriptor["data_keys"].items()}
     for key in arrays:
-        if data_keys[key].get("external") == EXTERNAL:
+        if data_keys[key].get("external") in EXTERNAL.values():
             del data_keys[key]["external"]
     return {**descriptor, "data_keys": data_keys}

@@ -8,10 +8,19 @@ from typing import Any, ClassVar
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.registry import backend_names, get_backend
-from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError
+from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset
+from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError, LookupFailed, UnknownReference
 from gently_bluesky.lazy import ArraySource, LazyArray
 
-__all__ = ["AssetHandler", "MemoryHandler", "TiffHandler", "ZarrHandler", "asset_array", "handler_registry"]
+__all__ = [
+    "AssetHandler",
+    "MemoryHandler",
+    "StreamResolver",
+    "TiffHandler",
+    "ZarrHandler",
+    "asset_array",
+    "handler_registry",
+]
 
 
 def asset_array(
@@ -83,6 +92,18 @@ class AssetHandler:
             )
         return self._array[point_number]
 
+    def events(self, start: int, stop: int) -> LazyArray:
+        """Return the arrays of events ``start`` to ``stop`` - 1, with the event axis in front. Reads no pixels.
+
+        Raises
+        ------
+        AssetMissing
+            They are not all there.
+        """
+        if start < stop:
+            self(stop - 1)
+        return self._array[start:stop]
+
     def close(self) -> None:
         """Nothing is held open between reads."""
 
@@ -103,6 +124,71 @@ class MemoryHandler(AssetHandler):
     """Handler of ``GENTLY_MEMORY``; what was materialised since is opened where it is now."""
 
     backend = "memory"
+
+
+class StreamResolver:
+    """Opens what stream_datum documents announce, which ``event_model.Filler`` leaves as it is.
+
+    A callback: it takes any documents and keeps what it needs. One thread.
+
+    Parameters
+    ----------
+    root_map
+        Folders that were moved: a path that begins with one of the keys is looked for below its value.
+    """
+
+    def __init__(self, root_map: Mapping[str, str] | None = None) -> None:
+        self._root_map = dict(root_map or {})
+        self._kinds = handler_registry()
+        self._assets: dict[str, AnnouncedAsset | None] = {}
+        self._handlers: dict[str, AssetHandler] = {}
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Note what a stream_resource says; other documents are none of its business.
+
+        Raises
+        ------
+        InvalidDocument
+            It names no file.
+        """
+        if name == "stream_resource":
+            self._assets[doc["uid"]] = announced_asset(name, doc)
+
+    def array(self, stream_datum: Mapping[str, Any]) -> LazyArray:
+        """Return the arrays that a stream_datum announces, ``(t, ...)``. Reads no pixels.
+
+        Raises
+        ------
+        UnknownReference
+            Its stream_resource has not come.
+        LookupFailed
+            Nothing installed here opens it.
+        AssetMissing, AssetDamaged
+            The files are not what was announced.
+        """
+        uid = stream_datum["stream_resource"]
+        if uid not in self._handlers:
+            self._handlers[uid] = self._open(uid)
+        indices = stream_datum["indices"]
+        return self._handlers[uid].events(indices["start"], indices["stop"])
+
+    def _open(self, uid: str) -> AssetHandler:
+        if uid not in self._assets:
+            raise UnknownReference(
+                f"stream_resource {uid} has not come; nothing was read; call the resolver with the documents "
+                "of the run before it is asked"
+            )
+        asset = self._assets[uid]
+        if asset is None or asset.spec not in self._kinds:
+            raise LookupFailed(
+                f"stream_resource {uid} names no spec that something installed here opens; nothing was read"
+            )
+        path = f"{asset.root.rstrip('/')}/{asset.path}"
+        for before, now in self._root_map.items():
+            if path.startswith(f"{before.rstrip('/')}/"):
+                path = f"{now.rstrip('/')}{path[len(before.rstrip('/')) :]}"
+                break
+        return self._kinds[asset.spec](path, **asset.kwargs)
 
 
 def handler_registry() -> dict[str, type[AssetHandler]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.documents.assets import Asset
+from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.pipeline import Pipeline
 from gently_bluesky.documents.ring import SMALLEST_KEPT_BYTES
 from gently_bluesky.documents.tally import Tally

@@ -25,6 +25,8 @@ def encode_line(line: JournalLine) -> bytes:
     envelope: dict[str, Any] = {"name": line.name, "doc": line.doc}
     if line.digest is not None:
         envelope["digest"] = line.digest
+    if line.timestamps is not None:
+        envelope["timestamps"] = line.timestamps
     if line.outcome is not None:
         envelope["outcome"] = line.outcome
     if line.storing is not None:
@@ -139,4 +141,5 @@ def _parse(raw: bytes) -> JournalLine:
     name, doc = envelope["name"], envelope["doc"]
     if not isinstance(name, str) or not isinstance(doc, dict):
         raise TypeError("expected a name and a document")
-    return JournalLine(name, doc, envelope.get("digest"), envelope.get("outcome"), envelope.get("storing"))
+    beside = {key: envelope.get(key) for key in ("digest", "outcome", "storing", "timestamps")}
+    return JournalLine(name, doc, **beside)

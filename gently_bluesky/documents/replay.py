@@ -73,7 +73,7 @@ def _taker(callback: Callback, *, fill: bool) -> Callable[[JournalLine], object]
     if fill:
         return lambda line: callback.restore(replace(line, doc=_copy(line.doc)))
     # a digest says which pixels an event holds, and these hold references
-    return lambda line: callback.restore(replace(line, doc=_copy(line.doc), digest=None))
+    return lambda line: callback.restore(replace(line, doc=_copy(line.doc), digest=None, timestamps=None))
 
 
 def read_documents(source: str | Path, *, fill: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:

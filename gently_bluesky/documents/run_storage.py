@@ -11,11 +11,12 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gently_bluesky.backends.base import Backend
-from gently_bluesky.documents.assets import Asset
+from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
 from gently_bluesky.documents.journal import encode_line, read_journal
@@ -212,10 +213,11 @@ class RunStorage(Owner):
     def _lines(self, task: DocumentTask) -> list[JournalLine]:
         digest = task.digest or None
         self._check_digest(task)
-        lines = [JournalLine(*named) for frame in task.frames for named in frame.asset.documents(frame.place)]
+        documents = (frame.asset.documents(frame.place, task.doc) for frame in task.frames)
+        lines = [JournalLine(*named) for named in chain.from_iterable(documents)]
         if task.name == "event":
-            self._fingerprints[task.doc["uid"]] = _fingerprint(task.doc, digest or {})
-        return [*lines, JournalLine(task.name, task.doc, digest)]
+            self._fingerprints[task.doc["uid"]] = _fingerprint(task)
+        return [*lines, JournalLine(task.name, task.doc, digest, timestamps=task.timestamps or None)]
 
     def _check_digest(self, task: DocumentTask) -> None:
         wrong = [key for key, known in task.recorded.items() if task.digest.get(key, known) != known]
@@ -290,7 +292,7 @@ class RunStorage(Owner):
                 self.subscriber_errors.append(error if isinstance(error, Exception) else odd)
 
     def _compare(self, task: DuplicateTask) -> None:
-        if self._fingerprints.get(task.doc["uid"]) != _fingerprint(task.doc, task.digest):
+        if self._fingerprints.get(task.doc["uid"]) != _fingerprint(task):
             raise conflicting_event(self._start["uid"], task.doc["uid"])
 
     # -- the end, good or bad --------------------------------------------------------------------------------
@@ -379,13 +381,15 @@ def conflicting_event(run_uid: str, uid: str) -> ConflictingDocument:
     )
 
 
-def _fingerprint(event: Mapping[str, Any], digest: Mapping[str, str]) -> bytes:
+def _fingerprint(task: DocumentTask) -> bytes:
     """Return a short digest of all an event says, pixels included, datum ids not."""
+    event, digest = task.doc, task.digest
     data = {key: value for key, value in event["data"].items() if key not in digest}
     said = {
         **event,
         "data": data,
         "filled": sorted(event.get("filled", {}).keys() - digest.keys()),
+        "timestamps": {**event["timestamps"], **task.timestamps},
         "pixels": digest,
     }
     return digest_of(said)

@@ -14,13 +14,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.documents.assets import (
-    Asset,
-    array_spec,
-    describe,
-)
+from gently_bluesky.documents.announcing import Asset
+from gently_bluesky.documents.assets import array_spec, describe
 from gently_bluesky.documents.checks import check_descriptor, check_event, checked
-from gently_bluesky.documents.events import arrays_of, referring, said_by
+from gently_bluesky.documents.events import arrays_of, referring, said_by, unnamed_timestamps
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
 from gently_bluesky.documents.intake import Intake
@@ -286,6 +283,7 @@ class RunWriter:
         self._events.add(doc["uid"])
         task = DocumentTask(self._storage, name, referring(said, frames), frames)
         task.recorded = self._digest
+        task.timestamps = unnamed_timestamps(said, frames)
         self._pipeline.put(task)
 
     def _check_keys(self, doc: Mapping[str, Any], descriptor: Mapping[str, Any]) -> None:
@@ -333,8 +331,9 @@ class RunWriter:
         if made != {key: (asset.spec.shape, asset.spec.dtype) for key, asset in assets.items()}:
             raise conflicting_event(self.uid, said["uid"])
         frames = self._intake.accept(arrays, assets, self.failure.raise_if_set)
-        doc = referring(said, frames)
-        self._pipeline.put(DuplicateTask(self._storage, "event", doc, frames))
+        task = DuplicateTask(self._storage, "event", referring(said, frames), frames)
+        task.timestamps = unnamed_timestamps(said, frames)
+        self._pipeline.put(task)
 
     # -- descriptors that were held back ---------------------------------------------------------------------
 
@@ -350,7 +349,7 @@ class RunWriter:
             key: array_spec(descriptor.doc, key, array, {**origin, "data_key": key})
             for key, array in arrays.items()
         }
-        doc = checked("descriptor", describe(descriptor.doc, data, specs))
+        doc = checked("descriptor", describe(descriptor.doc, data, specs, self._desk.settings.assets))
         descriptor.assets = {key: self._asset(origin["stream"], key, spec) for key, spec in specs.items()}
         self._put("descriptor", doc)
         for name, held in descriptor.held:
@@ -373,10 +372,12 @@ class RunWriter:
             number = self._asset_numbers.get((stream, key), 0) + 1
             self._asset_numbers[stream, key] = number
             name = asset_name(stream, key, number, self._desk.backend.suffix)
-            packing = self._desk.settings.packing(key)
-            self._desk.backend.check_fit(packing, spec)
+            settings, backend = self._desk.settings, self._desk.backend
+            packing = settings.packing(key)
+            backend.check_fit(packing, spec)
+            path = f"{self._storage.home.folder}/{name}"
             self._assets[made] = Asset(
-                self._desk.backend, self._desk.root, self._storage.home.folder, name, spec, self.uid, packing
+                backend, self._desk.root, path, spec, self.uid, key, packing, settings.assets
             )
         return self._assets[made]
 

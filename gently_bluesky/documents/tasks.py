@@ -12,7 +12,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from gently_bluesky.documents.assets import Asset
+from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.ring import Ring
 
@@ -82,7 +82,7 @@ class OpenTask(Task):
 class DocumentTask(Task):
     """A document to be announced, once its frames are stored."""
 
-    __slots__ = ("digest", "doc", "error", "frames", "is_announced", "name", "recorded")
+    __slots__ = ("digest", "doc", "error", "frames", "is_announced", "name", "recorded", "timestamps")
 
     is_patient = True
 
@@ -102,6 +102,8 @@ class DocumentTask(Task):
         """Of the pixels, by data key."""
         self.recorded: Mapping[str, str] = {}
         """Of the pixels as they were recorded, where that is known."""
+        self.timestamps: Mapping[str, float] = {}
+        """Of the arrays that the document does not name."""
         self.error: Exception | None = None
 
     def take_digest(self) -> None:

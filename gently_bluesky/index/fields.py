@@ -20,6 +20,7 @@ __all__ = [
     "sequence",
     "text",
     "text_or_none",
+    "whole_asset",
 ]
 
 LARGEST: Final = 2**63 - 1
@@ -74,3 +75,10 @@ def itemsize(dtype: str | None) -> int:
         return np.dtype(dtype).itemsize if dtype else 0
     except (TypeError, ValueError):
         return 0
+
+
+def whole_asset(path: str, parameters: object) -> str:
+    """Return the path of an asset, by that of the part which the uri of its stream_resource names."""
+    part = parameters.get("part") if isinstance(parameters, Mapping) else None
+    path = path.rstrip("/")
+    return path.removesuffix(f"/{part}") if isinstance(part, str) and part else path

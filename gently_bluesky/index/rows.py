@@ -22,6 +22,7 @@ from gently_bluesky.index.fields import (
     sequence,
     text,
     text_or_none,
+    whole_asset,
 )
 from gently_bluesky.index.states import DescriptorState, ExtentKey, JournalState, Row
 from gently_bluesky.index.values import leaves
@@ -176,8 +177,10 @@ class Batch:
         self._asset(doc, spec, place, doc.get("resource_kwargs"))
 
     def _stream_resource(self, doc: Mapping[str, Any]) -> None:
-        place = self._inside(unquote(urlsplit(str(doc.get("uri", ""))).path))
-        row = self._asset(doc, text_or_none(doc.get("mimetype")), place, doc.get("parameters"))
+        parameters = doc.get("parameters")
+        spec = parameters.get("spec") if isinstance(parameters, Mapping) else None
+        place = self._inside(whole_asset(unquote(urlsplit(str(doc.get("uri", ""))).path), parameters))
+        row = self._asset(doc, text_or_none(spec) or text_or_none(doc.get("mimetype")), place, parameters)
         row["data_key"] = text(doc["data_key"])
 
     def _asset(self, doc: Mapping[str, Any], form: str | None, path: str, opening: object) -> Row:

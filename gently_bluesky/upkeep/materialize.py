@@ -29,7 +29,7 @@ from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import ArraySpec, JournalLine, Packing, Record
 from gently_bluesky.upkeep.in_memory import settle
 from gently_bluesky.upkeep.recovery import whole_lines
-from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN, frames_by_asset, is_ours
+from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN, asset_in, frames_by_asset
 
 __all__ = ["materialize"]
 
@@ -107,7 +107,7 @@ def _announced(lines: Sequence[JournalLine], folder: Path, run: Record) -> dict[
         doc: Any = line.doc
         if line.name == "descriptor":
             streams[doc["uid"]] = doc.get("name", "primary")
-        elif line.name == "resource" and doc["spec"] == MemoryBackend.spec and is_ours(doc, folder):
+        elif line.name == "resource" and doc["spec"] == MemoryBackend.spec and asset_in(folder, line):
             origin = {"run": run.uid, "time": run.time}
             found[doc["uid"]] = _Announced(doc, counts.get(doc["uid"], 0), origin)
         elif line.name == "datum" and doc["resource"] in found:

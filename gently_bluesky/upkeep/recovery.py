@@ -21,12 +21,21 @@ from gently_bluesky.errors import InputError, JournalDamaged
 from gently_bluesky.files import try_lock
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import JournalLine
-from gently_bluesky.upkeep.sweeping import DOCUMENTS, is_ours, sweep_memory, sweep_run
+from gently_bluesky.upkeep.sweeping import DOCUMENTS, asset_in, sweep_memory, sweep_run
 
 __all__ = ["Reconciled", "find_journals", "index_journals", "reconcile", "whole_lines"]
 
 UNREADABLE = (JournalDamaged, InputError, ValueError, KeyError, TypeError, AttributeError)
 """What is raised over a journal that does not hold what a writer of ours writes."""
+
+
+NAMES_ASSET = {
+    "resource": "uid",
+    "datum": "resource",
+    "stream_resource": "uid",
+    "stream_datum": "stream_resource",
+}
+"""Where documents that announce frames name their asset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,12 +273,9 @@ def whole_lines(path: Path, start: int = 0) -> tuple[list[JournalLine], int]:
 
 def _without_loose_ends(path: Path, lines: Sequence[JournalLine], end: int) -> tuple[list[JournalLine], int]:
     """Leave out what was written to announce an event whose own line is not there: it was not announced."""
-    ours = {line.doc["uid"] for line in lines if line.name == "resource" and is_ours(line.doc, path.parent)}
+    ours = {asset.uid for line in lines if (asset := asset_in(path.parent, line)) is not None}
     whole = len(lines)
-    while whole and (
-        (lines[whole - 1].name == "resource" and lines[whole - 1].doc["uid"] in ours)
-        or (lines[whole - 1].name == "datum" and lines[whole - 1].doc["resource"] in ours)
-    ):
+    while whole and lines[whole - 1].doc.get(NAMES_ASSET.get(lines[whole - 1].name, "")) in ours:
         whole -= 1
     if whole == len(lines):
         return list(lines), end

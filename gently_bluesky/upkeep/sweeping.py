@@ -7,12 +7,12 @@ the run, or the kernel says that nobody holds that of the segment.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from gently_bluesky.backends.registry import backend_for_spec
+from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.files import inside, is_leftover
 from gently_bluesky.model import JournalLine
@@ -26,7 +26,7 @@ from gently_bluesky.segments import (
     tag_of,
 )
 
-__all__ = ["DOCUMENTS", "PLAN", "frames_by_asset", "is_ours", "sweep_memory", "sweep_run"]
+__all__ = ["DOCUMENTS", "PLAN", "asset_in", "frames_by_asset", "sweep_memory", "sweep_run"]
 
 DOCUMENTS = "documents.jsonl"
 PLAN = ".materialising.json"
@@ -35,10 +35,11 @@ HALF_WRITTEN = (".__lock", ".tif.partial")
 """Ends of what TensorStore and our TIFF files are written as, before they are renamed."""
 
 
-def is_ours(resource: Mapping[str, Any], folder: Path) -> bool:
-    """Say whether an asset lies in its run's folder, where writers of ours put it."""
+def asset_in(folder: Path, line: JournalLine) -> AnnouncedAsset | None:
+    """Return the asset that a line announces, if it lies in its run's folder, where writers of ours put it."""
+    asset = announced_asset(line.name, line.doc)
     relative = folder.relative_to(folder.parents[4]).as_posix()
-    return str(resource.get("resource_path", "")).startswith(f"{relative}/")
+    return asset if asset is not None and asset.path.startswith(f"{relative}/") else None
 
 
 def frames_by_asset(lines: Sequence[JournalLine]) -> dict[str, int]:
@@ -49,6 +50,9 @@ def frames_by_asset(lines: Sequence[JournalLine]) -> dict[str, int]:
             resource, number = line.doc["resource"], line.doc["datum_kwargs"].get("point_number")
             if isinstance(number, int):
                 counts[resource] = max(counts.get(resource, 0), number + 1)
+        elif line.name == "stream_datum":
+            resource, stop = line.doc["stream_resource"], line.doc["indices"]["stop"]
+            counts[resource] = max(counts.get(resource, 0), stop)
     return counts
 
 
@@ -61,14 +65,11 @@ def sweep_run(folder: Path, lines: Sequence[JournalLine]) -> None:
     counts = frames_by_asset(lines)
     root = folder.parents[4]
     for line in lines:
-        doc: Any = line.doc
-        if line.name != "resource" or not is_ours(doc, folder):
-            continue
-        backend = backend_for_spec(doc["spec"])
-        if backend is not None:
+        asset = asset_in(folder, line)
+        backend = None if asset is None else backend_for_spec(asset.spec)
+        if asset is not None and backend is not None:
             with suppress(GentlyError):  # what is wrong with an asset is said when it is read
-                path = inside(root, doc["resource_path"])
-                backend.recover(path, doc["resource_kwargs"], counts.get(doc["uid"], 0))
+                backend.recover(inside(root, asset.path), asset.kwargs, counts.get(asset.uid, 0))
     for inner, _, names in os.walk(folder):
         for name in names:
             if is_leftover(name) or name.endswith(HALF_WRITTEN):

@@ -40,9 +40,10 @@ def _examined(store: Store, uid: str) -> dict[str, Any]:
     for stream in run.streams:
         if "view_a" not in run[stream].data_keys:
             continue
-        for event in run[stream].events:
-            number = event["data"].get("number", int(event["timestamps"]["view_a"]))
-            frame = store.array(event["data"]["view_a"]).compute()
+        for place, event in enumerate(run[stream].events):
+            number = event["data"].get("number") or int(event["timestamps"]["view_a"])
+            named = event["data"].get("view_a")
+            frame = (run[stream]["view_a"][place] if named is None else store.array(named)).compute()
             check_frame(frame, run=run.start["night"], key="view_a", event=number)
             found["events"].append([event["uid"], number])
         found["frames"] = len(run[stream]["view_a"])

@@ -139,6 +139,7 @@ def acquire(
     die_at_call: int = 0,
     die_after_events: int = 0,
     shape: tuple[int, ...] = SHAPE,
+    assets: str = "datum",
 ) -> dict[str, Any]:
     """Acquire a run and tell each announced document. ``pause_before`` an event: say so and wait."""
 
@@ -152,7 +153,7 @@ def acquire(
             os._exit(9)
 
     with Store(root) as store, run_engine() as RE:
-        writer = store.writer(format=format, min_free_bytes=0, max_pending_bytes=1 << 22)
+        writer = store.writer(format=format, min_free_bytes=0, max_pending_bytes=1 << 22, assets=assets)
         RE.subscribe(writer)
         writer.subscribe(lambda name, doc: channel.tell({"name": name, "doc": doc}))
         channel.tell({"ready": os.getpid()})

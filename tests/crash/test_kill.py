@@ -17,9 +17,12 @@ EVENTS = 400
 SHAPE = (4, 96, 128)
 
 
-def killed_at_random(zygote: Zygote, root: Path, format: str, dice: random.Random, night: str) -> list[Any]:
+def killed_at_random(
+    zygote: Zygote, root: Path, format: str, dice: random.Random, night: str, assets: str
+) -> list[Any]:
     """Kill a process that acquires; return the documents it had announced."""
     job = {"root": str(root), "format": format, "night": night, "events": EVENTS, "shape": SHAPE}
+    job["assets"] = assets
     child = zygote.start("acquire", **job)
     heard = [child.hear() for _ in range(1 + dice.randrange(120))]
     wait_at_most(dice.random() * 0.01)
@@ -67,9 +70,9 @@ def assert_nothing_half_done(root: Path, format: str) -> None:
                 assert zarr.open_group(root / asset.path, mode="r")["0"].shape[0] == in_files
 
 
-def kill_and_recover(zygote: Zygote, root: Path, format: str, seed: int) -> None:
+def kill_and_recover(zygote: Zygote, root: Path, format: str, seed: int, assets: str) -> None:
     night = f"night-{seed}"
-    announced = killed_at_random(zygote, root, format, random.Random(seed), night)
+    announced = killed_at_random(zygote, root, format, random.Random(seed), night, assets)
     files = snapshot(root, index=False)
     before = examine(None, str(root), mode="r")
     assert snapshot(root, index=False) == files
@@ -91,17 +94,21 @@ def kill_and_recover(zygote: Zygote, root: Path, format: str, seed: int) -> None
     assert answers(root, "a") == answers(root, "r") == said
 
 
+@pytest.mark.parametrize("assets", ["datum", "stream"])
 @pytest.mark.parametrize("seed", range(5))
-def test_killed_writer_loses_no_announced_event(zygote: Zygote, root: Path, format: str, seed: int) -> None:
-    kill_and_recover(zygote, root, format, seed)
+def test_killed_writer_loses_no_announced_event(
+    zygote: Zygote, root: Path, format: str, seed: int, assets: str
+) -> None:
+    kill_and_recover(zygote, root, format, seed, assets)
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("assets", ["datum", "stream"])
 @pytest.mark.parametrize("seed", range(1000, 1400))
 def test_killed_writer_loses_no_announced_event_at_many_moments(
-    zygote: Zygote, root: Path, format: str, seed: int
+    zygote: Zygote, root: Path, format: str, seed: int, assets: str
 ) -> None:
-    kill_and_recover(zygote, root, format, seed)
+    kill_and_recover(zygote, root, format, seed, assets)
 
 
 def kill_at_calls(zygote: Zygote, folder: Path, format: str, calls: range) -> None:

@@ -1,0 +1,140 @@
+"""Assets of a run being written, and the documents that announce their frames, in either family of event-model.
+
+A frame of the family ``datum`` has a datum, which its event names. One of the family ``stream`` has a
+stream_datum of its own, which names its event: of its descriptor, and by its ``seq_num``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gently_bluesky.backends.base import Backend, Pending, Sink
+from gently_bluesky.documents.resources import file_uri
+from gently_bluesky.files import PATH_SEMANTICS
+from gently_bluesky.model import ArraySpec, Packing
+
+__all__ = ["Asset"]
+
+Named = tuple[str, dict[str, Any]]
+
+
+class Asset:
+    """One asset of a run: frames are placed on the RunEngine's thread, everything else is the pipeline's.
+
+    Attributes
+    ----------
+    uid
+        Of the resource or stream_resource document.
+    nbytes
+        Bytes of one frame.
+    placed
+        Frames that were given an index.
+    announced
+        Frames whose documents are in the journal.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        root: Path,
+        path: str,
+        spec: ArraySpec,
+        run_uid: str,
+        data_key: str,
+        packing: Packing,
+        assets: str,
+    ) -> None:
+        self.uid = str(uuid.uuid4())
+        self.spec = spec
+        self.nbytes = spec.nbytes
+        self.placed = 0
+        self.announced = 0
+        self.is_stream = assets == "stream"
+        self._backend = backend
+        self._root = root
+        self._path = path
+        self._run_uid = run_uid
+        self._data_key = data_key
+        self._packing = packing
+        self._sink: Sink | None = None
+        self._introduced = False
+
+    def place(self) -> int:
+        """Return the index of the next frame."""
+        self.placed += 1
+        return self.placed - 1
+
+    def datum_id(self, index: int) -> str:
+        """Return the uid of what announces frame ``index``."""
+        return f"{self.uid}/{index}"
+
+    def write(self, index: int, frame: NDArray[Any], time_s: float) -> Pending:
+        """Begin to store a frame; the first one makes the asset. Raises OSError."""
+        if self._sink is None:
+            self._sink = self._backend.create(self._root / self._path, self.spec, self._packing, frame)
+        return self._sink.write(index, frame, time_s)
+
+    def documents(self, index: int, event: Mapping[str, Any]) -> Iterator[Named]:
+        """Yield what announces frame ``index``, of this event, once it is stored: the asset itself first."""
+        if self._sink is not None and not self._introduced:
+            self._introduced = True
+            kwargs = dict(self._sink.resource_kwargs)
+            yield self._stream_resource(kwargs) if self.is_stream else self._resource(kwargs)
+        yield self._stream_datum(index, event) if self.is_stream else self._datum(index)
+
+    def _resource(self, kwargs: dict[str, Any]) -> Named:
+        resource = {
+            "uid": self.uid,
+            "spec": self._backend.spec,
+            "root": str(self._root),
+            "resource_path": self._path,
+            "resource_kwargs": kwargs,
+            "path_semantics": PATH_SEMANTICS,
+            "run_start": self._run_uid,
+        }
+        return "resource", resource
+
+    def _stream_resource(self, kwargs: dict[str, Any]) -> Named:
+        parameters = {**kwargs, **self._backend.stream_parameters(kwargs), "spec": self._backend.spec}
+        if self._backend.part:
+            parameters["part"] = self._backend.part
+        resource = {
+            "uid": self.uid,
+            "data_key": self._data_key,
+            "mimetype": self._backend.mimetype,
+            "uri": file_uri(self._root / self._path / self._backend.part, is_folder=not self._backend.part),
+            "parameters": parameters,
+            "run_start": self._run_uid,
+        }
+        return "stream_resource", resource
+
+    def _datum(self, index: int) -> Named:
+        kwargs = {"point_number": index}
+        return "datum", {"datum_id": self.datum_id(index), "resource": self.uid, "datum_kwargs": kwargs}
+
+    def _stream_datum(self, index: int, event: Mapping[str, Any]) -> Named:
+        seq_num = event["seq_num"]
+        datum = {
+            "uid": self.datum_id(index),
+            "stream_resource": self.uid,
+            "descriptor": event["descriptor"],
+            "indices": {"start": index, "stop": index + 1},
+            "seq_nums": {"start": seq_num, "stop": seq_num + 1},
+        }
+        return "stream_datum", datum
+
+    def publish(self, count: int) -> None:
+        """Let outside readers see the first ``count`` frames. Raises OSError."""
+        if self._sink is not None and count > self.announced:
+            self._sink.publish(count)
+            self.announced = count
+
+    def close(self) -> None:
+        """Finish the asset. Idempotent. Raises OSError."""
+        if self._sink is not None:
+            self._sink.close()

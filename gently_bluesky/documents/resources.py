@@ -1,0 +1,80 @@
+"""What resource and stream_resource documents say of an asset, read alike; and URIs of files.
+
+Nothing here looks at the disk, and nothing that a document says is believed to be so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from gently_bluesky.errors import InvalidDocument
+from gently_bluesky.index.fields import whole_asset
+
+__all__ = ["AnnouncedAsset", "announced_asset", "file_uri", "moved"]
+
+LOCAL_HOSTS = ("", "localhost")
+DRIVE = re.compile(r"/[A-Za-z]:")
+IN_A_STORE = re.compile(r"(.*?)/(runs/\d{4}/\d\d/\d\d/[^/]+/.+)", re.DOTALL)
+"""A store's root, and the path below it of what lies in a run's folder."""
+
+
+class AnnouncedAsset(NamedTuple):
+    """What opens an asset, as its document says: the ``spec`` of its backend, a root, a path below it, and more."""
+
+    uid: str
+    spec: str
+    root: str
+    path: str
+    kwargs: Mapping[str, Any]
+
+
+def announced_asset(name: str, doc: Mapping[str, Any]) -> AnnouncedAsset | None:
+    """Return what a document announces; None if it is no resource, or names no ``spec``.
+
+    Raises
+    ------
+    InvalidDocument
+        A stream_resource with a ``spec`` says nothing of a file.
+    """
+    if name == "resource":
+        return AnnouncedAsset(
+            doc["uid"], doc["spec"], doc["root"], doc["resource_path"], doc["resource_kwargs"]
+        )
+    spec = doc["parameters"].get("spec") if name == "stream_resource" else None
+    if not isinstance(spec, str):
+        return None
+    path = whole_asset(_path_of(doc["uri"]), doc["parameters"])
+    in_a_store = IN_A_STORE.fullmatch(path)
+    root, below = in_a_store.groups() if in_a_store else path.rsplit("/", 1)
+    return AnnouncedAsset(doc["uid"], spec, root or "/", below, doc["parameters"])
+
+
+def moved(name: str, doc: Mapping[str, Any], asset: AnnouncedAsset, root: Path) -> dict[str, Any]:
+    """Return the document of an asset that lies below ``root`` now."""
+    if name == "resource":
+        return {**doc, "root": str(root)}
+    uri: str = doc["uri"]
+    rest = _path_of(uri)[len(asset.root.rstrip("/")) + 1 :]
+    return {**doc, "uri": file_uri(root / rest, is_folder=uri.endswith("/"))}
+
+
+def file_uri(path: Path, *, is_folder: bool = False) -> str:
+    """Return the URI of a file, or of a folder: with a slash at the end, for names that are appended to it."""
+    text = path.as_posix()
+    return f"file://localhost{'' if text.startswith('/') else '/'}{quote(text)}{'/' if is_folder else ''}"
+
+
+def _path_of(uri: str) -> str:
+    """Return the path that a URI of a file names, with slashes."""
+    parts = urlsplit(uri)
+    path = unquote(parts.path)
+    if parts.scheme != "file" or parts.netloc not in LOCAL_HOSTS or not path.startswith("/"):
+        raise InvalidDocument(
+            f"expected the uri of a file here, like file://localhost/data/run/camera, got {uri!r:.200}; "
+            "nothing was read or written there"
+        )
+    return (path[1:] if DRIVE.match(path) else path).rstrip("/")
