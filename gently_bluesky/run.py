@@ -165,8 +165,8 @@ class Run:
     def table(self, stream: str = "primary") -> pd.DataFrame:
         """Return a stream's events as a table, one row for each ``seq_num``.
 
-        Times are in seconds since the epoch; stored arrays stand in it by the uids of their datums. Needs the
-        extra ``xarray``, which brings pandas.
+        Times are in seconds since the epoch; stored arrays stand in it by the uids of their datums, or
+        as None where events do not name them (stream_datum). Needs the extra ``xarray``, which brings pandas.
         """
         return event_table(self._stream(stream))
 

@@ -144,13 +144,7 @@ class StreamResolver:
         self._handlers: dict[str, AssetHandler] = {}
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Note what a stream_resource says; other documents are none of its business.
-
-        Raises
-        ------
-        InvalidDocument
-            It names no file.
-        """
+        """Note what a stream_resource says; other documents are none of its business."""
         if name == "stream_resource":
             self._assets[doc["uid"]] = announced_asset(name, doc)
 
@@ -181,7 +175,8 @@ class StreamResolver:
         asset = self._assets[uid]
         if asset is None or asset.spec not in self._kinds:
             raise LookupFailed(
-                f"stream_resource {uid} names no spec that something installed here opens; nothing was read"
+                f"stream_resource {uid} names no file of this machine, or no spec that something installed here "
+                "opens; nothing was read"
             )
         path = f"{asset.root.rstrip('/')}/{asset.path}"
         for before, now in self._root_map.items():

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from gently_bluesky.errors import InvalidDocument
 from gently_bluesky.index.fields import whole_asset
 
-__all__ = ["AnnouncedAsset", "announced_asset", "file_uri", "moved"]
+__all__ = ["AnnouncedAsset", "announced_asset", "file_uri", "moved", "path_of_uri"]
 
 LOCAL_HOSTS = ("", "localhost")
 DRIVE = re.compile(r"/[A-Za-z]:")
-IN_A_STORE = re.compile(r"(.*?)/(runs/\d{4}/\d\d/\d\d/[^/]+/.+)", re.DOTALL)
+IN_A_STORE = re.compile(r"(.*)/(runs/\d{4}/\d\d/\d\d/[^/]+/.+)", re.DOTALL)
 """A store's root, and the path below it of what lies in a run's folder."""
 
 
@@ -33,13 +32,7 @@ class AnnouncedAsset(NamedTuple):
 
 
 def announced_asset(name: str, doc: Mapping[str, Any]) -> AnnouncedAsset | None:
-    """Return what a document announces; None if it is no resource, or names no ``spec``.
-
-    Raises
-    ------
-    InvalidDocument
-        A stream_resource with a ``spec`` says nothing of a file.
-    """
+    """Return what a document announces; None if it is no resource, or names no ``spec`` or no file of this machine."""
     if name == "resource":
         return AnnouncedAsset(
             doc["uid"], doc["spec"], doc["root"], doc["resource_path"], doc["resource_kwargs"]
@@ -47,7 +40,10 @@ def announced_asset(name: str, doc: Mapping[str, Any]) -> AnnouncedAsset | None:
     spec = doc["parameters"].get("spec") if name == "stream_resource" else None
     if not isinstance(spec, str):
         return None
-    path = whole_asset(_path_of(doc["uri"]), doc["parameters"])
+    path = path_of_uri(doc["uri"])
+    if path is None:
+        return None
+    path = whole_asset(path, doc["parameters"])
     in_a_store = IN_A_STORE.fullmatch(path)
     root, below = in_a_store.groups() if in_a_store else path.rsplit("/", 1)
     return AnnouncedAsset(doc["uid"], spec, root or "/", below, doc["parameters"])
@@ -58,7 +54,7 @@ def moved(name: str, doc: Mapping[str, Any], asset: AnnouncedAsset, root: Path) 
     if name == "resource":
         return {**doc, "root": str(root)}
     uri: str = doc["uri"]
-    rest = _path_of(uri)[len(asset.root.rstrip("/")) + 1 :]
+    rest = (path_of_uri(uri) or "")[len(asset.root.rstrip("/")) + 1 :]
     return {**doc, "uri": file_uri(root / rest, is_folder=uri.endswith("/"))}
 
 
@@ -68,13 +64,10 @@ def file_uri(path: Path, *, is_folder: bool = False) -> str:
     return f"file://localhost{'' if text.startswith('/') else '/'}{quote(text)}{'/' if is_folder else ''}"
 
 
-def _path_of(uri: str) -> str:
-    """Return the path that a URI of a file names, with slashes."""
+def path_of_uri(uri: str) -> str | None:
+    """Return the path that the URI of a file of this machine names, with slashes; None for any other URI."""
     parts = urlsplit(uri)
     path = unquote(parts.path)
     if parts.scheme != "file" or parts.netloc not in LOCAL_HOSTS or not path.startswith("/"):
-        raise InvalidDocument(
-            f"expected the uri of a file here, like file://localhost/data/run/camera, got {uri!r:.200}; "
-            "nothing was read or written there"
-        )
+        return None
     return (path[1:] if DRIVE.match(path) else path).rstrip("/")
