@@ -52,17 +52,24 @@ SABOTAGES = (
     ),
     Sabotage(
         "frames go to the index beside their own",
-        "documents/assets.py",
+        "documents/announcing.py",
         "        return self.placed - 1\n",
         "        return (self.placed - 1) ^ 1\n",
         "tests/bluesky/test_writer_arrays.py",
     ),
     Sabotage(
         "a datum names the frame after its own",
-        "documents/assets.py",
-        '"datum_kwargs": {"point_number": index}',
-        '"datum_kwargs": {"point_number": max(index - 1, 0)}',
+        "documents/announcing.py",
+        'kwargs = {"point_number": index}',
+        'kwargs = {"point_number": max(index - 1, 0)}',
         "tests/bluesky/test_writer_arrays.py",
+    ),
+    Sabotage(
+        "a stream_datum names the event after its own",
+        "documents/announcing.py",
+        '"seq_nums": {"start": seq_num, "stop": seq_num + 1}',
+        '"seq_nums": {"start": seq_num + 1, "stop": seq_num + 2}',
+        "tests/bluesky/test_stream_assets.py",
     ),
     Sabotage(
         "a failure is swallowed",
