@@ -15,8 +15,8 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby
 
 from gently_bluesky.backends.base import Pending
@@ -32,6 +32,8 @@ BETWEEN_COMMITS_S = 0.05
 """A commit costs a few syncs and a transaction, however much it commits."""
 SLOWEST_BYTES_PER_S = 5e6
 """A disk that is no faster than this counts as one that hangs."""
+SUBSCRIBERS_PATIENCE = 10
+"""A server that a subscriber talks to may take longer than a disk, and tries again."""
 
 
 class Task:
@@ -93,6 +95,7 @@ class Pipeline:
         self._in_flight: deque[Task] = deque()
         self._unstored: deque[Task] = deque()
         self._committing = False
+        self._telling = False
         self._commit_from_s = 0.0
         self._to_begin = False
         self._is_idle_waiting = False
@@ -258,13 +261,16 @@ class Pipeline:
             )
         # a slow disk that works on a large volume makes progress without a commit
         patience_s = self._stall_timeout_s + self._pending_bytes / SLOWEST_BYTES_PER_S
+        if self._telling:
+            patience_s += SUBSCRIBERS_PATIENCE * self._stall_timeout_s
         return max(self._progress_s, since_s) + patience_s - time.monotonic()
 
     def stalled(self, what: str) -> StorageStalled:
         """Return the error for a wait that was longer than `patience_s`."""
+        culprit = "a subscriber of the writer, which has not returned" if self._telling else "the disk"
         return StorageStalled(
             f"waited for {what}, but storage made no progress for {self._stall_timeout_s:g} s; what was "
-            "announced is safe, what was only accepted may be lost; look at the disk"
+            f"announced is safe, what was only accepted may be lost; look at {culprit}"
         )
 
     def wake(self) -> None:
@@ -273,6 +279,16 @@ class Pipeline:
             self._changed.notify_all()
 
     # -- on the pipeline's thread ----------------------------------------------------------------------------
+
+    @contextmanager
+    def telling(self) -> Generator[None, None, None]:
+        """Have a subscriber that is called meanwhile not taken for a disk that hangs."""
+        self._telling = True
+        try:
+            yield
+        finally:
+            self._progress_s = time.monotonic()
+            self._telling = False
 
     def _work(self) -> None:
         try:

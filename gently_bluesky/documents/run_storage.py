@@ -285,7 +285,8 @@ class RunStorage(Owner):
             try:
                 for line in raw:
                     named = decode(line)
-                    subscriber(named["name"], named["doc"])
+                    with self._desk.pipeline.telling():
+                        subscriber(named["name"], named["doc"])
             except BaseException as error:  # noqa: BLE001 # raised at stop as SubscriberError; storage goes on
                 self._silenced.add(token)
                 odd = RuntimeError(f"it raised {error!r}")

@@ -138,7 +138,8 @@ class StoreWriter:
         """Have ``callback(name, doc)`` called with every document announced from now on; return a token.
 
         It is called on the writer's own thread, after the document is in the journal, with copies of its own.
-        What it raises is raised at the run's stop as SubscriberError; it never stops the storing.
+        What it raises is raised at the run's stop as SubscriberError; it never stops the storing, which waits
+        until it returns, for ten times ``stall_timeout_s`` at most.
         """
         token = next(self._tokens)  # no lock: a subscriber may do this while a producer waits
         self._desk.subscribers[token] = callback

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import (
     InputError,
     StorageError,
+    StorageStalled,
     SubscriberError,
 )
 from gently_bluesky.testing.documents import HandMadeRun
@@ -142,3 +144,29 @@ def test_a_subscriber_that_closes_its_own_writer_is_told_and_the_run_goes_on(sto
     with pytest.raises(SubscriberError, match="close it on another thread"):
         writer("stop", run.stop())
     assert store[run.uid].status == "complete"
+
+
+def test_subscriber_that_is_slower_than_a_disk_may_be_is_waited_for(store: Store) -> None:
+    writer, told = store.writer(stall_timeout_s=0.3), []
+
+    def slow(name: str, doc: dict[str, Any]) -> None:
+        threading.Event().wait(0.5)  # longer than a disk may take, as a server may that is busy
+        told.append(name)
+
+    writer.subscribe(slow)
+    run, descriptor = opened(writer)
+    for _ in range(3):
+        writer("event", run.event(descriptor, camera=frame()))
+    writer("stop", run.stop())
+    assert told[-1] == "stop"
+    assert store[run.uid].status == "complete"
+
+
+def test_subscriber_that_never_returns_is_named(store: Store) -> None:
+    writer, released = store.writer(stall_timeout_s=0.3), threading.Event()
+    writer.subscribe(lambda name, doc: released.wait() if name == "descriptor" else None)
+    run, descriptor = opened(writer)
+    writer("event", run.event(descriptor, camera=frame()))
+    with pytest.raises(StorageStalled, match="look at a subscriber of the writer"):
+        writer("stop", run.stop())
+    released.set()

@@ -343,6 +343,20 @@ def test_path_that_leads_out_of_what_the_server_may_read_is_refused(
     assert server.get(f"array/full/escape-{format}").status_code == 500
 
 
+@FORMATS
+@FAMILIES
+def test_run_of_a_store_that_was_moved_is_shown_from_its_documents(
+    root: Path, client: Any, format: str, assets: str
+) -> None:
+    with Store(root) as store:
+        run = store_events(store, print, [frame(n) for n in range(2)], format=format, assets=assets)
+    with Store(root.rename(root.with_name(f"{root.name}-moved")), mode="r") as store:
+        shown = TiledWriter(client)
+        for name, doc in store[run.uid].documents():
+            shown(name, doc)
+    assert np.array_equal(client[run.uid]["primary"]["my-camera"].read(), [frame(n) for n in range(2)])
+
+
 def test_registering_again_changes_nothing() -> None:
     register()
     before = dict(CONSOLIDATOR_REGISTRY), dict(MIMETYPE_LOOKUP)
