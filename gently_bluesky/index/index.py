@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import Executable, Row, Select
+from sqlalchemy import Executable
 from sqlalchemy.exc import IntegrityError
 
 from gently_bluesky.errors import AmbiguousUid, GentlyError, UnknownUid
@@ -29,7 +29,7 @@ from gently_bluesky.index.points import (
 )
 from gently_bluesky.index.records import record_of
 from gently_bluesky.index.rows import Batch, JournalState
-from gently_bluesky.index.schema import IndexUnusable
+from gently_bluesky.index.schema import AnyRow, AnySelect, IndexUnusable
 from gently_bluesky.index.uids import behind, checked
 from gently_bluesky.jsontext import decode
 from gently_bluesky.model import JournalLine, Record
@@ -352,7 +352,7 @@ class Index:
 
     # -- for this room ---------------------------------------------------------------------------------------
 
-    def rows(self, statement: Executable, **parameters: object) -> Sequence[Row[*tuple[Any, ...]]]:
+    def rows(self, statement: Executable, **parameters: object) -> Sequence[AnyRow]:
         """Return the rows that a statement reads. For this room; others ask by the methods above."""
         with self._database.reading() as connection:
             return connection.execute(statement, parameters).fetchall()
@@ -372,7 +372,7 @@ class Index:
             raise UnknownUid(f"no {kind} has the uid {uid!r}")
         return decode(rows[0].document)
 
-    def _pages(self, statement: Select[*tuple[Any, ...]]) -> Iterator[Record]:
+    def _pages(self, statement: AnySelect) -> Iterator[Record]:
         page = self.rows(statement)
         while page:
             yield from map(record_of, page)

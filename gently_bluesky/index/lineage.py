@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import CTE, ColumnElement, Select, bindparam, select
+from sqlalchemy import CTE, ColumnElement, bindparam, select
 
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.records import columns, joined, record_of
-from gently_bluesky.index.schema import Uid, edges, records
+from gently_bluesky.index.schema import AnySelect, Uid, edges, records
 from gently_bluesky.model import Record
 
 __all__ = ["Lineage", "LineageNode", "ancestors", "children", "descendants"]
@@ -164,7 +164,7 @@ def descendants(index: Index, uid: str) -> list[Record]:
     return _results(index, uid, _DESCENDANTS)
 
 
-def _results(index: Index, uid: str, statements: dict[str, Select[*tuple[Any, ...]]]) -> list[Record]:
+def _results(index: Index, uid: str, statements: dict[str, AnySelect]) -> list[Record]:
     record = index.record(uid)
     return [
         record_of(row) for row in index.rows(statements[record.kind], uid=record.uid, run_uid=record.run_uid)
@@ -174,7 +174,7 @@ def _results(index: Index, uid: str, statements: dict[str, Select[*tuple[Any, ..
 # -- the statements ------------------------------------------------------------------------------------------
 
 
-def _upward() -> Select[*tuple[Any, ...]]:
+def _upward() -> AnySelect:
     """Every edge above a run, the last one of each child first, with the parent's record where there is one."""
     walk = select(bindparam("run_uid", type_=Uid).label("run")).cte("walk", recursive=True)
     step = walk.join(edges, edges.c.child == walk.c.run).join(records, records.c.uid == edges.c.parent)
@@ -194,7 +194,7 @@ def _contained(kind: str) -> ColumnElement[bool]:
     return records.c.uid == bindparam("uid")
 
 
-def _made_from(kind: str) -> Select[str]:
+def _made_from(kind: str) -> AnySelect:
     return (
         select(edges.c.child)
         .select_from(records.join(edges, edges.c.parent == records.c.uid))
@@ -210,7 +210,7 @@ def _downward(kind: str) -> CTE:
     return walk.union(step.where(edges.c.child != bindparam("run_uid")))
 
 
-def _select_results(uids: Select[str]) -> Select[*tuple[Any, ...]]:
+def _select_results(uids: AnySelect) -> AnySelect:
     statement = select(*columns).select_from(joined(records)).where(records.c.uid.in_(uids))
     return statement.order_by(records.c.time, records.c.uid)
 

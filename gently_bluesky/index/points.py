@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import bindparam, select
 
 from gently_bluesky.errors import InvalidDocument
-from gently_bluesky.index.schema import extents, points
+from gently_bluesky.index.schema import AnyRow, extents, points
 
 __all__ = [
     "EXTENTS_OF_ASSET",
@@ -91,7 +91,7 @@ EXTENTS_OF_KEY: Final = EXTENTS_OF_RUN.where(
 EXTENTS_OF_ASSET: Final = _EXTENTS.where(extents.c.asset_uid == bindparam("asset_uid"))
 
 
-def expanded(rows: Sequence[Row[*tuple[Any, ...]]]) -> list[Point]:
+def expanded(rows: Sequence[AnyRow]) -> list[Point]:
     """Return one point per event; a row that came from a stream_datum stands for a range of them.
 
     Raises

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from math import isfinite
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.index.records import run, select_records
-from gently_bluesky.index.schema import metadata, records, stream_keys
+from gently_bluesky.index.schema import AnySelect, metadata, records, stream_keys
 from gently_bluesky.index.values import conditions
 
 __all__ = ["after", "newest_first", "seconds"]
@@ -29,7 +29,7 @@ def newest_first(
     until: object,
     derived: bool | None,
     wanted: Mapping[str, object],
-) -> Select[*tuple[Any, ...]]:
+) -> AnySelect:
     """Return the statement that reads the records that answer all the conditions, newest first.
 
     Raises
@@ -59,7 +59,7 @@ def newest_first(
     return select_records().where(and_(*found)).order_by(records.c.time.desc(), records.c.uid.desc())
 
 
-def after(statement: Select[*tuple[Any, ...]], time: float, uid: str) -> Select[*tuple[Any, ...]]:
+def after(statement: AnySelect, time: float, uid: str) -> AnySelect:
     """Return the same statement for what comes after this record in its order."""
     return statement.where(
         records.c.time <= time,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.sql.selectable import FromClause
 
 from gently_bluesky.index.fields import parents_named
-from gently_bluesky.index.schema import records
+from gently_bluesky.index.schema import AnySelect, records
 from gently_bluesky.jsontext import decode
 from gently_bluesky.model import Record
 
@@ -50,7 +50,7 @@ def joined(source: FromClause) -> FromClause:
     return source.outerjoin(run, run.c.uid == of_run).outerjoin(asset, asset.c.uid == records.c.asset_uid)
 
 
-def select_records() -> Select[*tuple[Any, ...]]:
+def select_records() -> AnySelect:
     """Return the statement that reads whole records."""
     return select(*columns).select_from(joined(records))
 

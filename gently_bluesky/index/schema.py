@@ -6,7 +6,7 @@ A newer version does not read or mend an older one: the index is built again. Ho
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
@@ -26,6 +26,8 @@ from sqlalchemy import (
 from gently_bluesky.errors import GentlyError
 
 __all__ = [
+    "AnyRow",
+    "AnySelect",
     "IndexUnusable",
     "Uid",
     "create_tables",
@@ -41,6 +43,11 @@ __all__ = [
 ]
 
 VERSION: Final = 3
+AnyRow: TypeAlias = Any
+AnySelect: TypeAlias = Any
+"""SQLAlchemy 2.0 and 2.1 spell the types of several columns so that no annotation is right for both; Tiled's server
+needs 2.0.
+"""
 
 tables = MetaData()
 Uid = Text().with_variant(Text(collation="C"), "postgresql")
