@@ -34,7 +34,7 @@ class Server:
     """A running server, and the folder of the stores that it may read."""
 
     url: str
-    pid: int
+    process: subprocess.Popen[str]
     stores: Path
 
     def get(self, path: str, **params: str) -> httpx.Response:
@@ -71,7 +71,7 @@ def serving(config: Path, stores: Path) -> Iterator[Server]:
             pytest.fail("".join(said))
         rest = threading.Thread(target=said.extend, args=(process.stderr,), name="pytest-tiled-log")
         rest.start()
-        yield Server(found[1], process.pid, stores)
+        yield Server(found[1], process, stores)
     finally:
         process.terminate()
         process.wait()
@@ -111,6 +111,12 @@ def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     stores.mkdir()
     with serving(write_config(folder, stores, {}), stores) as running:
         yield running
+
+
+@pytest.fixture
+def plain_config(tmp_path: Path) -> Path:
+    """A configuration with nothing of ours, for a store in the test's own folder."""
+    return write_config(tmp_path, tmp_path / "store", {})
 
 
 @pytest.fixture

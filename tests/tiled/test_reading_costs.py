@@ -54,13 +54,13 @@ def test_one_plane_of_a_volume_costs_one_plane(
     }
     cost = {}
     for name, (cut, expected) in cuts.items():
-        before = bytes_read(server.pid)
+        before = bytes_read(server.process.pid)
         assert np.array_equal(server.part(path, cut, expected), expected)
-        cost[name] = bytes_read(server.pid) - before
+        cost[name] = bytes_read(server.process.pid) - before
     block = client[run.uid]["primary"]["camera"]
-    before = bytes_read(server.pid)
+    before = bytes_read(server.process.pid)
     assert np.array_equal(block.read_block((1, *(0 for _ in block.chunks[1:])), np.s_[0, 0]), volume[0])
-    cost["plane of a block"] = bytes_read(server.pid) - before
+    cost["plane of a block"] = bytes_read(server.process.pid) - before
     assert PLANE_BYTES <= cost["plane"] <= PLANE_BYTES + OTHER_BYTES, cost
     assert cost["plane of a block"] <= PLANE_BYTES + OTHER_BYTES, cost
     assert cost["rows"] <= PLANE_BYTES + OTHER_BYTES, cost
