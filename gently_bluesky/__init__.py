@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gently_bluesky.documents.handlers import StreamResolver, handler_registry
+    from gently_bluesky.documents.handling import handler_registry
     from gently_bluesky.documents.replay import replay
+    from gently_bluesky.documents.resolver import StreamResolver
     from gently_bluesky.documents.writer import StoreWriter
     from gently_bluesky.lazy import LazyArray
     from gently_bluesky.model import Record
@@ -36,8 +37,8 @@ _HOMES = {
     "Store": "gently_bluesky.store",
     "StoreWriter": "gently_bluesky.documents.writer",
     "Stream": "gently_bluesky.run",
-    "StreamResolver": "gently_bluesky.documents.handlers",
-    "handler_registry": "gently_bluesky.documents.handlers",
+    "StreamResolver": "gently_bluesky.documents.resolver",
+    "handler_registry": "gently_bluesky.documents.handling",
     "replay": "gently_bluesky.documents.replay",
 }
 

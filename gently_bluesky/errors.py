@@ -26,6 +26,7 @@ __all__ = [
     "MissingExtra",
     "NotAStore",
     "NotYetStored",
+    "PathNotAllowed",
     "RunClosed",
     "RunEnded",
     "RunExists",
@@ -62,6 +63,12 @@ class InvalidDocument(InputError):
     """A document is not what event-model says it must be; it was not stored."""
 
     code = "invalid-document"
+
+
+class PathNotAllowed(InvalidDocument, PermissionError):
+    """A document, or a file, names a place that may not be read; nothing was read there."""
+
+    code = "path-not-allowed"
 
 
 class ConflictingDocument(InputError):

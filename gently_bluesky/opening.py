@@ -167,7 +167,7 @@ def index_to_write(root: Path, url: str | None) -> Index:
     """
     place = index_url(root, url)
     try:
-        index = Index(place.render_as_string(hide_password=False))
+        index = Index(place)
     except IndexUnusable as error:
         if place.get_backend_name() != "sqlite" or Path(place.database or "") != root / INDEX:
             raise StoreUnusable(
@@ -176,7 +176,7 @@ def index_to_write(root: Path, url: str | None) -> Index:
             ) from error
         for ending in ("", "-wal", "-shm"):
             (root / f"{INDEX}{ending}").unlink(missing_ok=True)
-        index = Index(place.render_as_string(hide_password=False))
+        index = Index(place)
     try:
         reconcile(root, index)
     except BaseException:
@@ -189,7 +189,7 @@ def index_to_read(root: Path, url: str | None) -> Index:
     """Return the index as it is, or one in memory where there is none that tells all the journals do."""
     place = index_url(root, url)
     try:
-        index = Index(place.render_as_string(hide_password=False), read_only=True)
+        index = Index(place, read_only=True)
     except InvalidSetting:
         raise
     except GentlyError:

@@ -15,7 +15,9 @@ from typing import Any, SupportsIndex
 
 from gently_bluesky.arrivals import next_run
 from gently_bluesky.derived import read_result
+from gently_bluesky.elsewhere import Places
 from gently_bluesky.errors import LookupFailed, UnknownUid
+from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.lineage import Lineage, ancestors, children
 from gently_bluesky.lazy import LazyArray
@@ -37,10 +39,13 @@ class StoreView:
         Of the store.
     index
         Finds what is in it.
+    roots
+        Folders below which assets of others are read; by default the root.
     """
 
-    def __init__(self, root: Path, uid: str, index: Index) -> None:
+    def __init__(self, root: Path, uid: str, index: Index, roots: Roots | None = None) -> None:
         self.root = root
+        self._places = Places.of(root, roots)
         self.uid = uid
         self._index = index
 
@@ -53,14 +58,14 @@ class StoreView:
             There is no such run, or there are several.
         """
         if isinstance(uid, SupportsIndex):
-            return Run(self.root, self._index, self._nth_latest(operator.index(uid)))
+            return Run(self._places, self._index, self._nth_latest(operator.index(uid)))
         record = self._index.record(uid)
         if record.kind != "run":
             raise UnknownUid(
                 f"expected the uid of a run, {uid!r} is that of the {record.kind} {record.uid} of run "
                 f"{record.run_uid}; ask for store.array({uid!r})"
             )
-        return Run(self.root, self._index, record)
+        return Run(self._places, self._index, record)
 
     def run(self, uid: str | SupportsIndex) -> Run:
         """Return a run, as ``store[uid]`` does."""
@@ -91,7 +96,7 @@ class StoreView:
         """
         known = self[after] if isinstance(after, str) else after
         record = None if known is None else known.record
-        return Run(self.root, *next_run(self.root, self._index, record, timeout_s))
+        return Run(self._places, *next_run(self.root, self._index, record, timeout_s))
 
     def _nth_latest(self, number: int) -> Record:
         if number >= 0:
@@ -112,19 +117,21 @@ class StoreView:
             There is no such uid, the run has several arrays, or nothing installed opens it.
         AssetMissing, AssetDamaged
             The files are not what the record says.
+        PathNotAllowed
+            They lie outside of the store, and of the roots that it may read.
         InvalidDocument
-            The resource document leads out of the store.
+            The document names no file here.
         """
         record = self._index.record(uid)
         if record.kind == "datum":
-            return datum_array(self.root, self._index, record)
+            return datum_array(self._places, self._index, record)
         assets = self._assets_of(record)
         if len(assets) != 1:
             raise LookupFailed(
                 f"run {uid} holds {len(assets)} arrays; "
                 + (f"ask for one: {', '.join(assets)}" if assets else "it has only values")
             )
-        return asset_events(self.root, self._index, self._index.record(assets[0]))
+        return asset_events(self._places, self._index, self._index.record(assets[0]))
 
     def _assets_of(self, record: Record) -> list[str]:
         """Return the uids of the assets that a record is, contains or belongs to."""
@@ -143,7 +150,7 @@ class StoreView:
         record = self._index.record(uid)
         if record.kind != "run":
             return self.array(uid)
-        return read_result(Run(self.root, self._index, record))
+        return read_result(Run(self._places, self._index, record))
 
     def record(self, uid: str) -> Record:
         """Return what the index keeps about a run, asset or datum. Raises UnknownUid, AmbiguousUid."""

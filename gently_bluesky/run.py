@@ -14,6 +14,7 @@ import numpy as np
 from gently_bluesky.datasets import event_table, stream_dataset
 from gently_bluesky.documents.filling import filled_lines, rooted
 from gently_bluesky.documents.journal import read_journal
+from gently_bluesky.elsewhere import Places
 from gently_bluesky.errors import AmbiguousArray, AssetMissing, FixedArray, LookupFailed
 from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import LazyArray
@@ -42,8 +43,9 @@ class Run:
     Any thread. Nothing of it changes the store.
     """
 
-    def __init__(self, root: Path, index: Index, record: Record) -> None:
-        self._root = root
+    def __init__(self, places: Places, index: Index, record: Record) -> None:
+        root = self._root = places.root
+        self._places = places
         self._record = record
         self._watch = RunWatch(root, index, record.uid)
 
@@ -148,7 +150,7 @@ class Run:
         of = KeyEvents(self.uid, stream, data_key)
         events = max(operator.index(n), 1)
         return wait_for_events(
-            self._root, self._watch, of, events, timeout_s, lambda: self._refuse_in_vain(of)
+            self._places, self._watch, of, events, timeout_s, lambda: self._refuse_in_vain(of)
         )
 
     def documents(self, *, fill: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -253,7 +255,7 @@ class Run:
         return [last[number] for number in sorted(last)]
 
     def _array(self, stream: str, data_key: str) -> LazyArray:
-        found = key_events(self._root, self._watch, KeyEvents(self.uid, stream, data_key))
+        found = key_events(self._places, self._watch, KeyEvents(self.uid, stream, data_key))
         if found is not None and len(found):
             return found
         values = self._values(stream, data_key)  # also of a device that promised references and gives values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -22,6 +22,7 @@ from gently_bluesky.errors import (
     StoreReadOnly,
     WriterClosed,
 )
+from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Chunks, Compression, Packing, Record, Settings
 from gently_bluesky.opening import index_to_read, index_to_write, open_root
@@ -43,6 +44,9 @@ class Store(StoreView):
     index
         URL of the index, e.g. ``"sqlite:////local/disk/x.sqlite"`` for a root on a network share; by default
         ``index.sqlite`` in the root.
+    allowed_roots
+        Folders where other writers put their files (an area detector's, an ophyd-async detector's): assets
+        that lie in the store or below one of these are opened, and no others.
 
     Raises
     ------
@@ -52,14 +56,24 @@ class Store(StoreView):
         A newer version of this package made it.
     StoreReadOnly
         ``mode="a"``, and the root cannot be written.
+    InvalidSetting
+        Another mode, an index that is none, or ``allowed_roots`` that are no whole paths.
     """
 
-    def __init__(self, root: str | Path, *, mode: Literal["a", "r"] = "a", index: str | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        mode: Literal["a", "r"] = "a",
+        index: str | None = None,
+        allowed_roots: Iterable[str | Path] = (),
+    ) -> None:
         if mode not in ("a", "r"):
             raise InvalidSetting(f"expected mode 'a' or 'r', got {mode!r}; nothing was opened")
         place = Path(root).expanduser().resolve()
+        roots = Roots(allowed_roots).beside(place)
         uid = open_root(place, mode)
-        super().__init__(place, uid, (index_to_read if mode == "r" else index_to_write)(place, index))
+        super().__init__(place, uid, (index_to_read if mode == "r" else index_to_write)(place, index), roots)
         self.mode = mode
         self._writers: list[StoreWriter] = []
         self._result_writers: dict[str | None, StoreWriter] = {}

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,16 @@ import numpy as np
 from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.assets import declared_dtype
 from gently_bluesky.documents.handlers import asset_array
+from gently_bluesky.elsewhere import Places, axes_of, foreign_source
 from gently_bluesky.errors import (
     AmbiguousArray,
     AssetMissing,
     GentlyError,
-    InvalidDocument,
     LookupFailed,
     NotYetStored,
     RunEnded,
 )
-from gently_bluesky.files import inside
+from gently_bluesky.foreign.kinds import KINDS
 from gently_bluesky.growing import Feed, Growth
 from gently_bluesky.index.index import Extent, Index, Point
 from gently_bluesky.index.rows import point_number
@@ -118,7 +117,7 @@ class AssetEvents(StoredEvents):
         return list(points)
 
 
-def key_events(root: Path, watch: RunWatch, of: KeyEvents) -> LazyArray | None:
+def key_events(places: Places, watch: RunWatch, of: KeyEvents) -> LazyArray | None:
     """Return the last event of each ``seq_num`` of a data key; None where they are not declared as stored.
 
     Where they are, and none is announced so far, the array is one without events, which grows all the same.
@@ -131,14 +130,14 @@ def key_events(root: Path, watch: RunWatch, of: KeyEvents) -> LazyArray | None:
         As `asset_events`.
     """
     index = watch.index
-    found = _array(root, watch, of, index)
+    found = _array(places, watch, of, index)
     if found is not None:
         return found
     declared = index.data_keys(of.run_uid).get(of.stream, {}).get(of.data_key, {})
-    return _none_yet(root, watch, of, declared) if declared.get("external") else None
+    return _none_yet(places, watch, of, declared) if declared.get("external") else None
 
 
-def asset_events(root: Path, index: Index, record: Record) -> LazyArray:
+def asset_events(places: Places, index: Index, record: Record) -> LazyArray:
     """Return all announced events of an asset, ``(t, ...)``, superseded ones too, without reading pixels.
 
     Raises
@@ -150,13 +149,17 @@ def asset_events(root: Path, index: Index, record: Record) -> LazyArray:
     InvalidDocument
         Its path leads out of the store.
     """
-    watch = RunWatch(root, index, record.run_uid)
+    watch = RunWatch(places.root, index, record.run_uid)
     of = AssetEvents(record.uid)
-    found = _array(root, watch, of, index)
-    return growing(_opened(root, record, range(0)), _RunGrowth(root, watch, of)) if found is None else found
+    found = _array(places, watch, of, index)
+    return (
+        growing(_opened(places, index, record, range(0)), _RunGrowth(places, watch, of))
+        if found is None
+        else found
+    )
 
 
-def datum_array(root: Path, index: Index, record: Record) -> LazyArray:
+def datum_array(places: Places, index: Index, record: Record) -> LazyArray:
     """Return one event's array, by the record of its datum; of a stream_datum for several, ``(t, ...)``.
 
     Reads no pixels; raises as `asset_events`.
@@ -165,7 +168,7 @@ def datum_array(root: Path, index: Index, record: Record) -> LazyArray:
     asset = index.record(str(document.get("resource") or document.get("stream_resource")))
     if "stream_resource" in document:
         indices = document["indices"]
-        array = _opened(root, asset, range(indices["start"], indices["stop"]))
+        array = _opened(places, index, asset, range(indices["start"], indices["stop"]))
         return array[0] if len(array) == 1 else array
     number = point_number(document.get("datum_kwargs"))
     if number is None:
@@ -173,16 +176,16 @@ def datum_array(root: Path, index: Index, record: Record) -> LazyArray:
             f"datum {record.uid} does not say which event of its asset it is; ask for "
             f"store.array({asset.uid!r})"
         )
-    return _opened(root, asset, [number])[0]
+    return _opened(places, index, asset, [number])[0]
 
 
 class _RunGrowth(Growth):
     """Knows of the events of a run that come after those of one array."""
 
     def __init__(
-        self, root: Path, watch: RunWatch, of: StoredEvents, position: int = -1, events: int = 0
+        self, places: Places, watch: RunWatch, of: StoredEvents, position: int = -1, events: int = 0
     ) -> None:
-        self._root = root
+        self._places = places
         self._watch = watch
         self._of = of
         self._position = position
@@ -190,11 +193,11 @@ class _RunGrowth(Growth):
 
     def wait(self, events: int, timeout_s: float | None) -> LazyArray:
         """Wait for the run. Raises as `Growth.wait`, and as `asset_events`."""
-        return wait_for_events(self._root, self._watch, self._of, events, timeout_s)
+        return wait_for_events(self._places, self._watch, self._of, events, timeout_s)
 
     def feed(self) -> Feed:
         """Return what is announced behind the last event of the array, superseded or not."""
-        return _RunFeed(self._root, self._watch, self._of, self._position)
+        return _RunFeed(self._places, self._watch, self._of, self._position)
 
     def refusal(self, event: int) -> IndexError | None:
         """Say that it can be waited for, if the run goes on or has brought it meanwhile."""
@@ -212,8 +215,8 @@ class _RunGrowth(Growth):
 
 
 class _RunFeed(Feed):
-    def __init__(self, root: Path, watch: RunWatch, of: StoredEvents, position: int) -> None:
-        self._root = root
+    def __init__(self, places: Places, watch: RunWatch, of: StoredEvents, position: int) -> None:
+        self._places = places
         self._watch = watch
         self._of = of
         self._position = position
@@ -236,13 +239,15 @@ class _RunFeed(Feed):
         group = list(takewhile(lambda point: point.asset_uid == asset, self._points))
         if asset not in self._assets:
             self._assets[asset] = self._watch.index.record(asset)
-        found = _opened(self._root, self._assets[asset], [point.point_number for point in group])
+        found = _opened(
+            self._places, self._watch.index, self._assets[asset], [point.point_number for point in group]
+        )
         self._points, self._position = self._points[len(group) :], group[-1].position
         return found
 
 
 def wait_for_events(
-    root: Path,
+    places: Places,
     watch: RunWatch,
     of: StoredEvents,
     events: int,
@@ -269,7 +274,7 @@ def wait_for_events(
             load_backends()
         if _announced(extents) < events:
             return None
-        array = _array(root, watch, of, index, extents)
+        array = _array(places, watch, of, index, extents)
         return None if array is None or len(array) < events else array
 
     def tell(index: Index) -> str:
@@ -295,7 +300,7 @@ def _plain(of: StoredEvents, extents: Sequence[Extent]) -> Extent | None:
 
 
 def _array(
-    root: Path, watch: RunWatch, of: StoredEvents, index: Index, extents: Sequence[Extent] | None = None
+    places: Places, watch: RunWatch, of: StoredEvents, index: Index, extents: Sequence[Extent] | None = None
 ) -> LazyArray | None:
     extents = of.extents(index) if extents is None else extents
     if not extents:
@@ -313,11 +318,11 @@ def _array(
             f"{of} changed shape, dtype or scale during the run and is kept in {len(assets)} arrays; ask for "
             f"store.array(uid) of each: {', '.join(assets)}"
         )
-    array = _opened(root, index.record(assets[0]), rows)
-    return growing(array, _RunGrowth(root, watch, of, position, len(array)))
+    array = _opened(places, index, index.record(assets[0]), rows)
+    return growing(array, _RunGrowth(places, watch, of, position, len(array)))
 
 
-def _none_yet(root: Path, watch: RunWatch, of: KeyEvents, declared: Mapping[str, Any]) -> LazyArray:
+def _none_yet(places: Places, watch: RunWatch, of: KeyEvents, declared: Mapping[str, Any]) -> LazyArray:
     """Return an array without events, made as the descriptor says; steps and units come with the first event."""
     said = declared.get("shape")
     lengths = said if isinstance(said, list) else []
@@ -325,10 +330,10 @@ def _none_yet(root: Path, watch: RunWatch, of: KeyEvents, declared: Mapping[str,
     dims = declared.get("dims")
     kwargs = {"dims": dims} if isinstance(dims, list) and len(dims) == len(shape) else {}
     source = InlineSource(np.empty((0, *shape), declared_dtype(declared)))
-    return growing(asset_array(source, kwargs, name=of.data_key), _RunGrowth(root, watch, of))
+    return growing(asset_array(source, kwargs, name=of.data_key), _RunGrowth(places, watch, of))
 
 
-def _opened(root: Path, record: Record, rows: range | Sequence[int | None]) -> LazyArray:
+def _opened(places: Places, index: Index, record: Record, rows: range | Sequence[int | None]) -> LazyArray:
     """Return the events of an asset at these places, in this order; a range has steps of 1."""
     known = rows if isinstance(rows, range) else [row for row in rows if row is not None]
     if len(known) < len(rows):
@@ -337,10 +342,10 @@ def _opened(root: Path, record: Record, rows: range | Sequence[int | None]) -> L
         first, last = known.start, known.stop - 1
     else:
         first, last = min(known, default=0), max(known, default=-1)
-    array = _open_asset(root, record, max(last + 1, 0))
+    array = _open_asset(places, index, record, max(last + 1, 0))
     if not 0 <= first <= last + 1 <= len(array):
         raise AssetMissing(
-            f"{root / record.path}: event {last} was announced, the files hold {len(array)} events; "
+            f"{places.root / record.path}: event {last} was announced, the files hold {len(array)} events; "
             "nothing was read; restore them from a copy"
         )
     if isinstance(known, range) or known == list(range(first, last + 1)):
@@ -348,22 +353,14 @@ def _opened(root: Path, record: Record, rows: range | Sequence[int | None]) -> L
     return array[known]
 
 
-def _open_asset(root: Path, record: Record, count: int) -> LazyArray:
+def _open_asset(places: Places, index: Index, record: Record, count: int) -> LazyArray:
     """Return an asset of which ``count`` events are known to be published."""
-    backend = backend_for_spec(record.format or "")
-    if backend is None:
-        raise LookupFailed(
-            f"asset {record.uid} is of the kind {record.format!r}, which nothing installed here opens; it is "
-            "indexed, and its resource document is in the journal of its run"
-        )
-    if not record.path:
-        raise InvalidDocument(
-            f"expected asset {record.uid} of run {record.run_uid} to lie in the store, its resource "
-            f"document leads out of {root}; nothing was read there"
-        )
-    source = backend.open(inside(root, record.path), record.metadata, count)
-    if (tag := tag_with_pools(root)) is not None:
+    kind = record.format or ""
+    backend = None if kind in KINDS else backend_for_spec(kind)
+    source = foreign_source(places, index, record, count, backend)
+    kwargs = record.metadata if backend is not None else {"dims": axes_of(record, source)}
+    if backend is not None and (tag := tag_with_pools(places.root)) is not None:
         from gently_bluesky.backends.hot_source import HotSource  # only where there is something hot
 
         source = HotSource(source, tag, record.uid)
-    return asset_array(source, record.metadata, uid=record.uid, name=record.data_key or "")
+    return asset_array(source, kwargs, uid=record.uid, name=record.data_key or "")

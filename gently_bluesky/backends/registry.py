@@ -8,9 +8,9 @@ from importlib.metadata import entry_points
 from itertools import chain
 
 from gently_bluesky.backends.base import Backend
-from gently_bluesky.errors import InvalidSetting
+from gently_bluesky.errors import InvalidSetting, LookupFailed
 
-__all__ = ["BUILTIN", "backend_for_spec", "backend_names", "get_backend"]
+__all__ = ["BUILTIN", "backend_for_spec", "backend_names", "get_backend", "installed_backend_names"]
 
 BUILTIN = {
     "zarr": ("gently_bluesky.backends.zarr", "ZarrBackend"),
@@ -41,17 +41,36 @@ def get_backend(name: str) -> Backend:
 
 def backend_names() -> Sequence[str]:
     """Return the names of all backends, built in first."""
-    return [*BUILTIN, *_installed_names()]
+    return [*BUILTIN, *installed_backend_names()]
 
 
-def _installed_names() -> Iterator[str]:
+def installed_backend_names() -> Iterator[str]:
+    """Yield the names of the backends of installed packages."""
     yield from sorted({found.name for found in entry_points(group=ENTRY_POINT_GROUP)} - set(BUILTIN))
 
 
 def backend_for_spec(spec: str) -> Backend | None:
-    """Return the backend that wrote assets of this ``spec``, or None if none is installed."""
-    for name in chain(BUILTIN, _installed_names()):  # to look for packages takes longer than to open an asset
-        backend = get_backend(name)
+    """Return the backend that wrote assets of this ``spec``, or None if none is installed.
+
+    Raises
+    ------
+    LookupFailed
+        There is none that works, and one that cannot be imported, which may be the one.
+    """
+    broken: dict[str, Exception] = {}
+    for name in chain(
+        BUILTIN, installed_backend_names()
+    ):  # to look for packages takes longer than to open an asset
+        try:
+            backend = get_backend(name)
+        except Exception as error:  # noqa: BLE001 # somebody else's package must not stand in the way of others
+            broken[name] = error
+            continue
         if backend.spec == spec:
             return backend
+    if broken:
+        raise LookupFailed(
+            f"nothing that works here opens assets of the kind {spec!r}, and what might could not be loaded: "
+            f"{broken!r}; nothing was read; repair or remove that package"
+        ) from next(iter(broken.values()))
     return None

@@ -15,7 +15,7 @@ from event_model import unpack_datum_page, unpack_event_page
 from numpy.typing import NDArray
 
 from gently_bluesky.documents.assets import EXTERNAL
-from gently_bluesky.documents.handlers import AssetHandler, handler_registry
+from gently_bluesky.documents.handlers import AssetHandler, own_handlers
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset, moved
 from gently_bluesky.errors import InvalidDocument
 from gently_bluesky.files import inside
@@ -30,10 +30,10 @@ Named = tuple[str, dict[str, Any]]
 
 def rooted(documents: Iterable[Named], root: Path) -> Iterator[Named]:
     """Yield documents whose resources of our kinds name ``root``, where the store is now."""
-    ours = handler_registry()
+    ours = own_handlers()
     for name, doc in documents:
-        asset = announced_asset(name, doc)
-        if asset is not None and asset.spec in ours and (root / asset.path).exists():
+        asset = announced_asset(name, doc) if _spec_of(doc) in ours else None
+        if asset is not None and (root / asset.path).exists():
             yield name, moved(name, doc, asset, root)
         else:
             yield name, doc
@@ -73,12 +73,17 @@ def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[Jo
     yield from filling.release_all()
 
 
+def _spec_of(doc: Mapping[str, Any]) -> object:
+    """Return what a resource or stream_resource says of who wrote it."""
+    return doc.get("spec") or doc.get("parameters", {}).get("spec")
+
+
 class _Filling:
     """Takes lines one by one, and knows what the next ones may refer to."""
 
     def __init__(self, root: Path | None) -> None:
         self._root = root
-        self._kinds = handler_registry()
+        self._kinds = own_handlers()
         self._handlers: dict[str, AssetHandler] = {}
         self._datums: dict[str, tuple[str, dict[str, Any]]] = {}
         self._stream_keys: dict[str, str] = {}
@@ -134,8 +139,8 @@ class _Filling:
 
     def _open(self, name: str, doc: Mapping[str, Any]) -> bool:
         """Open an asset if it is this store's; another one's stays a reference."""
-        asset = announced_asset(name, doc)
-        if asset is None or asset.spec not in self._kinds or (path := self._path_here(asset)) is None:
+        asset = announced_asset(name, doc) if _spec_of(doc) in self._kinds else None
+        if asset is None or (path := self._path_here(asset)) is None:
             return False
         self._handlers[asset.uid] = self._kinds[asset.spec](str(path), **asset.kwargs)
         if name == "stream_resource":

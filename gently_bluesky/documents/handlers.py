@@ -1,25 +1,27 @@
-"""Handlers: from a resource and a datum back to pixels, as Filler and databroker ask for them."""
+"""Handlers: from a resource and a datum back to pixels, as Filler and databroker ask for them.
+
+Ours hold nothing open between reads: to open an asset again costs less than a frame.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from gently_bluesky.backends.base import Backend
-from gently_bluesky.backends.registry import backend_names, get_backend
-from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset
-from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError, LookupFailed, UnknownReference
+from gently_bluesky.backends.registry import get_backend, installed_backend_names
+from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError
 from gently_bluesky.lazy import ArraySource, LazyArray
 
 __all__ = [
     "AssetHandler",
     "MemoryHandler",
-    "StreamResolver",
     "TiffHandler",
     "ZarrHandler",
     "asset_array",
-    "handler_registry",
+    "own_handlers",
 ]
 
 
@@ -109,97 +111,58 @@ class AssetHandler:
 
 
 class ZarrHandler(AssetHandler):
-    """Handler of ``GENTLY_ZARR``."""
+    """Handler of ``GENTLY_ZARR``: OME-Zarr, and plain Zarr of what is no image.
+
+    Returns a `LazyArray` of one event, ``(z, y, x)`` or whichever axes the device delivered, named in ``dims``;
+    its dtype is the device's, little-endian. Chunks are read as they are needed.
+    """
 
     backend = "zarr"
 
 
 class TiffHandler(AssetHandler):
-    """Handler of ``GENTLY_TIFF``."""
+    """Handler of ``GENTLY_TIFF``: one OME-TIFF file for each event.
+
+    Returns a `LazyArray` of one event, ``(z, y, x)`` or whichever axes the device delivered, named in ``dims``;
+    its dtype is the device's, little-endian. Rows are read as they are needed.
+    """
 
     backend = "tiff"
 
 
 class MemoryHandler(AssetHandler):
-    """Handler of ``GENTLY_MEMORY``; what was materialised since is opened where it is now."""
+    """Handler of ``GENTLY_MEMORY``: shared memory of this machine, or where it was materialised since.
+
+    Returns a `LazyArray` of one event, ``(z, y, x)`` or whichever axes the device delivered, named in ``dims``;
+    its dtype is the device's, little-endian.
+    """
 
     backend = "memory"
 
 
-class StreamResolver:
-    """Opens what stream_datum documents announce, which ``event_model.Filler`` leaves as it is.
-
-    A callback: it takes any documents and keeps what it needs. One thread.
-
-    Parameters
-    ----------
-    root_map
-        Folders that were moved: a path that begins with one of the keys is looked for below its value.
-    """
-
-    def __init__(self, root_map: Mapping[str, str] | None = None) -> None:
-        self._root_map = dict(root_map or {})
-        self._kinds = handler_registry()
-        self._assets: dict[str, AnnouncedAsset | None] = {}
-        self._handlers: dict[str, AssetHandler] = {}
-
-    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Note what a stream_resource says; other documents are none of its business."""
-        if name == "stream_resource":
-            self._assets[doc["uid"]] = announced_asset(name, doc)
-
-    def array(self, stream_datum: Mapping[str, Any]) -> LazyArray:
-        """Return the arrays that a stream_datum announces, ``(t, ...)``. Reads no pixels.
-
-        Raises
-        ------
-        UnknownReference
-            Its stream_resource has not come.
-        LookupFailed
-            Nothing installed here opens it.
-        AssetMissing, AssetDamaged
-            The files are not what was announced.
-        """
-        uid = stream_datum["stream_resource"]
-        if uid not in self._handlers:
-            self._handlers[uid] = self._open(uid)
-        indices = stream_datum["indices"]
-        return self._handlers[uid].events(indices["start"], indices["stop"])
-
-    def _open(self, uid: str) -> AssetHandler:
-        if uid not in self._assets:
-            raise UnknownReference(
-                f"stream_resource {uid} has not come; nothing was read; call the resolver with the documents "
-                "of the run before it is asked"
-            )
-        asset = self._assets[uid]
-        if asset is None or asset.spec not in self._kinds:
-            raise LookupFailed(
-                f"stream_resource {uid} names no file of this machine, or no spec that something installed here "
-                "opens; nothing was read"
-            )
-        path = f"{asset.root.rstrip('/')}/{asset.path}"
-        for before, now in self._root_map.items():
-            if path.startswith(f"{before.rstrip('/')}/"):
-                path = f"{now.rstrip('/')}{path[len(before.rstrip('/')) :]}"
-                break
-        return self._kinds[asset.spec](path, **asset.kwargs)
-
-
-def handler_registry() -> dict[str, type[AssetHandler]]:
-    """Return the handlers of all backends, by spec, for ``event_model.Filler``."""
-    found: dict[str, type[AssetHandler]] = {}
-    for name in backend_names():
-        backend = get_backend(name)
-        found[backend.spec] = _BUILTIN.get(name) or _handler_of(backend)
-    return found
-
-
 _BUILTIN: dict[str, type[AssetHandler]] = {
-    "zarr": ZarrHandler,
-    "tiff": TiffHandler,
-    "memory": MemoryHandler,
+    "GENTLY_ZARR": ZarrHandler,
+    "GENTLY_TIFF": TiffHandler,
+    "GENTLY_MEMORY": MemoryHandler,
 }
+
+
+def own_handlers() -> dict[str, type[AssetHandler]]:
+    """Return the handlers of all backends, by spec. A backend of a package that is broken is warned of."""
+    found = dict(_BUILTIN)
+    for name in installed_backend_names():
+        try:
+            backend = get_backend(name)
+        except Exception as error:  # noqa: BLE001 # anything may be wrong with somebody else's package
+            warnings.warn(
+                f"the backend {name!r} of an installed package could not be loaded ({error!r}): what it wrote is "
+                "not opened; repair or remove that package",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            continue
+        found.setdefault(backend.spec, _handler_of(backend))
+    return found
 
 
 def _handler_of(backend: Backend) -> type[AssetHandler]:

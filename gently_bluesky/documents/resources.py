@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from gently_bluesky.errors import InvalidDocument
 from gently_bluesky.index.fields import whole_asset
 
-__all__ = ["AnnouncedAsset", "announced_asset", "file_uri", "moved", "path_of_uri"]
+__all__ = ["AnnouncedAsset", "announced_asset", "announced_path", "file_uri", "moved", "path_of_uri"]
 
 LOCAL_HOSTS = ("", "localhost")
 DRIVE = re.compile(r"/[A-Za-z]:")
@@ -47,6 +48,25 @@ def announced_asset(name: str, doc: Mapping[str, Any]) -> AnnouncedAsset | None:
     in_a_store = IN_A_STORE.fullmatch(path)
     root, below = in_a_store.groups() if in_a_store else path.rsplit("/", 1)
     return AnnouncedAsset(doc["uid"], spec, root or "/", below, doc["parameters"])
+
+
+def announced_path(doc: Mapping[str, Any]) -> Path:
+    """Return the path of the asset that a resource or stream_resource announces, as it stands there.
+
+    Raises
+    ------
+    InvalidDocument
+        It names no file of this machine.
+    """
+    if "resource_path" in doc:
+        return Path(doc.get("root", ""), doc["resource_path"])
+    path = path_of_uri(doc["uri"])
+    if path is None:
+        raise InvalidDocument(
+            f"expected the uri of a file here, like file://localhost/data/run/camera, got {doc['uri']!r:.200}; "
+            "nothing was read or written there"
+        )
+    return Path(whole_asset(path, doc.get("parameters")))
 
 
 def moved(name: str, doc: Mapping[str, Any], asset: AnnouncedAsset, root: Path) -> dict[str, Any]:

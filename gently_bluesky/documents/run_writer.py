@@ -22,6 +22,7 @@ from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
 from gently_bluesky.documents.intake import Intake
 from gently_bluesky.documents.names import asset_name
+from gently_bluesky.documents.references import References
 from gently_bluesky.documents.run_storage import Desk, RunStorage, conflicting_event
 from gently_bluesky.documents.tasks import DocumentTask, DuplicateTask, FailTask, Frame, OpenTask, StopTask
 from gently_bluesky.errors import (
@@ -31,7 +32,6 @@ from gently_bluesky.errors import (
     RunClosed,
     StorageError,
     SubscriberError,
-    UnknownReference,
     UnstorableDtype,
 )
 from gently_bluesky.jsontext import digest_of, plain
@@ -60,12 +60,13 @@ MOVES = {
 class _Descriptor:
     """A descriptor as it came, and, once its first event was there, the assets of its array keys."""
 
-    __slots__ = ("assets", "doc", "held")
+    __slots__ = ("assets", "doc", "held", "is_external")
 
     def __init__(self, doc: Mapping[str, Any]) -> None:
         self.doc = doc
         self.assets: dict[str, Asset] | None = None
         self.held: list[tuple[str, dict[str, Any]]] = []
+        self.is_external = any(known.get("external") for known in doc["data_keys"].values())
 
 
 class RunWriter:
@@ -92,7 +93,7 @@ class RunWriter:
         self._intake = Intake(desk.pipeline, self._storage.tally, copies=desk.settings.copy, pool=desk.pool)
         self._descriptors: dict[str, _Descriptor] = {}
         self._documents: dict[str, bytes] = {}
-        self._kinds: dict[str, str] = {}
+        self._references = References(self.uid)
         self._assets: dict[tuple[Any, ...], Asset] = {}
         self._asset_numbers: dict[tuple[str, str], int] = {}
         self._events: set[str] = set()
@@ -214,8 +215,7 @@ class RunWriter:
         digest = digest_of([name, doc])
         known = self._documents.setdefault(uid, digest)
         if known is digest:
-            if name in {"descriptor", "resource", "stream_resource"}:
-                self._kinds[uid] = name
+            self._references.note(name, uid)
             return False
         if known != digest:
             raise ConflictingDocument(
@@ -237,34 +237,30 @@ class RunWriter:
         copy = checked(name, doc)
         uid = copy["datum_id" if name == "datum" else "uid"]
         if name == "datum":
-            self._require_known(name, uid, "resource", copy)
+            self._references.require(name, uid, "resource", copy["resource"])
         if not self._is_repeated(name, uid, copy):
             self._put(name, copy)
 
     def _stream_datum(self, name: str, doc: Mapping[str, Any]) -> None:
         copy = checked(name, doc)
-        self._require_known(name, copy["uid"], "stream_resource", copy)
-        self._require_known(name, copy["uid"], "descriptor", copy)
+        for reference in ("stream_resource", "descriptor"):
+            self._references.require(name, copy["uid"], reference, copy[reference])
         descriptor = self._descriptors[copy["descriptor"]]
         if self._is_repeated(name, copy["uid"], copy):
             return
+        self._references.extend(copy)
         if descriptor.assets is None:
             descriptor.held.append((name, copy))
         else:
             self._put(name, copy)
 
-    def _require_known(self, name: str, uid: str, reference: str, doc: Mapping[str, Any]) -> None:
-        if self._kinds.get(doc[reference]) != reference:
-            raise UnknownReference(
-                f"run {self.uid[:8]}: {name} {uid} names {doc[reference]!r} as its {reference}, which has "
-                f"not come; the {name} was not stored; a {reference} must come before what refers to it"
-            )
-
     def _event(self, name: str, doc: Mapping[str, Any]) -> None:
         doc = check_event(doc)
-        self._require_known(name, doc["uid"], "descriptor", doc)
+        self._references.require(name, doc["uid"], "descriptor", doc["descriptor"])
         descriptor = self._descriptors[doc["descriptor"]]
         self._check_keys(doc, descriptor.doc)
+        if descriptor.is_external:
+            self._references.require_datums(doc, descriptor.doc)
         is_new = doc["uid"] not in self._events
         try:
             arrays = arrays_of(doc, descriptor.doc, descriptor.assets)

@@ -43,7 +43,7 @@ class Database:
         When the database cannot be opened.
     """
 
-    def __init__(self, url: str, *, read_only: bool) -> None:
+    def __init__(self, url: str | URL, *, read_only: bool) -> None:
         self._url = _parsed(url)
         self._read_only = read_only
         self._closed = False
@@ -170,7 +170,7 @@ class Database:
             raise sqlite.explained(error, self.place) from error
 
 
-def _parsed(url: str) -> URL:
+def _parsed(url: str | URL) -> URL:
     try:
         parsed = make_url(url)
         parsed.get_dialect()

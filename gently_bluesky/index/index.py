@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, Final
 
-from sqlalchemy import Executable
+from sqlalchemy import URL, Executable
 from sqlalchemy.exc import IntegrityError
 
 from gently_bluesky.errors import AmbiguousUid, GentlyError, UnknownUid
@@ -69,7 +69,7 @@ class Index:
         When the file cannot be opened.
     """
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
+    def __init__(self, url: str | URL, *, read_only: bool = False) -> None:
         self._database = Database(url, read_only=read_only)
         self._states: dict[str, JournalState] = {}
         self._states_lock = threading.RLock()

@@ -358,7 +358,7 @@ def point_number(datum_kwargs: object) -> int | None:
     return next(
         (
             integer(datum_kwargs[name])
-            for name in ("point_number", "indices", "frame")
+            for name in ("point_number", "indices", "frame", "index")
             if name in datum_kwargs
         ),
         None,

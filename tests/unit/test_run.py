@@ -595,7 +595,7 @@ def test_an_asset_of_a_kind_that_nothing_opens_is_indexed_and_says_so(store):
     keys = {"image": {"source": "x", "dtype": "array", "shape": [4, 5], "external": "FILESTORE:"}}
     bundle = run.compose_descriptor(name="primary", data_keys=keys)
     resource = run.compose_resource(
-        spec="AD_HDF5", root="/data", resource_path="x.h5", resource_kwargs={}, path_semantics="posix"
+        spec="AD_WAX", root="/data", resource_path="x.wax", resource_kwargs={}, path_semantics="posix"
     )
     datum = resource.compose_datum(datum_kwargs={"point_number": 0})
     with store.writer() as writer:
@@ -611,7 +611,7 @@ def test_an_asset_of_a_kind_that_nothing_opens_is_indexed_and_says_so(store):
     opened = store[-1]
     for read in (lambda: opened["image"], lambda: store.array(datum["datum_id"])):
         with pytest.raises(
-            LookupFailed, match="'AD_HDF5', which nothing installed here opens; it is indexed"
+            LookupFailed, match="'AD_WAX', which nothing installed here opens; it is indexed"
         ):
             read()
     assert opened.table()["image"].tolist() == [datum["datum_id"]]

@@ -1,0 +1,220 @@
+"""HDF5 datasets of other writers, also while they are written (SWMR). A file is open only during a read.
+
+Files that a file names (external links, virtual and external datasets) are followed only where reading is
+allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gently_bluesky.errors import AssetDamaged, AssetMissing, LookupFailed, MissingExtra
+from gently_bluesky.foreign.base import (
+    EventSource,
+    Places,
+    count_of,
+    fitted,
+    plausible,
+    text_of,
+    translated,
+)
+from gently_bluesky.foreign.kinds import ForeignAsset
+from gently_bluesky.foreign.roots import Roots
+from gently_bluesky.lazy import ArraySource
+
+try:
+    import h5py
+except ImportError as error:
+    raise MissingExtra(
+        "HDF5 files are read by h5py, which is not installed; nothing was read; pip install 'gently-bluesky[hdf5]'"
+    ) from error
+with suppress(ImportError):
+    import hdf5plugin  # pyright: ignore[reportMissingImports, reportUnusedImport] # noqa: F401 # more ways to decompress, where it is there
+
+__all__ = ["open_area_detector", "open_dataset"]
+
+AREA_DETECTOR_DATASET = "/entry/data/data"
+MOST_NAMES = 64
+MOST_LINKS = 8
+NOT_APPLIED = ("slice", "squeeze")
+
+
+def open_area_detector(asset: ForeignAsset) -> ArraySource:
+    """Open ``AD_HDF5``: ``frame_per_point`` rows of ``/entry/data/data`` for each event, ``(frame, y, x)``."""
+    frames = count_of(asset, "frame_per_point", 1)
+    return _Hdf5Rows(asset, AREA_DETECTOR_DATASET, frames)
+
+
+def open_dataset(asset: ForeignAsset) -> ArraySource:
+    """Open ``application/x-hdf5``: the dataset that ``parameters`` name, cut into events as the descriptor says."""
+    for name in NOT_APPLIED:
+        if asset.kwargs.get(name):
+            raise LookupFailed(
+                f"{asset.path}: its stream_resource asks for a {name} ({asset.kwargs[name]!r:.80}), which is not "
+                "applied here; nothing was read; open the file with h5py"
+            )
+    dataset = text_of(asset, "dataset")
+    if asset.kwargs.get("join_method", "concat") == "stack":
+        return _Hdf5Rows(asset, dataset, None)
+    declared = asset.shape or ()
+    return _Hdf5Rows(
+        asset, dataset, count_of(asset, "multiplier", declared[0] if declared else 1), concat=True
+    )
+
+
+class _Hdf5Rows(EventSource):
+    """Rows of a dataset, one or several for each event."""
+
+    def __init__(
+        self, asset: ForeignAsset, dataset: str, rows_per_event: int | None, *, concat: bool = False
+    ) -> None:
+        self._path: Path = asset.path
+        self._name: str = dataset
+        self._roots: Roots = asset.roots
+        with self._opened() as opened:
+            _check(opened, rows_per_event or 1, self._roots)
+            lengths, dtype, chunks = opened.shape, opened.dtype, opened.chunks
+        if concat and asset.shape is not None and len(asset.shape) == len(lengths) - 1:
+            rows_per_event = None  # older writers declare one frame, and append one for each event
+        frame = lengths[1:] if rows_per_event is None else (rows_per_event, *lengths[1:])
+        if (rows_per_event or 1) * asset.count > lengths[0]:
+            raise AssetMissing(
+                f"{self._path}: {asset.count} events were announced, {dataset} has {lengths[0]} rows; no pixels were "
+                "returned; if its writer is still at it, try again"
+            )
+        self._rows: int | None = rows_per_event
+        self._chunk: tuple[int, ...] | None = chunks
+        shape = fitted(asset.shape, frame)
+        if concat and asset.shape is not None and shape != asset.shape:
+            raise AssetDamaged(
+                f"{self._path}: expected events of {asset.shape} in {dataset}, as declared, found {lengths}; no "
+                "pixels were returned"
+            )
+        super().__init__(lengths[0] // (rows_per_event or 1), frame, dtype, shape)
+
+    @property
+    def stored_chunks(self) -> tuple[int, ...]:
+        """Lengths of what is read at once: the dataset's chunks."""
+        if self._chunk is None:
+            return super().stored_chunks
+        rows, *rest = self._chunk
+        if self._rows is None:
+            return (rows, *rest)
+        return (max(1, rows // self._rows), min(rows, self._rows), *rest)
+
+    def read_events(self, events: NDArray[np.intp], inner: Places, out: NDArray[Any]) -> None:
+        """Read neighbouring events together, by boxes around what is selected of each."""
+        boxes = [_box(along) for along in inner]
+        regular = all(isinstance(kept, slice) for _, kept in boxes)
+        cuts = np.flatnonzero(np.diff(events) != 1) + 1 if regular else np.arange(1, len(events))
+        with self._opened() as dataset:
+            for run in np.split(np.arange(len(events)), cuts):
+                first, stop = int(events[run[0]]), int(events[run[-1]]) + 1
+                target = out[run[0] : run[-1] + 1]
+                if self._rows is None:
+                    block = dataset[(slice(first, stop), *(box for box, _ in boxes))]
+                elif stop - first == 1 or len(inner[0]) == self._rows:
+                    rows = slice(first * self._rows, stop * self._rows)
+                    if stop - first == 1:
+                        rows = _shifted(boxes[0][0], rows.start)
+                    block = dataset[(rows, *(box for box, _ in boxes[1:]))]
+                    block = block.reshape(stop - first, -1, *block.shape[1:])
+                else:
+                    block = self._one_by_one(dataset, range(first, stop), [box for box, _ in boxes])
+                for axis, (_, kept) in enumerate(boxes, 1):
+                    block = block[(slice(None),) * axis + (kept,)]
+                target[...] = block
+
+    def _one_by_one(self, dataset: Any, events: range, boxes: Sequence[slice]) -> NDArray[Any]:
+        rows = self._rows or 1
+        return np.stack([dataset[(_shifted(boxes[0], event * rows), *boxes[1:])] for event in events])
+
+    @contextmanager
+    def _opened(self) -> Generator[Any]:
+        path = self._roots.allowed(self._path, self._path.name)
+        with translated(path), _filters_named(path), _file(path) as file:
+            yield _found(file, self._name, path, self._roots)
+
+
+def _file(path: Path) -> Any:
+    """Open a file, whether it is still being written or not."""
+    with path.open("rb"):  # says what is wrong in the system's words
+        pass
+    try:
+        return h5py.File(path, "r", swmr=True, libver="latest")
+    except (OSError, ValueError):
+        return h5py.File(path, "r")
+
+
+def _found(file: Any, name: str, path: Path, roots: Roots, links: int = 0) -> Any:
+    """Return what is at a path in a file; links to other files are followed where these may be read."""
+    names = [part for part in name.split("/") if part]
+    if not names or len(names) > MOST_NAMES or links > MOST_LINKS:
+        raise AssetDamaged(f"{path}: expected the path of a dataset, got {name!r:.100}; nothing was read")
+    place: Any = file
+    for part in names:
+        link = place.get(part, getlink=True) if isinstance(place, h5py.Group) else None
+        if link is None:
+            raise AssetMissing(
+                f"{path} has no dataset {name!r:.100}; no pixels were returned; if its writer is still at it, try "
+                "again"
+            )
+        if isinstance(link, h5py.ExternalLink):
+            roots.allowed(path.parent / link.filename, f"the file that a link in {path.name} names")
+        if isinstance(link, h5py.SoftLink):
+            target = link.path if link.path.startswith("/") else f"{place.name}/{link.path}"
+            place = _found(place.file, target, path, roots, links + 1)
+        else:
+            place = place[part]
+    return place
+
+
+def _check(dataset: Any, rows: int, roots: Roots) -> None:
+    """Refuse a dataset that holds no numbers, claims what it cannot hold, or takes it from elsewhere."""
+    if not isinstance(dataset, h5py.Dataset) or not dataset.ndim:
+        raise ValueError(f"{dataset.name} is no dataset with events along its first axis")
+    path = Path(dataset.file.filename)
+    if dataset.external:
+        raise ValueError(f"{dataset.name} takes its bytes from other files")
+    if dataset.is_virtual:
+        for source in dataset.virtual_sources():
+            if source.file_name != ".":
+                roots.allowed(path.parent / source.file_name, f"a file that {path.name} takes pixels from")
+        return
+    stored = dataset.id.get_storage_size()
+    if dataset.size and not stored:
+        raise EOFError(f"nothing of {dataset.name} was ever written")
+    plausible((rows, *dataset.shape[1:]), dataset.dtype, stored)
+
+
+def _box(along: NDArray[np.intp]) -> tuple[slice, slice | NDArray[np.intp]]:
+    """Return what to read of an axis, and what of that is wanted."""
+    step = int(along[1] - along[0]) if len(along) > 1 else 1
+    if step > 0 and bool(np.all(np.diff(along) == step)):
+        return slice(int(along[0]), int(along[-1]) + 1, step), slice(None)
+    first = int(along.min())
+    return slice(first, int(along.max()) + 1), along - first
+
+
+def _shifted(box: slice, by: int) -> slice:
+    return slice(box.start + by, box.stop + by, box.step)
+
+
+@contextmanager
+def _filters_named(path: Path) -> Generator[None]:
+    """Say which library is missing where HDF5 says that a filter is."""
+    try:
+        yield
+    except OSError as error:
+        if "filter" in str(error).lower() or "plugin" in str(error).lower():
+            raise MissingExtra(
+                f"{path} is compressed in a way that h5py cannot undo by itself: {error}; no pixels were returned; "
+                "pip install hdf5plugin"
+            ) from error
+        raise

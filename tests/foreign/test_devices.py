@@ -1,0 +1,196 @@
+"""Real devices that write for themselves, through a real RunEngine, and opened from the store."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from event_model import Filler
+from ophyd.sim import SynSignalWithRegistry
+from ophyd_async.core import StaticFilenameProvider, StaticPathProvider, init_devices
+from ophyd_async.sim import PatternGenerator, SimBlobDetector
+
+from gently_bluesky import Store, StreamResolver, handler_registry
+from gently_bluesky.errors import PathNotAllowed
+from gently_bluesky.testing.frames import encoded_frame
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Where the devices write: beside the store, not in it."""
+    folder = tmp_path / "ioc"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path, data):
+    with Store(tmp_path / "store", allowed_roots=[data]) as opened:
+        yield opened
+
+
+class Frames:
+    """Frames one after the other, and all that were given out."""
+
+    def __init__(self, shape):
+        self.shape = shape
+        self.given = []
+
+    def __call__(self):
+        self.given.append(encoded_frame(self.shape, "u2", run="device", event=len(self.given)))
+        return self.given[-1]
+
+
+def test_numpy_files_of_ophyd_sim_open_as_one_lazy_array(RE, store, data):
+    given = Frames((4, 6, 5))
+    camera = SynSignalWithRegistry(given, name="camera", save_path=str(data))
+    RE.subscribe(store.writer())
+    (uid,) = RE(bp.count([camera], 3))
+    array = store[uid]["primary"]["camera"]
+    assert (array.shape, array.dtype, array.dims) == ((3, 4, 6, 5), np.uint16, ("t", "dim_0", "y", "x"))
+    written = [np.load(file) for file in sorted(data.glob("*.npy"))]
+    assert np.array_equal(array, written[-3:])
+    assert np.array_equal(array[1, 2, ::2, [3, 1]], written[-2][2, ::2, [3, 1]].T.T)
+    assert np.array_equal(store.array(array.uid)[2], written[-1])
+    assert np.array_equal(store.array(array[1].uid), written[-2])
+    record = store.record(array.uid)
+    assert (record.kind, record.format, record.path) == ("asset", "NPY_SEQ", "")
+
+
+def test_a_plane_of_a_numpy_file_costs_a_plane(RE, store, data):
+    camera = SynSignalWithRegistry(Frames((64, 128, 128)), name="camera", save_path=str(data))
+    RE.subscribe(store.writer())
+    (uid,) = RE(bp.count([camera], 1))
+    array = store[uid]["camera"]
+    counters = Path("/proc/self/io")
+    if not counters.exists():
+        pytest.skip("no counters of bytes read on this system")
+
+    def read_bytes() -> int:
+        return int(counters.read_text().split("rchar: ")[1].split()[0])
+
+    array[0, 5].compute()
+    before = read_bytes()
+    array[0, 40].compute()
+    assert read_bytes() - before < 128 * 128 * 2 + 4096
+
+
+def test_tiff_files_of_ophyd_sim_open_though_they_have_no_template(RE, store, data):
+    given = Frames((6, 5))
+    camera = SynSignalWithRegistry(
+        given,
+        name="camera",
+        save_path=str(data),
+        save_func=tifffile.imwrite,
+        save_spec="AD_TIFF",
+        save_ext="tif",
+    )
+    RE.subscribe(store.writer())
+    (uid,) = RE(bp.count([camera], 2))
+    assert np.array_equal(store[uid]["camera"], given.given[-2:])
+
+
+def test_filler_gives_the_same_arrays(RE, store, data):
+    given = Frames((6, 5))
+    camera = SynSignalWithRegistry(given, name="camera", save_path=str(data))
+    RE.subscribe(store.writer())
+    (uid,) = RE(bp.count([camera], 2))
+    filled = []
+    with Filler(handler_registry(), inplace=False, coerce="force_numpy") as filler:
+        for name, doc in store[uid].documents():
+            _, doc = filler(name, doc)
+            if name == "event":
+                filled.append(doc["data"]["camera"])
+    assert np.array_equal(filled, given.given[-2:])
+
+
+@pytest.fixture
+def blob(RE, data):
+    """The detector of ophyd-async that writes HDF5 by SWMR, its file open until it is unstaged."""
+    path_provider = StaticPathProvider(StaticFilenameProvider("blobs"), data)
+    with init_devices():
+        detector = SimBlobDetector(path_provider, PatternGenerator(), name="blob")
+    return detector  # noqa: RET504 # connected where the block ends
+
+
+def test_hdf5_of_an_ophyd_async_detector_opens_lazily(RE, store, data, blob):
+    RE.subscribe(store.writer())
+    (uid,) = RE(bp.count([blob], 3))
+    (file,) = data.glob("*.h5")
+    with h5py.File(file) as written:
+        images, sums = written["/entry/data/data"][:], written["/entry/sum"][:]
+    run = store[uid]
+    image, total = run["primary"]["blob"], run["primary"]["blob-sum"]
+    assert image.shape == (3, 1, *images.shape[1:])
+    assert np.array_equal(image[:, 0], images)
+    assert np.array_equal(image[1, 0, 5:9, [7, 3]], images[1, 5:9, [7, 3]])
+    assert np.array_equal(np.asarray(total).ravel(), sums)
+    assert np.array_equal(store.array(image.uid)[2, 0], images[2])
+    assert run.status == "complete"
+    resolver = StreamResolver()
+    resolved = []
+    for name, doc in run.documents():
+        resolver(name, doc)
+        if name == "stream_datum" and doc["stream_resource"] == image.uid:
+            resolved.append(np.asarray(resolver.array(doc)))
+    assert np.array_equal(np.concatenate(resolved)[:, 0], images)
+
+
+READER = """
+import sys
+from gently_bluesky import Store
+array = Store(sys.argv[1], mode="r", allowed_roots=[sys.argv[2]])[-1]["primary"]["blob"]
+print(array.shape[0], int(array[-1].sum()))
+"""
+
+
+def test_hdf5_is_read_while_its_detector_still_writes_it(RE, store, data, blob):
+    """In the process that writes it, and in another one."""
+    writer = store.writer()
+    RE.subscribe(writer)
+    seen, elsewhere = [], []
+
+    def look():
+        array = store[-1]["primary"]["blob"]
+        seen.append((array.shape[0], int(np.asarray(array[-1]).sum())))
+        done = subprocess.run(
+            [sys.executable, "-c", READER, str(store.root), str(data)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        elsewhere.append(tuple(map(int, done.stdout.split())))
+
+    def plan():
+        yield from bps.stage(blob)
+        yield from bps.open_run()
+        for _ in range(2):
+            yield from bps.trigger_and_read([blob])
+            yield from writer.stored()
+            look()
+        yield from bps.close_run()
+        yield from bps.unstage(blob)
+
+    RE(plan())
+    with h5py.File(next(data.glob("*.h5"))) as written:
+        sums = [int(total) for total in written["/entry/data/data"][:].astype("u8").sum(axis=(1, 2))]
+    assert seen == elsewhere == [(1, sums[0]), (2, sums[1])]
+
+
+def test_a_store_that_was_not_told_so_does_not_read_where_devices_write(tmp_path, RE, store, data):
+    camera = SynSignalWithRegistry(Frames((4, 4)), name="camera", save_path=str(data))
+    RE.subscribe(store.writer())
+    (uid,) = RE(bp.count([camera], 1))
+    asset = next(store.query(kind="asset")).uid
+    with Store(store.root, mode="r") as stranger:
+        for read in (lambda: stranger[uid]["camera"], lambda: stranger.array(asset)):
+            with pytest.raises(PathNotAllowed, match=r"open the store with Store\(root, allowed_roots="):
+                read()
+        assert stranger[uid].status == "complete"

@@ -1,0 +1,226 @@
+"""Documents of others through the writer: unchanged where they are valid, one clear error where they are not."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import bluesky.tests
+import h5py
+import jinja2
+import numpy as np
+import pytest
+import tifffile
+from event_model import DocumentNames, schema_validators
+from foreign_runs import SHAPE, datum_run, send, stream_run
+from opened_run import opened, require_untouched, resource
+
+from gently_bluesky import Store
+from gently_bluesky.errors import (
+    AmbiguousArray,
+    ConflictingDocument,
+    InvalidDocument,
+    PathNotAllowed,
+    UnknownReference,
+)
+
+EXAMPLES = Path(bluesky.tests.__file__).parent / "examples"
+HDF5 = "application/x-hdf5"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """The files that bluesky's recorded streams tell of, as bluesky's own tests make them."""
+    folder = tmp_path / "files"
+    (folder / "tiff_files").mkdir(parents=True)
+    rng = np.random.default_rng(12345)
+    with h5py.File(folder / "dataset.h5", "w") as file:
+        group = file.create_group("entry/data")
+        group.create_dataset("data_1", data=rng.random(size=(3,)))
+        group.create_dataset("data_2", data=rng.integers(-10, 10, size=(3, 13, 17)), dtype="<i8")
+    with h5py.File(folder / "dataset_part2.h5", "w") as file:
+        file.create_dataset("entry/data/data_2", data=rng.integers(-10, 10, size=(5, 13, 17)), dtype="<i8")
+    for number in range(3):
+        pixels = rng.integers(0, 255, size=(1, 10, 15), dtype="uint8")
+        tifffile.imwrite(folder / "tiff_files" / f"img_{number:05}.tif", pixels)
+    return folder
+
+
+def example(name, folder):
+    """Return one of the streams, rendered as bluesky's own tests render them."""
+    loader = jinja2.Environment(loader=jinja2.FileSystemLoader(EXAMPLES), autoescape=False)
+    text = loader.get_template(name).render(root_path=str(folder), uuid=str(uuid.uuid4())[:-12])
+    return [(item["name"], item["doc"]) for item in json.loads(text)]
+
+
+NAMES = sorted(path.name for path in EXAMPLES.glob("*.json"))
+
+
+def test_bluesky_has_the_streams_that_are_known():
+    assert [
+        *("external_assets.json", "external_assets_legacy.json", "external_assets_single_key.json"),
+        "internal_events.json",
+    ] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_streams_of_bluesky_go_through_unchanged_and_validate(tmp_path, data, name):
+    documents = example(name, data)
+    run_uid = documents[0][1]["uid"]
+    announced = []
+    with Store(tmp_path / "store", allowed_roots=[data]) as store:
+        with store.writer() as writer:
+            writer.subscribe(lambda name, doc: announced.append((name, doc)))
+            for name_, doc in documents:
+                writer(name_, doc)
+        assert list(store[run_uid].documents()) == announced
+        assert store[run_uid].status == "complete"
+    for name_, doc in announced:
+        schema_validators[DocumentNames[name_]].validate(doc)
+
+    def said(pairs, kinds):
+        return [(name_, {**doc, "run_start": run_uid}) for name_, doc in pairs if name_ in kinds]
+
+    others = {"start", "stop", "event", "resource", "datum", "stream_resource", "stream_datum"}
+    assert said(announced, others) == said(documents, others)
+    for (_, now), (_, then) in zip(
+        said(announced, {"descriptor"}), said(documents, {"descriptor"}), strict=True
+    ):
+        assert {**now, "data_keys": 0} == {**then, "data_keys": 0}
+        for key, known in then["data_keys"].items():
+            assert now["data_keys"][key].items() >= known.items()
+
+
+def test_arrays_of_a_recorded_stream_open(tmp_path, data):
+    with Store(tmp_path / "store", allowed_roots=[data]) as store:
+        run = store[send(store, example("external_assets.json", data))]
+        with h5py.File(data / "dataset.h5") as file:
+            for key, name in (("det-key1", "data_1"), ("det-key2", "data_2")):
+                assert np.array_equal(run["primary"][key][:, 0], file["entry/data"][name])
+        images = [tifffile.imread(file) for file in sorted((data / "tiff_files").iterdir())]
+        assert np.array_equal(run["secondary"]["det-key3"][:, 0], images)
+        legacy = store[send(store, example("external_assets_legacy.json", data))]
+        assert store.record(next(store.query(kind="asset")).uid).format == "AD_HDF5_SWMR_STREAM"
+        with pytest.raises(LookupError, match="'AD_HDF5_SWMR_STREAM', which nothing installed here opens"):
+            legacy["det-key2"]
+
+
+def test_a_key_in_two_files_says_where_each_part_is(tmp_path, data):
+    with Store(tmp_path / "store", allowed_roots=[data]) as store:
+        run = store[send(store, example("external_assets_single_key.json", data))]
+        with pytest.raises(AmbiguousArray, match="is kept in 2 arrays"):
+            run["det-key2"]
+        with h5py.File(data / "dataset_part2.h5") as file:
+            assert np.array_equal(store.array("det-key2-uid-part2")[:, 0], file["entry/data/data_2"])
+
+
+# -- bad input -------------------------------------------------------------------------------------------------
+
+PARAMETERS = {"dataset": "/entry/data/data", "chunk_shape": [1, *SHAPE]}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "match"),
+    [
+        ([(0, 2), (3, 4)], "leaves a gap"),
+        ([(1, 2)], "leaves a gap"),
+        ([(0, 2), (1, 3)], "overlaps what came before"),
+        ([(0, 2), (0, 2)], "overlaps what came before"),
+        ([(0, 2), (2, 1)], "ends before it begins"),
+        ([(-1, 2)], "overlaps what came before"),
+    ],
+)
+def test_ranges_with_gaps_or_overlaps_are_refused_and_what_came_before_stands(store, ranges, match):
+    documents = stream_run(HDF5, "file://localhost/data/x.h5", PARAMETERS, ranges)
+    uid, writer = documents[0][1]["uid"], store.writer()
+    for name, doc in documents[:-2]:
+        writer(name, doc)
+    for name, doc in documents[-2:]:
+        with pytest.raises(InvalidDocument, match=match):
+            writer(name, doc)
+    run = store[uid]
+    assert run.status == "failed"
+    assert match in run.stop["reason"]
+    assert [name for name, _ in run.documents()].count("stream_datum") == len(ranges) - 1
+
+
+def test_a_range_for_another_number_of_events_is_refused(store):
+    documents = stream_run(HDF5, "file://localhost/data/x.h5", PARAMETERS, [(0, 2)])
+    documents[3][1]["seq_nums"] = {"start": 1, "stop": 6}
+    with pytest.raises(InvalidDocument, match="expected as many of these"):
+        send(store, documents)
+
+
+def without(documents, kind):
+    return [(name, doc) for name, doc in documents if name != kind]
+
+
+def swapped(documents, first, second):
+    places = [place for place, (name, _) in enumerate(documents) if name in {first, second}][:2]
+    documents[places[0]], documents[places[1]] = documents[places[1]], documents[places[0]]
+    return documents
+
+
+@pytest.mark.parametrize("family", ["datum", "stream"])
+@pytest.mark.parametrize("how", ["never", "late"])
+def test_a_resource_that_does_not_come_before_its_datum_fails_the_run(store, family, how):
+    if family == "datum":
+        documents = datum_run("AD_HDF5", "/data", "x.h5", {}, [{"point_number": 0}])
+        names = "resource", "datum"
+    else:
+        documents = stream_run(HDF5, "file://localhost/data/x.h5", PARAMETERS)
+        names = "stream_resource", "stream_datum"
+    documents = without(documents, names[0]) if how == "never" else swapped(documents, *names)
+    with pytest.raises(UnknownReference, match="which has not come"):
+        send(store, documents)
+    assert store[documents[0][1]["uid"]].status == "failed"
+
+
+def test_an_event_that_names_a_datum_which_never_came_is_refused(store):
+    documents = without(datum_run("AD_HDF5", "/data", "x.h5", {}, [{"point_number": 0}]), "datum")
+    writer = store.writer()
+    for name, doc in documents[:3]:
+        writer(name, doc)
+    with pytest.raises(UnknownReference, match="as its datum, which has not come; the event was not stored"):
+        writer(*documents[3])
+    with pytest.raises(UnknownReference):
+        writer(*documents[4])
+    assert store[documents[0][1]["uid"]].stop["num_events"] == {}
+
+
+def test_a_run_whose_resources_never_came_to_an_end_is_incomplete(store):
+    documents = datum_run("AD_HDF5", "/data", "x.h5", {}, [{"point_number": 0}])
+    with store.writer() as writer:
+        for name, doc in documents[:3]:
+            writer(name, doc)
+    assert store[documents[0][1]["uid"]].status == "incomplete"
+
+
+def test_two_resources_with_one_uid_are_refused_and_the_first_stands(store):
+    writer, run, _ = opened(store)
+    writer("resource", resource(run))
+    writer("resource", resource(run))
+    with pytest.raises(ConflictingDocument, match="came twice with different contents; the first one stands"):
+        writer("resource", resource(run, resource_path="../../etc/passwd"))
+    with pytest.raises(ConflictingDocument):
+        writer("stop", run.stop())
+    require_untouched(store, run)
+
+
+def test_resources_that_lead_elsewhere_are_recorded_and_hinder_nobody(store):
+    writer, run, _ = opened(store)
+    for uid, path in (
+        ("up", "../../../etc/passwd"),
+        ("nul", "a\0b"),
+        ("abs", "/etc/passwd"),
+        ("long", "x" * 5000),
+    ):
+        writer("resource", resource(run, uid, resource_path=path))
+        writer("datum", {"datum_id": f"{uid}/0", "resource": uid, "datum_kwargs": {"point_number": 0}})
+    writer("stop", run.stop())
+    require_untouched(store, run, "complete")
+    for uid in ("up", "nul", "abs", "long"):
+        with pytest.raises(PathNotAllowed, match="nothing was read there"):
+            store.array(f"{uid}/0")
+    assert len(list(store[run.uid].documents())) > 8
