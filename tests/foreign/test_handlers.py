@@ -114,12 +114,8 @@ def test_a_broken_package_says_what_failed_when_it_is_used_and_hinders_nobody(
 ):
     registry = handler_registry()
     documents = datum_run(spec, "/data", "x", {}, [{"groove": 7}])
-    with (
-        Filler(registry, inplace=False, retry_intervals=[]) as filler,
-        pytest.raises(LookupFailed, match=match),
-    ):
-        for name, doc in documents:
-            filler(name, doc)
+    with pytest.raises(LookupFailed, match=match):
+        fill(registry, documents, retry_intervals=[])
     np.save(tmp_path / "x_0.npy", frames(1)[0])
     assert np.array_equal(registry["NPY_SEQ"](str(tmp_path / "x"))(index=0), frames(1)[0])
     assert handler_registry({spec: dict})[spec] is dict
