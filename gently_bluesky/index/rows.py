@@ -263,7 +263,7 @@ class Batch:
         of = self._described(doc)
         time = self.state.time = seconds(doc["time"])
         filled, data = doc.get("filled", {}), doc["data"]
-        for key in dict.fromkeys((*of.external, *filled)):
+        for key in dict.fromkeys((*of.external, *filled, *self._referring(data))):
             uid = data.get(key)
             if not isinstance(uid, str) or filled.get(key, False) is not False:
                 continue
@@ -273,6 +273,15 @@ class Batch:
             row = row or self.datums.get(uid) or self._find_datum(uid)
             if row is not None and row["run_uid"] == of.run_uid:
                 self._point(doc, of, key, uid, decode(row["document"]))
+
+    def _referring(self, data: Mapping[str, Any]) -> list[str]:
+        """Return keys whose values are datums that wait to be named, whatever the descriptor says of them."""
+        waiting = self.state.waiting
+        return (
+            [key for key, value in data.items() if isinstance(value, str) and value in waiting]
+            if waiting
+            else []
+        )
 
     def _name_datum(self, row: Row, key: str, of: DescriptorState, time: float, seq_num: int) -> None:
         row["stream"], row["data_key"], row["time"], row["seq_num"] = of.stream, key, time, seq_num

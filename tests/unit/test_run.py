@@ -610,9 +610,7 @@ def test_an_asset_of_a_kind_that_nothing_opens_is_indexed_and_says_so(store):
         writer("stop", run.compose_stop())
     opened = store[-1]
     for read in (lambda: opened["image"], lambda: store.array(datum["datum_id"])):
-        with pytest.raises(
-            LookupFailed, match="'AD_WAX', which nothing installed here opens; it is indexed"
-        ):
+        with pytest.raises(LookupFailed, match="'AD_WAX', which nothing installed here opens; it is indexed"):
             read()
     assert opened.table()["image"].tolist() == [datum["datum_id"]]
     assert [doc for name, doc in opened.documents() if name == "resource"] == [resource.resource_doc]
