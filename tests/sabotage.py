@@ -36,6 +36,13 @@ class Sabotage:
 
 SABOTAGES = (
     Sabotage(
+        "files outside of the allowed roots are read",
+        "foreign/roots.py",
+        "        if not below:\n",
+        "        if not resolved:\n",
+        "tests/foreign/test_refused.py",
+    ),
+    Sabotage(
         "subscribers are told before the journal has it",
         "documents/run_storage.py",
         "        end = self.home.append(raw)\n",
