@@ -15,6 +15,7 @@ __all__ = [
     "AssetDamaged",
     "AssetMissing",
     "ConflictingDocument",
+    "EventsMissing",
     "FixedArray",
     "FrameMismatch",
     "GentlyError",
@@ -23,6 +24,7 @@ __all__ = [
     "InvalidSetting",
     "JournalDamaged",
     "LookupFailed",
+    "MessageTooLarge",
     "MissingExtra",
     "NotAStore",
     "NotYetStored",
@@ -105,6 +107,18 @@ class UnstorableDtype(InputError, TypeError):
     """The array's dtype cannot be stored as pixels; it was not stored."""
 
     code = "unstorable-dtype"
+
+
+class MessageTooLarge(InputError):
+    """A document makes a message longer than its transport carries; it was not sent."""
+
+    code = "message-too-large"
+
+
+class EventsMissing(InputError):
+    """A run's stop counts events that never came; those that came are stored, and the run is incomplete."""
+
+    code = "events-missing"
 
 
 class InvalidSetting(InputError):

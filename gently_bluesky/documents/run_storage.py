@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.documents.announcing import Asset
+from gently_bluesky.documents.event_count import EventCount, events_missing
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
 from gently_bluesky.documents.journal import encode_line, read_journal
@@ -73,8 +74,7 @@ class RunStorage(Owner):
         self._recorded = False
         self.tally = Tally(desk.tally)
         self._received = 0
-        self._seq_nums: dict[str, int] = {}
-        self._streams: dict[str, str] = {}
+        self._events = EventCount()
         self._assets: dict[str, Asset] = {}
         self._fingerprints: dict[str, bytes] = {}
         self._unwritten: list[JournalLine] = []
@@ -232,9 +232,10 @@ class RunStorage(Owner):
         self, lines: Sequence[JournalLine], frames: int = 0, nbytes: int = 0, *, last: bool = False
     ) -> None:
         """Journal, index, subscribers; so many frames of the lines' events become announced."""
-        lines = [*self._unwritten, *lines]
+        new, lines = lines, [*self._unwritten, *lines]
         if self.home.whole_runs and not last:
             self._unwritten = lines
+            self._events.note(new)
             return
         raw = [encode_line(line) for line in lines]
         end = self.home.append(raw)
@@ -242,8 +243,7 @@ class RunStorage(Owner):
         self._recorded = last
         self.tally.announce(frames, nbytes)
         self.home.count_stored(self.tally.announced)
-        for line in lines:
-            self._note(line)
+        self._events.note(new)
         try:
             self._index(lines, end, end - sum(map(len, raw)))
         finally:
@@ -261,18 +261,6 @@ class RunStorage(Owner):
                 f"run {self._start['uid'][:8]}: the index could not be written ({error}); what the journal holds "
                 "is stored and announced, and the index follows it when the store is next opened",
             ) from error
-
-    def _note(self, line: JournalLine) -> None:
-        """Count events as ``num_events`` does, for a stop of our own."""
-        doc = line.doc
-        if line.name == "descriptor":
-            self._streams[doc["uid"]] = doc.get("name", "primary")
-            self._seq_nums.setdefault(doc.get("name", "primary"), 0)
-            return
-        stream = self._streams.get(doc.get("descriptor", ""))
-        if stream is not None:
-            last = doc["seq_num"] if line.name == "event" else doc["seq_nums"]["stop"] - 1
-            self._seq_nums[stream] = max(self._seq_nums[stream], last)
 
     def _tell(self, raw: Sequence[bytes]) -> None:
         """Call the subscribers, each with copies of its own.
@@ -323,21 +311,28 @@ class RunStorage(Owner):
         return f"{type(self._failure.error).__name__}: {self._failure.error}"
 
     def _own_stop(self) -> dict[str, Any]:
-        return {"uid": str(uuid.uuid4()), "run_start": self._start["uid"], "time": time.time()}
+        return {
+            "uid": str(uuid.uuid4()),
+            "run_start": self._start["uid"],
+            "time": time.time(),
+            "exit_status": "abort",
+            "reason": "the writer was closed before a stop document came",
+            "num_events": self._events.num_events,
+        }
 
-    def _stop_line(self, status: str, stop: Mapping[str, Any]) -> JournalLine:
+    def _stop_line(
+        self, status: str, stop: Mapping[str, Any], missing: Mapping[str, int] | None = None
+    ) -> JournalLine:
         doc = dict(stop)
         if self._failure.error is not None:
-            doc.update(exit_status="fail", reason=self._reason(), num_events=dict(self._seq_nums))
-        elif status == "incomplete":
-            reason = "the writer was closed before a stop document came"
-            doc.update(exit_status="abort", reason=reason, num_events=dict(self._seq_nums))
+            doc.update(exit_status="fail", reason=self._reason(), num_events=self._events.num_events)
         stored = self.tally.announced
-        outcome = {
+        outcome: dict[str, Any] = {
             "status": status,
             "received": self._received,
             "stored": stored,
             "lost": self._received - stored,
+            **({"missing": missing} if missing else {}),
         }
         return JournalLine("stop", doc, outcome=outcome, storing=self.tally.line() if stored else None)
 
@@ -359,13 +354,18 @@ class RunStorage(Owner):
     def _finish_well(self, task: StopTask) -> None:
         for asset in self._assets.values():
             asset.close()
-        status = "incomplete"
+        status, missing = "incomplete", dict[str, int]()
         if task.stop is not None:
             status = {"success": "complete", "abort": "aborted"}.get(task.stop["exit_status"], "failed")
-        line = self._stop_line(status, task.stop or self._own_stop())
+            missing = self._events.missing(task.stop)
+        if missing and status == "complete":
+            status = "incomplete"
+        line = self._stop_line(status, task.stop or self._own_stop(), missing)
         if task.outcome is not None:  # a copy ends as its original did, and has lost what that one lost
             line = replace(line, outcome=task.outcome)
         self._announce([line], last=True)
+        if missing and status == "incomplete" and task.outcome is None:
+            raise events_missing(self._start["uid"], missing)
 
     def _close_assets_quietly(self) -> None:
         for asset in self._assets.values():

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gently_bluesky.documents.event_count import EventCount
 from gently_bluesky.documents.journal import Journal, encode_line, scan_journal
 from gently_bluesky.documents.live import LiveFile, is_live
 from gently_bluesky.errors import InputError, JournalDamaged
@@ -312,7 +313,8 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _stop_line(lines: Sequence[JournalLine], live: LiveFile) -> JournalLine:
-    num_events = _num_events(lines)
+    events = EventCount()
+    events.note(lines)
     stored = sum(len(line.digest or {}) for line in lines)
     received = None if live.counts is None else max(live.counts[0], stored)
     stop = {
@@ -321,27 +323,12 @@ def _stop_line(lines: Sequence[JournalLine], live: LiveFile) -> JournalLine:
         "time": time.time(),
         "exit_status": "abort" if live.failure is None else "fail",
         "reason": live.failure or "the process that wrote the run died before its stop document came",
-        "num_events": num_events,
+        "num_events": events.num_events,
     }
     lost = None if received is None else received - stored
     status = "incomplete" if live.failure is None else "failed"
     outcome = {"status": status, "received": received, "stored": stored, "lost": lost}
     return JournalLine("stop", stop, outcome=outcome)
-
-
-def _num_events(lines: Sequence[JournalLine]) -> dict[str, int]:
-    streams: dict[str, str] = {}
-    num_events: dict[str, int] = {}
-    for line in lines:
-        doc = line.doc
-        if line.name == "descriptor":
-            streams[doc["uid"]] = doc.get("name", "primary")
-            num_events.setdefault(streams[doc["uid"]], 0)
-        elif line.name in {"event", "stream_datum"} and doc["descriptor"] in streams:
-            last = doc["seq_num"] if line.name == "event" else doc["seq_nums"]["stop"] - 1
-            stream = streams[doc["descriptor"]]
-            num_events[stream] = max(num_events[stream], last)
-    return num_events
 
 
 def _sweep_start(folder: Path) -> None:

@@ -52,7 +52,7 @@ def record(store: Store, events: int = 4, *, stop: bool = True, keys: tuple[str,
         writer("descriptor", descriptor)
         for event in range(events):
             frames = {key: encoded_frame(SHAPE, "<u2", key=key, event=event) for key in keys}
-            writer("event", run.event(descriptor, max(event, 1) + (event > 1), n=event, **frames))
+            writer("event", run.event(descriptor, max(event, 1), n=event, **frames))
         if stop:
             writer("stop", run.stop())
     return run.uid
