@@ -266,7 +266,7 @@ def _described(declared: Mapping[str, Any], value: object) -> dict[str, Any]:
             "dtype_numpy": value.dtype.newbyteorder("<").str,
         }
     if isinstance(value, list | tuple):
-        return {"dtype": "array", "shape": _lengths(value)}
+        return {"dtype": "array", "shape": _shape_of(value, declared.get("shape"))}
     exact: dict[str, Any] = {}
     if isinstance(value, np.generic | np.ndarray):
         if value.dtype.kind in "biuf":
@@ -277,6 +277,15 @@ def _described(declared: Mapping[str, Any], value: object) -> dict[str, Any]:
     if said == "number" and dtype == "integer":
         dtype = "number"
     return {"dtype": dtype, "shape": list(shape) if dtype == "array" and _is_shape(shape) else [], **exact}  # pyright: ignore[reportArgumentType] # a list of lengths, as checked
+
+
+def _shape_of(value: Sequence[Any], declared: Any) -> list[int | None]:
+    """Return the shape of a list; an empty one says nothing of further axes, and is believed what was declared."""
+    lengths: list[int | None] = [*_lengths(value)]
+    is_empty = bool(lengths) and lengths[-1] == 0
+    if is_empty and _is_shape(declared) and [*declared[: len(lengths)]] == lengths:
+        return [*declared]
+    return lengths
 
 
 def _lengths(value: Any) -> list[int]:

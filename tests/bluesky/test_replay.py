@@ -18,6 +18,7 @@ from bluesky.callbacks import LiveTable
 from bluesky.callbacks.best_effort import BestEffortCallback
 from bluesky.callbacks.json_writer import JSONLinesWriter
 from bluesky.utils import FailedStatus, RunEngineInterrupted
+from equal_stores import assert_equal, comparable, copied, filled_documents, lines_of, records_of, said
 from event_model import DocumentNames, compose_resource, schema_validators
 from ophyd.sim import SynSignal, det1, motor
 
@@ -34,9 +35,9 @@ from gently_bluesky.errors import (
     RunExists,
     SubscriberError,
 )
-from gently_bluesky.jsontext import encode
 from gently_bluesky.model import JournalLine
 from gently_bluesky.sim import Rudeness, SimulatedDiSPIM, acquire_volume, focus_sweep
+from gently_bluesky.testing.documents import HandMadeRun
 
 SESSION = "2026-11-21"
 
@@ -256,80 +257,6 @@ def filled(documents, root):
     """Return documents as they came in, of documents that stand in no journal."""
     lines = (JournalLine(name, doc) for name, doc in documents)
     return [(line.name, dict(line.doc)) for line in filled_lines(lines, root)]
-
-
-def comparable(value):
-    """Return a value with arrays spelt out, so that equal says equal pixels, and NaN equals NaN."""
-    if isinstance(value, dict):
-        return {key: comparable(held) for key, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [comparable(held) for held in value]
-    if isinstance(value, LazyArray):
-        axes = [value.dims, value.scale, value.units]
-        return ["lazy", *map(str, axes), comparable(np.asarray(value))]
-    if isinstance(value, np.ndarray):
-        return ["array", value.dtype.str, list(value.shape), value.tobytes().hex()]
-    return encode(value).decode()
-
-
-def lines_of(root, *, same_format):
-    """Return all journal lines by run, without what must differ: uids, roots and formats of resources."""
-    runs = {}
-    for path in sorted([*root.rglob("documents.jsonl"), *root.rglob("derived-*.jsonl")]):
-        numbers = {}
-        for line in read_journal(path):
-            if line.name == "start":
-                lines = runs[line.doc["uid"]] = []
-            elif line.name == "resource" and line.doc["spec"].startswith("GENTLY"):
-                numbers[line.doc["uid"]] = f"resource {len(numbers)}"
-            text = said([line.name, shown(line, same_format), line.digest, line.outcome])
-            for uid, number in numbers.items():
-                text = text.replace(uid, number)
-            lines.append(text)
-    return runs
-
-
-def said(value):
-    """Return a JSON value as text that is equal for equal values, NaN equal to NaN."""
-    return json.dumps(value, sort_keys=True)
-
-
-def shown(line, same_format):
-    if line.name != "resource" or not line.doc["spec"].startswith("GENTLY"):
-        return line.doc
-    doc = {key: value for key, value in line.doc.items() if key != "root"}
-    return doc if same_format else {key: doc[key] for key in ("uid", "run_start", "path_semantics")}
-
-
-def records_of(store):
-    """Return what the index says of every run, without where its journal is."""
-    return {
-        record.uid: (
-            record.time, record.status, record.session, record.data_type, record.operation, record.parents,
-            record.received, record.stored, record.lost, said(record.metadata),
-        )
-        for record in store.query()
-    }  # fmt: skip
-
-
-def filled_documents(store):
-    return {
-        record.uid: [(name, comparable(doc)) for name, doc in store[record.uid].documents(fill=True)]
-        for record in store.query()
-    }
-
-
-def copied(original, root, **settings):
-    with Store(root) as copy:
-        return replay(original, copy.writer(**settings))
-
-
-def assert_equal(original, copy, *, same_format):
-    one, other = lines_of(original, same_format=same_format), lines_of(copy, same_format=same_format)
-    assert one == other
-    with Store(original, mode="r") as first, Store(copy, mode="r") as second:
-        assert records_of(first) == records_of(second)
-        assert filled_documents(first) == filled_documents(second)
 
 
 # -- the tests ---------------------------------------------------------------------------------------------
@@ -702,3 +629,18 @@ def test_a_run_that_goes_on_is_replayed_as_far_as_it_is_and_has_no_end(store):
     replay(store.root, lambda name, doc: names.append(name))
     assert names == ["start", "descriptor", "event"]
     writer("stop", stop(start))
+
+
+@pytest.mark.parametrize("assets", ["datum", "stream"])
+def test_a_list_that_is_empty_leaves_the_descriptor_its_shape(store, tmp_path, assets):
+    run, writer = HandMadeRun(), store.writer(assets=assets)
+    described = run.descriptor(none={"shape": [0, 3], "dtype_numpy": "<i4"}, one={"shape": [2, 0]}, other={})
+    writer("start", run.start)
+    writer("descriptor", described)
+    writer("event", run.event(described, none=np.empty((0, 3), "<i4"), one=[[], []], other=[]))
+    writer("stop", run.stop())
+    with Store(tmp_path / "copy") as copy:
+        replay(store.root, copy.writer(), fill=False)
+        for place in (store, copy):
+            keys = next(doc["data_keys"] for name, doc in place[run.uid].documents() if name == "descriptor")
+            assert [keys[key]["shape"] for key in ("none", "one", "other")] == [[0, 3], [2, 0], [0]]
