@@ -32,8 +32,8 @@ def rooted(documents: Iterable[Named], root: Path) -> Iterator[Named]:
     """Yield documents whose resources of our kinds name ``root``, where the store is now."""
     ours = own_handlers()
     for name, doc in documents:
-        asset = announced_asset(name, doc) if _spec_of(doc) in ours else None
-        if asset is not None and (root / asset.path).exists():
+        asset = announced_asset(name, doc)
+        if asset is not None and asset.spec in ours and (root / asset.path).exists():
             yield name, moved(name, doc, asset, root)
         else:
             yield name, doc
@@ -71,11 +71,6 @@ def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[Jo
                 "what came before it was read"
             ) from error
     yield from filling.release_all()
-
-
-def _spec_of(doc: Mapping[str, Any]) -> object:
-    """Return what a resource or stream_resource says of who wrote it."""
-    return doc.get("spec") or doc.get("parameters", {}).get("spec")
 
 
 class _Filling:
@@ -139,8 +134,8 @@ class _Filling:
 
     def _open(self, name: str, doc: Mapping[str, Any]) -> bool:
         """Open an asset if it is this store's; another one's stays a reference."""
-        asset = announced_asset(name, doc) if _spec_of(doc) in self._kinds else None
-        if asset is None or (path := self._path_here(asset)) is None:
+        asset = announced_asset(name, doc)
+        if asset is None or asset.spec not in self._kinds or (path := self._path_here(asset)) is None:
             return False
         self._handlers[asset.uid] = self._kinds[asset.spec](str(path), **asset.kwargs)
         if name == "stream_resource":

@@ -86,7 +86,10 @@ def file_uri(path: Path, *, is_folder: bool = False) -> str:
 
 def path_of_uri(uri: str) -> str | None:
     """Return the path that the URI of a file of this machine names, with slashes; None for any other URI."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # as of half an address in brackets
+        return None
     path = unquote(parts.path)
     if parts.scheme != "file" or parts.netloc not in LOCAL_HOSTS or not path.startswith("/"):
         return None
