@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -20,6 +21,7 @@ __all__ = [
     "sequence",
     "text",
     "text_or_none",
+    "uri_path",
     "whole_asset",
 ]
 
@@ -75,6 +77,14 @@ def itemsize(dtype: str | None) -> int:
         return np.dtype(dtype).itemsize if dtype else 0
     except (TypeError, ValueError):
         return 0
+
+
+def uri_path(value: object) -> str:
+    """Return the path that a URI names, and nothing for what is none."""
+    try:
+        return unquote(urlsplit(str(value)).path)
+    except ValueError:  # as of half an address in brackets
+        return ""
 
 
 def whole_asset(path: str, parameters: object) -> str:

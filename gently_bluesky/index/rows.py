@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from gently_bluesky.errors import InvalidDocument, UnknownReference
 from gently_bluesky.index.fields import (
@@ -22,6 +21,7 @@ from gently_bluesky.index.fields import (
     sequence,
     text,
     text_or_none,
+    uri_path,
     whole_asset,
 )
 from gently_bluesky.index.states import DescriptorState, ExtentKey, JournalState, Row
@@ -179,7 +179,7 @@ class Batch:
     def _stream_resource(self, doc: Mapping[str, Any]) -> None:
         parameters = doc.get("parameters")
         spec = parameters.get("spec") if isinstance(parameters, Mapping) else None
-        place = self._inside(whole_asset(unquote(urlsplit(str(doc.get("uri", ""))).path), parameters))
+        place = self._inside(whole_asset(uri_path(doc.get("uri", "")), parameters))
         row = self._asset(doc, text_or_none(spec) or text_or_none(doc.get("mimetype")), place, parameters)
         row["data_key"] = text(doc["data_key"])
 

@@ -97,6 +97,7 @@ def test_paths_that_lead_out_of_the_allowed_roots_are_refused(store, data, secre
         ("http://localhost/scan.h5", "expected the uri of a file here"),
         ("gopher://x/y", "expected the uri of a file here"),
         ("file://elsewhere/scan.h5", "expected the uri of a file here"),
+        ("file://[/scan.h5", "expected the uri of a file here"),
         ("file:scan.h5", "expected the uri of a file here"),
         ("file://localhost/%00", "none|nothing was read"),
         ("", "expected the uri of a file here"),
