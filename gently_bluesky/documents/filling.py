@@ -19,7 +19,7 @@ from gently_bluesky.documents.handlers import AssetHandler, own_handlers
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset, moved
 from gently_bluesky.errors import InvalidDocument
 from gently_bluesky.files import inside
-from gently_bluesky.jsontext import encode
+from gently_bluesky.jsontext import encode, plain
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import JournalLine
 
@@ -239,7 +239,10 @@ class _Small:
 
 
 def _says(array: NDArray[Any], value: list[Any]) -> bool:
-    return encode(array.reshape(-1) if array.size == 0 else array) == encode(value)
+    said: object = array.reshape(-1) if array.size == 0 else array
+    return encode(plain(said)) == encode(
+        value
+    )  # the text of a float32 is not that of the float64 it is read as
 
 
 def _without_references(descriptor: Mapping[str, Any], arrays: Mapping[str, LazyArray]) -> dict[str, Any]:

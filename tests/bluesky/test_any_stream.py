@@ -243,6 +243,20 @@ def assert_filled(documents: list[Named], back: list[Named]) -> None:
         assert filled[uid]["filled"] == was["filled"]
 
 
+def settled(lines: list[str]) -> list[str]:
+    """Return the lines of a run with those at the end that may come later in a copy than they did.
+
+    Those are descriptors that name arrays of other writers, of which a replay cannot know that nothing of ours
+    will stand in for them, and stream_datums that name such a descriptor.
+    """
+    later = [
+        line
+        for line in lines
+        if line.startswith(('["descriptor"', '["stream_datum"')) and "resource " not in line
+    ]
+    return [line for line in lines if line not in later] + sorted(later)
+
+
 def check_copies(documents: list[Named], assets: str, format: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -251,11 +265,11 @@ def check_copies(documents: list[Named], assets: str, format: str) -> None:
             for named in documents:
                 writer(*named)
         copied(folder / "original", folder / "copy", assets=assets, format=format)
-        assert_equal(folder / "original", folder / "copy", same_format=True)
+        assert_equal(folder / "original", folder / "copy", same_format=True, settled=settled)
         other = "stream" if assets == "datum" else "datum"
         copied(folder / "original", folder / "other", assets=other)
         copied(folder / "other", folder / "back", assets=assets, format=format)
-        assert_equal(folder / "original", folder / "back", same_format=True)
+        assert_equal(folder / "original", folder / "back", same_format=True, settled=settled)
         check_references(folder / "original", folder / "references")
 
 

@@ -644,3 +644,20 @@ def test_a_list_that_is_empty_leaves_the_descriptor_its_shape(store, tmp_path, a
         for place in (store, copy):
             keys = next(doc["data_keys"] for name, doc in place[run.uid].documents() if name == "descriptor")
             assert [keys[key]["shape"] for key in ("none", "one", "other")] == [[0, 3], [2, 0], [0]]
+
+
+def test_small_arrays_come_back_as_arrays_whatever_their_numbers_are(store):
+    """JSON spells a float32 in another way than the float64 that it is read as."""
+    run, writer = HandMadeRun(), store.writer()
+    few = np.array([-4.5643213e15, 1e9, 1e-6, np.nan], np.float32)
+    described = run.descriptor(
+        few={"shape": [4], "dtype_numpy": "<f4"}, some={"shape": [3], "dtype_numpy": "<f4"}
+    )
+    writer("start", run.start)
+    writer("descriptor", described)
+    writer("event", run.event(described, few=few, some=few[:3]))
+    writer("stop", run.stop())
+    (event,) = (doc for name, doc in store[run.uid].documents(fill=True) if name == "event")
+    for key, array in (("few", few), ("some", few[:3])):
+        assert isinstance(event["data"][key], np.ndarray)
+        assert (event["data"][key].dtype, event["data"][key].tobytes()) == (array.dtype, array.tobytes())
