@@ -15,7 +15,15 @@ import tifffile
 from gently_bluesky.errors import AssetDamaged, AssetMissing
 from gently_bluesky.files import storage_error
 
-__all__ = ["EVENT_FILE", "check_folder", "count_events", "find_pixels", "planes_shape", "stored_dtype"]
+__all__ = [
+    "EVENT_FILE",
+    "check_folder",
+    "count_events",
+    "file_shape",
+    "find_pixels",
+    "planes_shape",
+    "stored_dtype",
+]
 
 EVENT_FILE = re.compile(r"(\d{6,})(?:\.ome)?\.tif")
 STRIP_OFFSETS = 273
@@ -32,8 +40,16 @@ def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def planes_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape in the file: TIFF knows planes only, so a waveform is a plane of one row."""
+    """Return an event's shape as planes: TIFF knows nothing else, so a waveform is a plane of one row."""
     return (1,) * (2 - len(shape)) + shape
+
+
+def file_shape(shape: tuple[int, ...], *, is_ome: bool) -> tuple[int, ...]:
+    """Return the shape in the file: where it is not OME's, tifffile leaves out axes of length one at the end."""
+    shape = planes_shape(shape)
+    while not is_ome and len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
 
 
 def check_folder(path: Path) -> None:

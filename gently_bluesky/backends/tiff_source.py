@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.planes import Crop, places
-from gently_bluesky.backends.tiff_layout import find_pixels, planes_shape, stored_dtype
+from gently_bluesky.backends.tiff_layout import file_shape, find_pixels, planes_shape, stored_dtype
 from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError
 from gently_bluesky.files import storage_error
 from gently_bluesky.lazy import ArraySource, Selection
@@ -125,7 +125,8 @@ class TiffSource(ArraySource):
             known = self._offsets.get(key)
         if known is not None:
             return known
-        offset = find_pixels(file, planes_shape(self._shape[1:]), stored_dtype(self._dtype), status.st_size)
+        shape = file_shape(self._shape[1:], is_ome=".ome." in self._template)
+        offset = find_pixels(file, shape, stored_dtype(self._dtype), status.st_size)
         with self._lock:
             if len(self._offsets) >= KNOWN_OFFSETS:
                 self._offsets.clear()

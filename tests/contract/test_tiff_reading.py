@@ -82,6 +82,14 @@ def test_files_of_any_number_of_planes_are_read(
     check_events(source, 1)
 
 
+@pytest.mark.parametrize("dtype", ["<u2", "<i8"], ids=["OME", "not OME"])
+@pytest.mark.parametrize("shape", [(3, 1), (3, 4, 1), (3, 1, 1), (1, 4, 1), (2, 3, 4, 1), (2, 3, 1, 1)])
+def test_pixels_in_a_row_of_one_come_back(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    backend = get_backend("tiff")
+    resource_kwargs = write_asset(backend, tmp_path / "a", array_spec(shape, dtype))
+    check_events(backend.open(tmp_path / "a", resource_kwargs), 3)
+
+
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count calls")
 def test_hundreds_of_directories_are_looked_at_at_once(tmp_path: Path) -> None:
     source, _ = open_one(tmp_path / "a", (300, 5, 7))
