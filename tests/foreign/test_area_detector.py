@@ -25,19 +25,6 @@ POINTS = [{"point_number": number} for number in range(3)]
 HDF5, TIFF = "application/x-hdf5", "multipart/related;type=image/tiff"
 
 
-@pytest.fixture
-def data(tmp_path):
-    folder = tmp_path / "ioc"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path, data):
-    with Store(tmp_path / "store", allowed_roots=[data]) as opened:
-        yield opened
-
-
 def tiff_run(data, per_point=1, count=3):
     write_tiffs(data / "scan", count * per_point)
     kwargs = {"template": TEMPLATE, "filename": "img", "frame_per_point": per_point}

@@ -22,20 +22,6 @@ from gently_bluesky.errors import PathNotAllowed
 from gently_bluesky.testing.frames import encoded_frame
 
 
-@pytest.fixture
-def data(tmp_path):
-    """Where the devices write: beside the store, not in it."""
-    folder = tmp_path / "ioc"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path, data):
-    with Store(tmp_path / "store", allowed_roots=[data]) as opened:
-        yield opened
-
-
 class Frames:
     """Frames one after the other, and all that were given out."""
 

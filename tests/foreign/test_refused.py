@@ -31,13 +31,6 @@ IMAGE = {"dataset": "/entry/data/data"}
 
 
 @pytest.fixture
-def data(tmp_path):
-    folder = tmp_path / "ioc"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def secret(tmp_path):
     """What must not be read: files of the right kind, outside."""
     folder = tmp_path / "secret"
@@ -46,12 +39,6 @@ def secret(tmp_path):
     write_tiffs(folder, 3)
     np.save(folder / "x_0.npy", frames(1)[0])
     return folder
-
-
-@pytest.fixture
-def store(tmp_path, data):
-    with Store(tmp_path / "store", allowed_roots=[data]) as opened:
-        yield opened
 
 
 def refused(store, documents, error, match):
