@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.derived import Derivation, parent_uids, record_run, steps_um
@@ -28,6 +28,9 @@ from gently_bluesky.model import Chunks, Compression, Packing, Record, Settings
 from gently_bluesky.opening import index_to_read, index_to_write, open_root
 from gently_bluesky.reading import StoreView
 from gently_bluesky.results import take_apart
+
+if TYPE_CHECKING:
+    from gently_bluesky.devices.recorder import Recorder
 
 __all__ = ["Store"]
 
@@ -77,6 +80,7 @@ class Store(StoreView):
         self.mode = mode
         self._writers: list[StoreWriter] = []
         self._result_writers: dict[str | None, StoreWriter] = {}
+        self._recorders: list[Recorder] = []
         self._lock = threading.Lock()
         self._closed = False
 
@@ -156,6 +160,48 @@ class Store(StoreView):
             self._writers = [known for known in self._writers if not known.closed]
             self._writers.append(writer)
         return writer
+
+    def recorder(
+        self,
+        *,
+        format: str = "zarr",  # as in `writer`
+        chunks: Chunks | Mapping[str, Chunks] | None = None,
+        compression: Compression | Mapping[str, Compression] | None = None,
+        levels: int | Mapping[str, int] = 1,
+        copy: bool = True,
+        max_pending_bytes: int | None = None,
+        stall_timeout_s: float = 60.0,
+        min_free_bytes: int = 64 * 2**20,
+    ) -> Recorder:
+        """Return what devices that write their arrays by themselves write them through: see `gently_bluesky.devices`.
+
+        Any number of devices share one, and its buffer. The parameters are those of `writer`; ``format`` is one
+        that keeps pixels on disk.
+
+        Raises
+        ------
+        InvalidSetting
+            A setting is out of range, or there is no such format.
+        StoreReadOnly
+            The store was opened with ``mode="r"``.
+        """
+        from gently_bluesky.devices.recorder import Recorder  # most stores have no such device
+
+        settings = Settings(
+            format=format,
+            chunks=chunks,
+            compression=compression,
+            levels=levels,
+            copy=copy,
+            max_pending_bytes=max_pending_bytes,
+            stall_timeout_s=stall_timeout_s,
+            min_free_bytes=min_free_bytes,
+        )
+        recorder = Recorder(self._desk(settings))
+        with self._lock:
+            self._recorders = [known for known in self._recorders if not known.closed]
+            self._recorders.append(recorder)
+        return recorder
 
     def _require_writable(self) -> None:
         if self.mode == "r":
@@ -329,7 +375,7 @@ class Store(StoreView):
     # -- the end ----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close every writer and the index. Runs without a stop end as incomplete. Idempotent.
+        """Close every recorder and writer, and the index. Runs without a stop end as incomplete. Idempotent.
 
         Raises
         ------
@@ -341,9 +387,9 @@ class Store(StoreView):
         self._closed = True
         failure: GentlyError | None = None
         try:
-            for writer in [*self._writers, *self._result_writers.values()]:
+            for open_end in [*self._recorders, *self._writers, *self._result_writers.values()]:
                 try:
-                    writer.close()
+                    open_end.close()
                 except GentlyError as error:
                     failure = failure or error
         finally:

@@ -1,4 +1,4 @@
-"""Assets of a run being written, and the documents that announce their frames, in either family of event-model.
+"""Assets being written, and the documents that announce their frames, in either family of event-model.
 
 A frame of the family ``datum`` has a datum, which its event names. One of the family ``stream`` has a
 stream_datum of its own, which names its event: of its descriptor, and by its ``seq_num``.
@@ -24,7 +24,9 @@ Named = tuple[str, dict[str, Any]]
 
 
 class Asset:
-    """One asset of a run: frames are placed on the RunEngine's thread, everything else is the pipeline's.
+    """One asset: frames are placed on the thread they come on, everything else is the pipeline's.
+
+    Without ``run_uid`` it is a device's, which knows of no run: the RunEngine puts it into the documents.
 
     Attributes
     ----------
@@ -44,7 +46,7 @@ class Asset:
         root: Path,
         path: str,
         spec: ArraySpec,
-        run_uid: str,
+        run_uid: str | None,
         data_key: str,
         packing: Packing,
         assets: str,
@@ -58,7 +60,7 @@ class Asset:
         self._backend = backend
         self._root = root
         self._path = path
-        self._run_uid = run_uid
+        self._run = {} if run_uid is None else {"run_start": run_uid}
         self._data_key = data_key
         self._packing = packing
         self._sink: Sink | None = None
@@ -81,11 +83,19 @@ class Asset:
 
     def documents(self, index: int, event: Mapping[str, Any]) -> Iterator[Named]:
         """Yield what announces frame ``index``, of this event, once it is stored: the asset itself first."""
-        if self._sink is not None and not self._introduced:
+        if not self._introduced:
             self._introduced = True
-            kwargs = dict(self._sink.resource_kwargs)
-            yield self._stream_resource(kwargs) if self.is_stream else self._resource(kwargs)
-        yield self._stream_datum(index, event) if self.is_stream else self._datum(index)
+            yield self.introduction()
+        if self.is_stream:
+            seq_num = event["seq_num"]
+            yield self.stream_datum((index, index + 1), event["descriptor"], (seq_num, seq_num + 1))
+        else:
+            yield self.datum(index)
+
+    def introduction(self) -> Named:
+        """Return what announces the asset itself, once its first frame is stored."""
+        kwargs = {} if self._sink is None else dict(self._sink.resource_kwargs)
+        return self._stream_resource(kwargs) if self.is_stream else self._resource(kwargs)
 
     def _resource(self, kwargs: dict[str, Any]) -> Named:
         resource = {
@@ -95,7 +105,7 @@ class Asset:
             "resource_path": self._path,
             "resource_kwargs": kwargs,
             "path_semantics": PATH_SEMANTICS,
-            "run_start": self._run_uid,
+            **self._run,
         }
         return "resource", resource
 
@@ -109,22 +119,28 @@ class Asset:
             "mimetype": self._backend.mimetype,
             "uri": file_uri(self._root / self._path / self._backend.part, is_folder=not self._backend.part),
             "parameters": parameters,
-            "run_start": self._run_uid,
+            **self._run,
         }
         return "stream_resource", resource
 
-    def _datum(self, index: int) -> Named:
+    def datum(self, index: int) -> Named:
+        """Return what announces frame ``index``, of an asset of the family ``datum``."""
         kwargs = {"point_number": index}
         return "datum", {"datum_id": self.datum_id(index), "resource": self.uid, "datum_kwargs": kwargs}
 
-    def _stream_datum(self, index: int, event: Mapping[str, Any]) -> Named:
-        seq_num = event["seq_num"]
+    def stream_datum(
+        self, indices: tuple[int, int], descriptor: str = "", seq_nums: tuple[int, int] = (0, 0)
+    ) -> Named:
+        """Return what announces a range of frames, of an asset of the family ``stream``.
+
+        Without descriptor and ``seq_nums`` it is what a device hands to the RunEngine, which fills them in.
+        """
         datum = {
-            "uid": self.datum_id(index),
+            "uid": self.datum_id(indices[0]),
             "stream_resource": self.uid,
-            "descriptor": event["descriptor"],
-            "indices": {"start": index, "stop": index + 1},
-            "seq_nums": {"start": seq_num, "stop": seq_num + 1},
+            "descriptor": descriptor,
+            "indices": {"start": indices[0], "stop": indices[1]},
+            "seq_nums": {"start": seq_nums[0], "stop": seq_nums[1]},
         }
         return "stream_datum", datum
 

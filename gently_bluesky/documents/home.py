@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,20 +60,36 @@ class RunHome(ABC):
 
 
 class FolderHome(RunHome):
-    """A folder for one run, with its lock and counters."""
+    """A folder for one run, or for what one device writes, with its lock and counters.
+
+    Parameters
+    ----------
+    root
+        Of the store.
+    min_free_bytes
+        With less free space nothing begins.
+    folder_of
+        Gives the wanted path of the folder, relative to the root, by what it is opened with.
+    """
 
     whole_runs = False
 
-    def __init__(self, root: Path, min_free_bytes: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        min_free_bytes: int,
+        folder_of: Callable[[Mapping[str, Any]], str] = run_folder,
+    ) -> None:
         self._root = root
         self._min_free_bytes = min_free_bytes
+        self._folder_of = folder_of
         self._live: LiveFile | None = None
         self._journal: Journal | None = None
         self.folder = ""
 
     def open(self, start: Mapping[str, Any]) -> None:
         """Make the folder, the lock and the journal, after looking at the free space."""
-        wanted = run_folder(start)
+        wanted = self._folder_of(start)
         try:
             self._require_room()
             make_folders((self._root / wanted).parent)
@@ -84,7 +100,7 @@ class FolderHome(RunHome):
             self.discard()
             if isinstance(error, StorageError):
                 raise
-            raise storage_error(error, f"{self._root / wanted}: the run's folder cannot be made") from error
+            raise storage_error(error, f"{self._root / wanted}: the folder cannot be made") from error
         self.journal = f"{self.folder}/documents.jsonl"
 
     def _require_room(self) -> None:
@@ -92,7 +108,7 @@ class FolderHome(RunHome):
         if free < self._min_free_bytes:
             raise StorageFull(
                 f"{self._root} has {free} bytes free, the writer wants min_free_bytes={self._min_free_bytes} "
-                "before a run starts; nothing was written; make room"
+                "before anything begins; nothing was written; make room"
             )
 
     def _make_folder(self, wanted: str) -> Path:

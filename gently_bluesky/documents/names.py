@@ -14,8 +14,21 @@ from typing import Any
 
 from gently_bluesky.errors import InvalidDocument
 
-__all__ = ["asset_name", "day_folder", "escape", "run_folder", "unescape"]
+__all__ = [
+    "INCOMING",
+    "RUNS",
+    "asset_name",
+    "day_folder",
+    "device_asset_name",
+    "escape",
+    "incoming_folder",
+    "run_folder",
+    "unescape",
+]
 
+RUNS = "runs"
+INCOMING = "incoming"
+"""Folders of a store: of the runs, and of what devices put into it by themselves."""
 LONGEST = 80
 PLAIN = re.compile(r"[a-z0-9_]")
 ESCAPED = re.compile(r"~([a-z])|=([0-9a-f]{2})|([a-z0-9_])")
@@ -69,24 +82,36 @@ def asset_name(stream: str, data_key: str, number: int, suffix: str) -> str:
     >>> asset_name("primary", "view_a", 1, ".ome.zarr"), asset_name("primary", "view_a", 2, "")
     ('primary-view_a.ome.zarr', 'primary-view_a-2')
     """
-    stem = f"{escape(stream)}-{escape(data_key)}"
+    return _numbered(f"{escape(stream)}-{escape(data_key)}", number) + suffix
+
+
+def device_asset_name(data_key: str, number: int, suffix: str) -> str:
+    """Return the name of the ``number``-th asset (1, 2, ...) of a data key that a device writes, like `asset_name`.
+
+    Examples
+    --------
+    >>> device_asset_name("view_a", 1, ".ome.zarr")
+    'view_a.ome.zarr'
+    """
+    return _numbered(escape(data_key), number) + suffix
+
+
+def _numbered(stem: str, number: int) -> str:
     if len(stem) > LONGEST:
         digest = hashlib.sha256(stem.encode()).hexdigest()[:16]
         stem = f"{stem[:LONGEST]}-x{digest}"
-    if number > 1:
-        stem = f"{stem}-{number}"
-    return stem + suffix
+    return f"{stem}-{number}" if number > 1 else stem
 
 
-def day_folder(time_s: float) -> str:
-    """Return ``runs/<year>/<month>/<day>`` of this moment, by the local clock, relative to the store's root."""
+def day_folder(time_s: float, top: str = RUNS) -> str:
+    """Return ``<top>/<year>/<month>/<day>`` of this moment, by the local clock, relative to the store's root."""
     try:
         day = datetime.fromtimestamp(time_s).astimezone()
     except (OverflowError, OSError, ValueError) as error:
         raise InvalidDocument(
             f"expected the start document's time in seconds since 1970, got {time_s!r}; nothing was stored"
         ) from error
-    return f"runs/{day:%Y/%m/%d}"
+    return f"{top}/{day:%Y/%m/%d}"
 
 
 def run_folder(start: Mapping[str, Any]) -> str:
@@ -97,15 +122,25 @@ def run_folder(start: Mapping[str, Any]) -> str:
     >>> run_folder({"time": 0.0, "plan_name": "acquire_volume", "uid": "1b9d6bcd-bbfd"})[-24:]
     '_acquire-volume_1b9d6bcd'
     """
-    folder = day_folder(start["time"])
-    moment = datetime.fromtimestamp(start["time"]).astimezone()
-    plan = (
-        re.sub(r"[^a-z0-9]+", "-", str(start.get("plan_name") or start.get("data_type")).lower()).strip("-")[
-            :40
-        ]
-        or "run"
-    )
-    uid = start["uid"][:8]
+    return _folder(RUNS, start, str(start.get("plan_name") or start.get("data_type")), "run")
+
+
+def incoming_folder(recording: Mapping[str, Any]) -> str:
+    """Return the folder of what a device writes by itself, relative to the store's root, like `run_folder`.
+
+    Examples
+    --------
+    >>> incoming_folder({"time": 0.0, "device": "dispim_light_sheet", "uid": "1b9d6bcd-bbfd"})[-28:]
+    '_dispim-light-sheet_1b9d6bcd'
+    """
+    return _folder(INCOMING, recording, recording["device"], "device")
+
+
+def _folder(top: str, about: Mapping[str, Any], name: str, nameless: str) -> str:
+    folder = day_folder(about["time"], top)
+    moment = datetime.fromtimestamp(about["time"]).astimezone()
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or nameless
+    uid = about["uid"][:8]
     if not re.fullmatch(r"[a-z0-9]{8}", uid):
-        uid = hashlib.sha256(start["uid"].encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{folder}/{moment:%H%M%S}_{plan}_{uid}"
+        uid = hashlib.sha256(about["uid"].encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{folder}/{moment:%H%M%S}_{plain}_{uid}"

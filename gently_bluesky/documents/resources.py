@@ -12,14 +12,12 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from gently_bluesky.errors import InvalidDocument
-from gently_bluesky.index.fields import whole_asset
+from gently_bluesky.index.fields import below_a_root, whole_asset
 
 __all__ = ["AnnouncedAsset", "announced_asset", "announced_path", "file_uri", "moved", "path_of_uri"]
 
 LOCAL_HOSTS = ("", "localhost")
 DRIVE = re.compile(r"/[A-Za-z]:")
-IN_A_STORE = re.compile(r"(.*)/(runs/\d{4}/\d\d/\d\d/[^/]+/.+)", re.DOTALL)
-"""A store's root, and the path below it of what lies in a run's folder."""
 
 
 class AnnouncedAsset(NamedTuple):
@@ -45,9 +43,8 @@ def announced_asset(name: str, doc: Mapping[str, Any]) -> AnnouncedAsset | None:
     if path is None:
         return None
     path = whole_asset(path, doc["parameters"])
-    in_a_store = IN_A_STORE.fullmatch(path)
-    root, below = in_a_store.groups() if in_a_store else path.rsplit("/", 1)
-    return AnnouncedAsset(doc["uid"], spec, root or "/", below, doc["parameters"])
+    below = below_a_root(path) or path.rpartition("/")[2]
+    return AnnouncedAsset(doc["uid"], spec, path[: -len(below) - 1] or "/", below, doc["parameters"])
 
 
 def announced_path(doc: Mapping[str, Any]) -> Path:

@@ -94,13 +94,9 @@ class RunStorage(Owner):
         if isinstance(task, DuplicateTask):
             task.take_digest()
             return
-        try:
-            for frame in task.frames:
-                self._assets[frame.asset.uid] = frame.asset
-                task.pendings.append(frame.asset.write(frame.place, frame.array, task.doc["time"]))
-            task.take_digest()  # while the pixels are still in a cache
-        except Exception as error:  # noqa: BLE001 # whatever a backend raises ends this run, not the pipeline
-            task.error = error
+        self._assets.update({frame.asset.uid: frame.asset for frame in task.frames})
+        if task.frames:
+            task.begin_writes(task.doc["time"])
 
     def commit(self, tasks: Sequence[Task]) -> None:
         """Announce what is stored; documents that follow each other share one sync of the journal."""
@@ -205,10 +201,7 @@ class RunStorage(Owner):
 
     def _await(self, task: DocumentTask) -> None:
         self._refuse_known_uid(task.name, task.doc)
-        if task.error is not None:
-            raise task.error
-        for pending in task.pendings:
-            pending.result()
+        task.wait()
 
     def _lines(self, task: DocumentTask) -> list[JournalLine]:
         digest = task.digest or None

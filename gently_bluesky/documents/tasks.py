@@ -24,6 +24,7 @@ __all__ = [
     "DuplicateTask",
     "FailTask",
     "Frame",
+    "FramesTask",
     "OpenTask",
     "StopTask",
     "digest_of_pixels",
@@ -79,32 +80,36 @@ class OpenTask(Task):
         self.ended = False
 
 
-class DocumentTask(Task):
-    """A document to be announced, once its frames are stored."""
+class FramesTask(Task):
+    """Frames to be stored."""
 
-    __slots__ = ("digest", "doc", "error", "frames", "is_announced", "name", "recorded", "timestamps")
+    __slots__ = ("digest", "error", "frames", "is_announced")
 
     is_patient = True
 
-    def __init__(
-        self,
-        owner: Owner,
-        name: str,
-        doc: dict[str, Any],
-        frames: Sequence[Frame] = (),
-    ) -> None:
+    def __init__(self, owner: Owner, frames: Sequence[Frame] = ()) -> None:
         super().__init__(owner, sum(frame.array.nbytes for frame in frames))
-        self.name = name
-        self.doc = doc
         self.frames = frames
         self.is_announced = False
         self.digest: Mapping[str, str] = {}
         """Of the pixels, by data key."""
-        self.recorded: Mapping[str, str] = {}
-        """Of the pixels as they were recorded, where that is known."""
-        self.timestamps: Mapping[str, float] = {}
-        """Of the arrays that the document does not name."""
         self.error: Exception | None = None
+
+    def begin_writes(self, time_s: float) -> None:
+        """Start to write the frames of an event, and compute the digest of their pixels; `wait` raises."""
+        try:
+            for frame in self.frames:
+                self.pendings.append(frame.asset.write(frame.place, frame.array, time_s))
+            self.take_digest()  # while the pixels are still in a cache
+        except Exception as error:  # noqa: BLE001 # whatever a backend raises ends its run, not the pipeline
+            self.error = error
+
+    def wait(self) -> None:
+        """Wait for the writes; afterwards the frames are *synced*. Raises what they raised."""
+        if self.error is not None:
+            raise self.error
+        for pending in self.pendings:
+            pending.result()
 
     def take_digest(self) -> None:
         """Compute the digest of the pixels."""
@@ -120,6 +125,27 @@ class DocumentTask(Task):
         frames, self.frames = self.frames, ()
         for frame in frames:
             frame.let_go(is_announced=self.is_announced)
+
+
+class DocumentTask(FramesTask):
+    """A document to be announced, once its frames are stored."""
+
+    __slots__ = ("doc", "name", "recorded", "timestamps")
+
+    def __init__(
+        self,
+        owner: Owner,
+        name: str,
+        doc: dict[str, Any],
+        frames: Sequence[Frame] = (),
+    ) -> None:
+        super().__init__(owner, frames)
+        self.name = name
+        self.doc = doc
+        self.recorded: Mapping[str, str] = {}
+        """Digest of the pixels as they were recorded, where that is known."""
+        self.timestamps: Mapping[str, float] = {}
+        """Of the arrays that the document does not name."""
 
 
 class DuplicateTask(DocumentTask):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
@@ -13,6 +14,7 @@ from gently_bluesky.jsontext import encode
 
 __all__ = [
     "LARGEST",
+    "below_a_root",
     "integer",
     "itemsize",
     "json_text",
@@ -27,6 +29,8 @@ __all__ = [
 
 LARGEST: Final = 2**63 - 1
 """The largest integer that a database keeps."""
+IN_A_STORE = re.compile(r".*/((?:runs|incoming)/\d{4}/\d\d/\d\d/[^/]+/.+)", re.DOTALL)
+"""A store's root, and the path below it of what lies in the folder of a run, or of what a device wrote."""
 
 
 def json_text(value: object) -> str:
@@ -92,3 +96,9 @@ def whole_asset(path: str, parameters: object) -> str:
     part = parameters.get("part") if isinstance(parameters, Mapping) else None
     path = path.rstrip("/")
     return path.removesuffix(f"/{part}") if isinstance(part, str) and part else path
+
+
+def below_a_root(path: str) -> str:
+    """Return the path below a store's root, wherever that is, of what writers of ours put there; or nothing."""
+    found = IN_A_STORE.fullmatch(path)
+    return found[1] if found else ""

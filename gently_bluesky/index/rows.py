@@ -13,6 +13,7 @@ from typing import Any, Final
 from gently_bluesky.errors import InvalidDocument, UnknownReference
 from gently_bluesky.index.fields import (
     LARGEST,
+    below_a_root,
     integer,
     itemsize,
     json_text,
@@ -179,7 +180,8 @@ class Batch:
     def _stream_resource(self, doc: Mapping[str, Any]) -> None:
         parameters = doc.get("parameters")
         spec = parameters.get("spec") if isinstance(parameters, Mapping) else None
-        place = self._inside(whole_asset(uri_path(doc.get("uri", "")), parameters))
+        path = whole_asset(uri_path(doc.get("uri", "")), parameters)
+        place = self._inside(path) or (below_a_root(path) if isinstance(spec, str) else "")
         row = self._asset(doc, text_or_none(spec) or text_or_none(doc.get("mimetype")), place, parameters)
         row["data_key"] = text(doc["data_key"])
 

@@ -1,29 +1,30 @@
-"""Detectors: two cameras, and the light sheet that takes a volume from both views per trigger.
+"""What the detectors are made of: two cameras, and the light sheet that takes a volume from both views per trigger.
 
-They keep the habits of real ones: settings in the configuration, an array per read, and every bad habit of
-``Rudeness``. What they show is drawn by ``optics``; where the devices stand is told by the ``Stand``.
+They keep the habits of real ones: settings in the configuration, and every bad habit of ``Rudeness``. Whether their
+arrays are read or written by themselves is for `reading` and `writing` to say. What they show is drawn by ``optics``;
+where the devices stand is told by the ``Stand``.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from ophyd import Component as Cpt
 from ophyd import Device
-from ophyd.status import DeviceStatus
+from ophyd.status import DeviceStatus, StatusBase
 
 from gently_bluesky.errors import InputError
 from gently_bluesky.sim.optics import Exposure, PixelGrid, Scene, Sensor, SheetView, View
 from gently_bluesky.sim.rudeness import Rudeness, SimulatedFault
 from gently_bluesky.sim.settings import Derived, Setting, finite, one_of, whole
 
-__all__ = ["Camera", "LightSheet", "Stand"]
+__all__ = ["CameraHead", "Imager", "SheetOptics", "Stand"]
 
 SMALLEST_ROI = 16
 LONGEST_EXPOSURE_S = 10.0
@@ -50,7 +51,7 @@ class Stand(Protocol):
         """Return the depths of the light sheet and of the focal plane now."""
         ...
 
-    def camera(self, view: View) -> Camera:
+    def camera(self, view: View) -> CameraHead:
         """Return the camera of a view."""
         ...
 
@@ -59,54 +60,47 @@ class Stand(Protocol):
         ...
 
 
-class _Imager(Device, ABC):
-    """What camera and light sheet have in common: arrays under data keys of their own, politely or not."""
+class Imager(Device, ABC):
+    """What camera and light sheet have in common: arrays that each trigger takes and delivers."""
 
-    def __init__(self, *, name: str, stand: Stand) -> None:
+    def __init__(self, *, name: str, stand: Stand, **writing: Any) -> None:
         self._stand = stand
-        self._frames: dict[str, NDArray[np.uint16]] = {}
-        self._taken_s = 0.0
         self._triggers = 0
         self._triggered = False
         self._buffers: dict[str, NDArray[np.uint16]] = {}
-        super().__init__(name=name)
+        super().__init__(name=name, **writing)
 
     @abstractmethod
     def arrays(self) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
         """Return shape and axis names of each array that the next trigger takes, by data key."""
+
+    @abstractmethod
+    def deliver(
+        self, status: StatusBase, arrays: Mapping[str, NDArray[Any]], time_s: float | None = None
+    ) -> None:
+        """Take the arrays of a trigger, and finish its status when they can be read."""
+
+    def describe_arrays(self) -> dict[str, dict[str, Any]]:
+        """Return the data keys of the arrays that the next trigger takes."""
+        return {
+            key: {
+                "source": f"SIM:{self.name}",
+                "dtype": "array",
+                "shape": list(shape),
+                "dtype_numpy": self._stand.rude.dtype.str,
+                "dims": list(dims),
+                "units": "counts",
+            }
+            for key, (shape, dims) in self.arrays().items()
+        }
 
     def stage(self) -> list[object]:
         """Get ready; the detector knows nothing of earlier triggers."""
         self._triggered = False
         return super().stage()
 
-    def read(self) -> Any:
-        """Return the arrays of the last trigger.
-
-        Raises
-        ------
-        InputError
-            When there was none.
-        """
-        if not self._frames:
-            raise InputError(f"{self.name} has no frame to read: trigger it first")
-        readings = cast("dict[str, Any]", super().read())
-        for key, frame in self._frames.items():
-            readings[key] = self._stand.rude.reading(frame, self._taken_s)
-        return readings
-
-    def describe(self) -> Any:
-        """Describe the arrays that the next trigger takes."""
-        described = cast("dict[str, Any]", super().describe())
-        for key, (shape, dims) in self.arrays().items():
-            described[key] = self._stand.rude.data_key(
-                source=f"SIM:{self.name}", shape=shape, dims=dims, triggered=self._triggered
-            )
-        return described
-
     def _count_trigger(self) -> int:
-        """Let go of the last frames, and return the number of this trigger, from 0."""
-        self._frames = {}
+        """Return the number of this trigger, from 0."""
         number = self._triggers
         self._triggers, self._triggered = number + 1, True
         return number
@@ -123,7 +117,7 @@ class _Imager(Device, ABC):
         return buffer
 
 
-class Camera(_Imager):
+class CameraHead(Imager):
     """A 2-D camera that looks at one view; one frame (y, x) of uint16 counts per trigger.
 
     Parameters
@@ -140,9 +134,9 @@ class Camera(_Imager):
     roi = Cpt(Setting, value=[0, 0, 0, 0], rule=list, kind="config", doc="x, y, width, height, sensor pixels")
     pixel_size_um = Cpt(Derived, attribute="_pixel_size_um", kind="config")
 
-    def __init__(self, *, name: str, view: View, stand: Stand) -> None:
+    def __init__(self, *, name: str, view: View, stand: Stand, **writing: Any) -> None:
         self.view: View = view
-        super().__init__(name=name, stand=stand)
+        super().__init__(name=name, stand=stand, **writing)
         size = self._stand.sensor_size
         self.roi.rule = self._valid_roi
         self.roi.put([0, 0, size, size])
@@ -184,11 +178,10 @@ class Camera(_Imager):
         if self._stand.rude.failing_slice(number, 1) is not None:
             status.set_exception(SimulatedFault(f"{self.name}: trigger {number}: the camera did not answer"))
             return status
-        self._expose(number, exposure_s)
-        status.set_finished()
+        self.deliver(status, self._expose(number, exposure_s))
         return status
 
-    def _expose(self, number: int, exposure_s: float) -> None:
+    def _expose(self, number: int, exposure_s: float) -> dict[str, NDArray[np.uint16]]:
         scene, grid = self._stand.scene(), self.grid
         sheet_um, focus_um = self._stand.depths_um()
         exposure = Exposure.of(grid, dose=scene.dose, exposure_s=exposure_s)
@@ -203,7 +196,7 @@ class Camera(_Imager):
         _, drawn, counts = self._drawn
         sensor = self._stand.sensor(self.view)
         sensor.expose(frame, exposure, frame_number=number, box=drawn.box, counts=counts)
-        self._frames, self._taken_s = {key: frame}, time.time()
+        return {key: frame}
 
     def _valid_roi(self, value: Any) -> list[int]:
         size = self._stand.sensor_size
@@ -231,7 +224,7 @@ class _Volume:
     first_frame: int
 
 
-class LightSheet(_Imager):
+class SheetOptics(Imager):
     """One trigger takes a hardware-timed volume from both views, (z, y, x) uint16 counts each.
 
     Data keys are ``view_a`` and ``view_b``, or, with ``dual`` set to ``stacked``, ``views`` of (v, z, y, x).
@@ -247,8 +240,8 @@ class LightSheet(_Imager):
     pixel_size_um = Cpt(Derived, attribute="_pixel_size_um", kind="config")
     view_names = Cpt(Derived, attribute="_view_names", kind="config")
 
-    def __init__(self, *, name: str, stand: Stand) -> None:
-        super().__init__(name=name, stand=stand)
+    def __init__(self, *, name: str, stand: Stand, **writing: Any) -> None:
+        super().__init__(name=name, stand=stand, **writing)
         self._frames_taken = 0
         self._halt = threading.Event()
         self._thread: threading.Thread | None = None
@@ -310,6 +303,11 @@ class LightSheet(_Imager):
         """Break off the volume that is running, if any; its status fails."""
         self._halt.set()
 
+    def pause(self) -> None:
+        """Wait until the volume that is running, if any, is there: a plan that is resumed triggers another one."""
+        self._wait_for_thread()
+        super().pause()
+
     def unstage(self) -> list[object]:
         """Break off the volume that is running, if any, and wait until its thread has ended."""
         self._halt.set()
@@ -347,8 +345,12 @@ class LightSheet(_Imager):
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs to whoever waits for the status
             status.set_exception(error)
         else:
-            self._frames, self._taken_s = frames, time.time()
-            status.set_finished()
+            self.deliver(status, frames)
+
+    def volumes(self, count: int) -> Iterator[dict[str, NDArray[np.uint16]]]:
+        """Yield so many volumes, one behind the other, as a hardware-timed sequence delivers them."""
+        for _ in range(count):
+            yield self._draw(self._settle_volume(), threading.Event())
 
     def _draw(self, volume: _Volume, halt: threading.Event) -> dict[str, NDArray[np.uint16]]:
         stand, planned = self._stand, len(volume.depths_um)

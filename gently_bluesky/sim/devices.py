@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from ophyd import Component as Cpt
@@ -15,12 +15,24 @@ from ophyd import Device, Signal
 from ophyd.status import Status
 
 from gently_bluesky.errors import InvalidSetting
-from gently_bluesky.sim.detectors import Camera, LightSheet
+from gently_bluesky.sim.detectors import CameraHead, SheetOptics
 from gently_bluesky.sim.motion import Axis, Galvo, XYStage
 from gently_bluesky.sim.optics import Scene, Sensor, View, to_view
+from gently_bluesky.sim.reading import Camera, LightSheet
 from gently_bluesky.sim.rudeness import Rudeness
 from gently_bluesky.sim.settings import Setting, finite, whole
 from gently_bluesky.sim.specimen import lay_embryos
+from gently_bluesky.sim.writing import (
+    DatumCamera,
+    DatumFlyer,
+    DatumLightSheet,
+    StreamCamera,
+    StreamFlyer,
+    StreamLightSheet,
+)
+
+if TYPE_CHECKING:
+    from gently_bluesky.devices.recorder import Recorder
 
 __all__ = ["Lasers", "SimulatedDiSPIM", "Thermometer"]
 
@@ -34,6 +46,14 @@ VOLUME_DEPTH_UM = 40.0
 EMBRYO_REACH_UM = 30.0
 WIDEST_STEP_UM = 2.0
 USUAL_POWER_PERCENT = 20.0
+
+
+DETECTORS: dict[str | None, Any] = {
+    None: (Camera, LightSheet, None),
+    "datum": (DatumCamera, DatumLightSheet, DatumFlyer),
+    "stream": (StreamCamera, StreamLightSheet, StreamFlyer),
+}
+"""Cameras, light sheet and flyer, by the family of documents that they write; None writes nothing."""
 
 
 class Lasers(Device):
@@ -172,6 +192,11 @@ class SimulatedDiSPIM:
         ``separate`` for two arrays per volume, ``stacked`` for one of (v, z, y, x).
     realtime
         Let exposures take the time they would; they take none by default.
+    recorder
+        From ``store.recorder()``: the detectors write their arrays by themselves. By default their readings hold
+        the arrays.
+    assets
+        ``datum`` or ``stream``: the family of documents by which such detectors announce them.
 
     Raises
     ------
@@ -182,6 +207,8 @@ class SimulatedDiSPIM:
     ----------
     light_sheet, camera_a, camera_b
         The detectors.
+    flyer
+        With a recorder: takes ``flyer.num_volumes`` volumes in a flight, with nothing in between.
     piezo, galvo, stage, head
         The axes; ``stage`` has ``x`` and ``y``.
     lasers, temperature
@@ -208,6 +235,8 @@ class SimulatedDiSPIM:
         rude: Rudeness | None = None,
         dual: str = "separate",
         realtime: bool = False,
+        recorder: Recorder | None = None,
+        assets: str = "datum",
     ) -> None:
         try:
             self.sensor_size = whole(16, 4096)(size)
@@ -229,14 +258,25 @@ class SimulatedDiSPIM:
         self.head = Axis(name=f"{name}_head", limits=(-50.0, 20_000.0))
         self.lasers = Lasers(name=f"{name}_lasers")
         self.temperature = Thermometer(name=f"{name}_temperature", seed=seed)
-        self.camera_a = Camera(name=f"{name}_camera_a", view="a", stand=self)
-        self.camera_b = Camera(name=f"{name}_camera_b", view="b", stand=self)
-        self.light_sheet = LightSheet(name=f"{name}_light_sheet", stand=self)
+        self.flyer: DatumFlyer | StreamFlyer | None = None
+        self._make_detectors(recorder, assets)
         self.light_sheet.n_slices.put(n_slices)
         self.light_sheet.z_step_um.put(round(min(VOLUME_DEPTH_UM / n_slices, WIDEST_STEP_UM), 4))
         self.light_sheet.dual.put(dual)
         for axis, place_um in zip((self.stage.x, self.stage.y), self.embryos["e1"].position_um, strict=True):
             axis.set(place_um)
+
+    def _make_detectors(self, recorder: Recorder | None, assets: str) -> None:
+        kinds = DETECTORS.get(None if recorder is None else assets)
+        if kinds is None:
+            raise InvalidSetting(f"assets must be 'datum' or 'stream', not {assets!r}")
+        camera, light_sheet, flyer = kinds
+        writing = {} if recorder is None else {"recorder": recorder}
+        self.camera_a: CameraHead = camera(name=f"{self.name}_camera_a", view="a", stand=self, **writing)
+        self.camera_b: CameraHead = camera(name=f"{self.name}_camera_b", view="b", stand=self, **writing)
+        self.light_sheet: SheetOptics = light_sheet(name=f"{self.name}_light_sheet", stand=self, **writing)
+        if flyer is not None:
+            self.flyer = flyer(name=f"{self.name}_flyer", light_sheet=self.light_sheet, **writing)
 
     @property
     def axes(self) -> tuple[Device, ...]:
@@ -274,7 +314,7 @@ class SimulatedDiSPIM:
         """Return the sensor of a view."""
         return self._sensors[view]
 
-    def camera(self, view: View) -> Camera:
+    def camera(self, view: View) -> CameraHead:
         """Return the camera of a view."""
         return self.camera_a if view == "a" else self.camera_b
 

@@ -18,7 +18,7 @@ from bluesky.utils import MsgGenerator
 from ophyd import Device
 
 from gently_bluesky.errors import InvalidSetting
-from gently_bluesky.sim.detectors import Camera
+from gently_bluesky.sim.detectors import CameraHead
 from gently_bluesky.sim.devices import SimulatedDiSPIM
 from gently_bluesky.sim.motion import Axis
 
@@ -151,7 +151,7 @@ def timelapse(
 def focus_sweep(
     scope: SimulatedDiSPIM,
     *,
-    camera: Camera | None = None,
+    camera: CameraHead | None = None,
     span_um: float = 20.0,
     steps: int = 21,
     centre_um: float | None = None,

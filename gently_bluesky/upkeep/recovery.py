@@ -18,6 +18,7 @@ from pathlib import Path
 from gently_bluesky.documents.event_count import EventCount
 from gently_bluesky.documents.journal import Journal, encode_line, scan_journal
 from gently_bluesky.documents.live import LiveFile, is_live
+from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.errors import InputError, JournalDamaged
 from gently_bluesky.files import try_lock
 from gently_bluesky.index.index import Index
@@ -83,6 +84,8 @@ def reconcile(root: Path, index: Index) -> Reconciled:
         with suppress(FileNotFoundError):  # swept, or taken away meanwhile by another process
             work.bring_in_step(name)
             there.add(name)
+    for lock in root.glob(f"{INCOMING}/*/*/*/*/.live"):
+        work.end_recording(lock.parent)
     gone = sorted(known.keys() - there)
     for journal in gone:
         index.forget(journal)
@@ -147,6 +150,18 @@ class _Work:
             raise
         except UNREADABLE as error:
             self._leave_alone(journal, error)
+
+    def end_recording(self, folder: Path) -> None:
+        """Put away what a device left half done whose process died; all that it was told is stored stays."""
+        with suppress(
+            FileNotFoundError
+        ):  # its process, or another one that opens the store, has just ended it
+            try:
+                _end_recording(folder)
+            except FileNotFoundError:
+                raise
+            except (OSError, *UNREADABLE) as error:
+                self._leave_alone(folder.relative_to(self.root).as_posix(), error)
 
     def _run(self, journal: str, path: Path) -> None:
         is_open = journal in self.running or (path.parent / ".live").exists()
@@ -239,6 +254,21 @@ def _recover_run(path: Path) -> list[str]:
     if not lines:
         _remove_if_empty(path.parent)
     return ended
+
+
+def _end_recording(folder: Path) -> None:
+    live = LiveFile.take(folder)
+    if live is None:
+        return
+    done = False
+    try:
+        path = folder / DOCUMENTS
+        lines, end = whole_lines(path)
+        _cut(path, end)
+        sweep_run(folder, lines)
+        done = True
+    finally:
+        live.close(remove=done)
 
 
 def _has_stop(lines: Sequence[JournalLine]) -> bool:
