@@ -53,7 +53,7 @@ class _Flight:
         self._halt = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
-        self._waiting: list[Status] = []
+        self._completed: Status | None = None
         self._lock = threading.Lock()
 
     def go_on(self) -> None:
@@ -75,13 +75,14 @@ class _Flight:
         if not self.is_over:
             self._end(None)
 
-    def wait(self, status: Status) -> None:
-        """Finish a status when the flight is over and all of it is stored."""
+    def completed(self) -> Status:
+        """Return what is done when the flight is over and all of it is stored: always the same status."""
         with self._lock:
-            if not self.is_over:
-                self._waiting.append(status)
-                return
-        finish(status, self._error)
+            if self._completed is None:
+                self._completed = Status()
+            if self.is_over:
+                finish(self._completed, self._error)
+            return self._completed
 
     def _fly(self) -> None:
         try:
@@ -102,9 +103,8 @@ class _Flight:
         with self._lock:
             self._error = error
             self.is_over = True
-            waiting, self._waiting = self._waiting, []
-        for status in waiting:
-            finish(status, error)
+            if self._completed is not None:
+                finish(self._completed, error)
 
 
 class _Flies(ABC):
@@ -179,9 +179,7 @@ class _Flies(ABC):
 
     def complete(self) -> Status:
         """Return a status that is done when the flight is over and all of it is *synced*, or fails."""
-        status = Status()
-        self._in_flight().wait(status)
-        return status
+        return self._in_flight().completed()
 
     def pause(self) -> None:
         """Let the event under way be taken, and wait with the next one. Waits until it is taken."""

@@ -287,7 +287,7 @@ class SheetOptics(Imager):
         InputError
             When the last volume is still running, or the cameras do not match.
         """
-        if self._status is not None and not self._status.done:
+        if self._status is not None and not self._status.done and self._is_taking():
             raise InputError(f"{self.name} is still taking a volume; wait for its status, or stop it")
         self._wait_for_thread()
         volume = self._settle_volume()
@@ -313,6 +313,9 @@ class SheetOptics(Imager):
         self._halt.set()
         self._wait_for_thread()
         return super().unstage()
+
+    def _is_taking(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _wait_for_thread(self) -> None:
         if self._thread is not None:

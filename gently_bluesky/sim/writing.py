@@ -26,17 +26,33 @@ __all__ = [
 class DatumCamera(WritesDatums, CameraHead):
     """A camera that writes its frames, and names them by datums."""
 
+    def describe_arrays(self) -> dict[str, dict[str, Any]]:
+        """Return the data keys of the arrays that the next trigger takes."""
+        return CameraHead.describe_arrays(self)
+
 
 class StreamCamera(WritesStreams, CameraHead):
     """A camera that writes its frames, and announces them by stream documents."""
+
+    def describe_arrays(self) -> dict[str, dict[str, Any]]:
+        """Return the data keys of the arrays that the next trigger takes."""
+        return CameraHead.describe_arrays(self)
 
 
 class DatumLightSheet(WritesDatums, SheetOptics):
     """A light sheet that writes its volumes, and names them by datums."""
 
+    def describe_arrays(self) -> dict[str, dict[str, Any]]:
+        """Return the data keys of the arrays that the next trigger takes."""
+        return SheetOptics.describe_arrays(self)
+
 
 class StreamLightSheet(WritesStreams, SheetOptics):
     """A light sheet that writes its volumes, and announces them by stream documents."""
+
+    def describe_arrays(self) -> dict[str, dict[str, Any]]:
+        """Return the data keys of the arrays that the next trigger takes."""
+        return SheetOptics.describe_arrays(self)
 
 
 class TakesVolumes:
