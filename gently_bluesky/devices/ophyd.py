@@ -134,9 +134,12 @@ class _Writes(Device, ABC):
         }
         return {**cast("dict[str, Any]", super().describe()), **arrays}
 
-    def pause(self) -> None:
-        """Note that a plan was paused: what it had collected may never be emitted."""
-        super().pause()
+    def resume(self) -> None:
+        """Note that a plan was paused: what it had collected may never be emitted.
+
+        A device whose trigger takes its time waits for it in ``pause``: the plan triggers again when it goes on.
+        """
+        super().resume()
         self._was_paused = True
 
     @abstractmethod

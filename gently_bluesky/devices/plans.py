@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from bluesky import plan_stubs as bps
@@ -54,14 +54,21 @@ def fly_and_collect(
 
     def until_complete() -> MsgGenerator[None]:
         yield from bps.kickoff_all(*flyers, wait=True)
-        is_over = False
-        while not is_over:
-            # Between checkpoints stands all that a resumed plan has to do again, and each range is announced once.
+        group, statuses = yield from completing()
+        while not all(status.done for status in statuses):
+            # What stands behind a checkpoint is done again after a pause; each range is announced once.
             yield from bps.checkpoint()
-            group = short_uid("complete")
-            yield from bps.complete_all(*flyers, group=group, wait=False)
-            is_over = yield from bps.wait(group=group, timeout=period_s, error_on_timeout=False)
+            is_forgotten = yield from bps.wait(group=group, timeout=period_s, error_on_timeout=False)
             yield from bps.collect(*flyers, name=stream)
+            if is_forgotten and not all(status.done for status in statuses):
+                group, statuses = yield from completing()  # a pause makes the RunEngine forget a group
+        yield from bps.checkpoint()
+        yield from bps.complete_all(*flyers, wait=True)  # raises what a forgotten group did not
+        yield from bps.collect(*flyers, name=stream)
+
+    def completing() -> MsgGenerator[tuple[str, Sequence[Any]]]:
+        group = short_uid("complete")
+        return group, (yield from bps.complete_all(*flyers, group=group, wait=False))
 
     def landing() -> MsgGenerator[None]:
         for flyer in flyers:

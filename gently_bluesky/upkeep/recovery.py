@@ -260,15 +260,19 @@ def _end_recording(folder: Path) -> None:
     live = LiveFile.take(folder)
     if live is None:
         return
-    done = False
+    path, done = folder / DOCUMENTS, False
+    lines: list[JournalLine] = []
     try:
-        path = folder / DOCUMENTS
-        lines, end = whole_lines(path)
-        _cut(path, end)
-        sweep_run(folder, lines)
+        if path.exists():  # else its process died before it was made
+            lines, end = whole_lines(path)
+            _cut(path, end)
+            sweep_run(folder, lines)
         done = True
     finally:
         live.close(remove=done)
+    if not lines and {entry.name for entry in folder.iterdir()} <= {path.name}:
+        path.unlink(missing_ok=True)
+        _remove_if_empty(folder)
 
 
 def _has_stop(lines: Sequence[JournalLine]) -> bool:

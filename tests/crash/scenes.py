@@ -27,6 +27,7 @@ from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
 from readers import follow_next_run, wait_for_more
+from recorders import acquire_by_device, numbers_shown
 from zygote import Channel, call_in_child, mount_small_disk, obey_permissions
 
 from gently_bluesky import Store
@@ -37,7 +38,15 @@ from gently_bluesky.testing.frames import encoded_frame
 for module in ("gently_bluesky.backends.tiff", "gently_bluesky.backends.zarr", "numpy.ma"):
     import_module(module)  # else each child would, and one without descriptors could not
 
-__all__ = ["examine", "follow_next_run", "open_again_and_again", "told_answers", "wait_for_more"]
+__all__ = [
+    "acquire_by_device",
+    "examine",
+    "follow_next_run",
+    "numbers_shown",
+    "open_again_and_again",
+    "told_answers",
+    "wait_for_more",
+]
 
 SHAPE = (3, 64, 96)
 
