@@ -96,4 +96,4 @@ def axes_of(record: Record, source: ArraySource) -> list[str]:
     """Return names of the axes of one event: those that its descriptor gives, if it names each once."""
     ndim = len(source.shape) - 1
     declared = [*record.dims[1:]]
-    return declared if len(declared) == ndim == len({*declared} - {"t"}) else foreign_dims(ndim)
+    return declared if len(declared) == ndim == len({*declared} - {"t"}) else foreign_dims(source)

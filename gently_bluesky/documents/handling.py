@@ -105,7 +105,7 @@ class ForeignHandler:
         folder = self._path if self._path.is_dir() else self._path.parent
         roots = Roots((folder, self._path.resolve().parent))
         source = open_foreign(self.kind, ForeignAsset(self._path, self._kwargs, count, roots=roots))
-        return asset_array(source, {"dims": foreign_dims(len(source.shape) - 1)})
+        return asset_array(source, {"dims": foreign_dims(source)})
 
     def close(self) -> None:
         """Nothing is held open between reads."""

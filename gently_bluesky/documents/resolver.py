@@ -87,7 +87,7 @@ class StreamResolver:
             Roots((path.parent, path.resolve().parent)),
         )
         source = open_foreign(resource["mimetype"], asset)
-        return asset_array(source, {"dims": foreign_dims(len(source.shape) - 1)}, name=resource["data_key"])
+        return asset_array(source, {"dims": foreign_dims(source)}, name=resource["data_key"])
 
     def _moved(self, path: str) -> str:
         for before, now in self._root_map.items():

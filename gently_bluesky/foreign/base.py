@@ -17,10 +17,21 @@ from gently_bluesky.backends.planes import places
 from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError
 from gently_bluesky.files import storage_error
 from gently_bluesky.foreign.kinds import ForeignAsset
+from gently_bluesky.foreign.names import numbered
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.lazy import ArraySource, Selection
 
-__all__ = ["EventFiles", "EventSource", "Places", "count_of", "fitted", "plausible", "text_of", "translated"]
+__all__ = [
+    "EventFiles",
+    "EventSource",
+    "Places",
+    "count_of",
+    "files_of_stream",
+    "fitted",
+    "plausible",
+    "text_of",
+    "translated",
+]
 
 MOST_EXPANSION = 2**16
 SMALL_BYTES = 2**28
@@ -44,6 +55,9 @@ class EventSource(ArraySource):
     shape
         Of one event's array: ``stored``, but for axes of length 1 in front.
     """
+
+    has_colours: bool = False
+    """The last axis is that of colours."""
 
     def __init__(
         self, count: int, stored: tuple[int, ...], dtype: np.dtype[Any], shape: tuple[int, ...]
@@ -210,7 +224,9 @@ def fitted(declared: tuple[int, ...] | None, stored: tuple[int, ...]) -> tuple[i
     return declared if longer[added:] == shorter and set(longer[:added]) <= {1} else stored
 
 
-def plausible(shape: Sequence[int], dtype: np.dtype[Any], nbytes: int) -> None:
+def plausible(
+    shape: Sequence[int], dtype: np.dtype[Any], nbytes: int, most_expansion: int = MOST_EXPANSION
+) -> None:
     """Refuse a claim of more than ``nbytes`` of a compressed file can be, before memory is taken for it.
 
     Raises
@@ -224,9 +240,38 @@ def plausible(shape: Sequence[int], dtype: np.dtype[Any], nbytes: int) -> None:
     if (
         len(shape) > MOST_AXES
         or min(shape, default=0) < 0
-        or claimed > max(SMALL_BYTES, nbytes * MOST_EXPANSION)
+        or claimed > max(SMALL_BYTES, nbytes * most_expansion)
     ):
         raise ValueError(f"it claims {tuple(shape)} of {dtype} in {nbytes} bytes")
+
+
+def files_of_stream(asset: ForeignAsset) -> tuple[Callable[[int], Path], int | None]:
+    """Return the path of each file of a sequence that stream documents announce, and how many files an event has.
+
+    None where one file holds the whole of it.
+
+    Raises
+    ------
+    AssetDamaged
+        The documents name no files, or cut events so that they are in no whole files.
+    """
+    filename = text_of(asset, "filename") if "filename" in asset.kwargs else ""
+    file_of = numbered(asset.path, text_of(asset, "template"), filename)
+    if asset.kwargs.get("join_method", "concat") == "stack" or not asset.shape:
+        return file_of, None
+    chunk_shape = asset.kwargs.get("chunk_shape")
+    frames = chunk_shape[0] if isinstance(chunk_shape, Sequence) and chunk_shape else 1
+    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1 or asset.shape[0] % frames:
+        raise AssetDamaged(
+            f"{asset.path}: expected a chunk_shape whose first length divides the {asset.shape[0]} frames of an "
+            f"event, got {chunk_shape!r:.80}; nothing was read"
+        )
+    if frames not in (1, asset.shape[0]):
+        raise AssetDamaged(
+            f"{asset.path}: expected files of one frame, or of all {asset.shape[0]} frames of an event, got files of "
+            f"{frames}; nothing was read"
+        )
+    return file_of, None if frames == asset.shape[0] else asset.shape[0]
 
 
 def text_of(asset: ForeignAsset, name: str) -> str:

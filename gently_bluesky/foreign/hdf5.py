@@ -14,18 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.errors import AssetDamaged, AssetMissing, LookupFailed, MissingExtra
-from gently_bluesky.foreign.base import (
-    EventSource,
-    Places,
-    count_of,
-    fitted,
-    plausible,
-    text_of,
-    translated,
-)
+from gently_bluesky.errors import AssetDamaged, AssetMissing, MissingExtra
+from gently_bluesky.foreign.base import EventSource, Places, count_of, plausible, translated
 from gently_bluesky.foreign.kinds import ForeignAsset
 from gently_bluesky.foreign.roots import Roots
+from gently_bluesky.foreign.rows import cut_as_declared, cut_by_rows, name_of_dataset
 from gently_bluesky.lazy import ArraySource
 
 try:
@@ -37,68 +30,63 @@ except ImportError as error:
 with suppress(ImportError):
     import hdf5plugin  # pyright: ignore[reportMissingImports, reportUnusedImport] # noqa: F401 # more ways to decompress, where it is there
 
-__all__ = ["open_area_detector", "open_dataset"]
+__all__ = ["open_area_detector", "open_dataset", "open_swmr_stream"]
 
 AREA_DETECTOR_DATASET = "/entry/data/data"
 MOST_NAMES = 64
 MOST_LINKS = 8
 CACHE_BYTES = 2**20
 """Larger chunks, which are frames, go past HDF5's cache: through it they take three times as long."""
-NOT_APPLIED = ("slice", "squeeze")
 
 
 def open_area_detector(asset: ForeignAsset) -> ArraySource:
     """Open ``AD_HDF5``: ``frame_per_point`` rows of ``/entry/data/data`` for each event, ``(frame, y, x)``."""
-    frames = count_of(asset, "frame_per_point", 1)
-    return _Hdf5Rows(asset, AREA_DETECTOR_DATASET, frames)
+    return _Hdf5Rows(asset, AREA_DETECTOR_DATASET, count_of(asset, "frame_per_point", 1))
 
 
 def open_dataset(asset: ForeignAsset) -> ArraySource:
     """Open ``application/x-hdf5``: the dataset that ``parameters`` name, cut into events as the descriptor says."""
-    for name in NOT_APPLIED:
-        if asset.kwargs.get(name):
-            raise LookupFailed(
-                f"{asset.path}: its stream_resource asks for a {name} ({asset.kwargs[name]!r:.80}), which is not "
-                "applied here; nothing was read; open the file with h5py"
-            )
-    dataset = text_of(asset, "dataset")
-    if asset.kwargs.get("join_method", "concat") == "stack":
-        return _Hdf5Rows(asset, dataset, None)
-    declared = asset.shape or ()
-    return _Hdf5Rows(
-        asset, dataset, count_of(asset, "multiplier", declared[0] if declared else 1), concat=True
-    )
+    return _Hdf5Rows(asset, _checked_name(asset, name_of_dataset(asset)))
+
+
+def open_swmr_stream(asset: ForeignAsset) -> ArraySource:
+    """Open ``AD_HDF5_SWMR_STREAM``: a resource that says what a stream_resource of ``application/x-hdf5`` does.
+
+    Where it names no dataset, that is the area detectors'; where it gives ``frame_per_point``, an event has so
+    many rows.
+    """
+    named = name_of_dataset(asset)
+    dataset = _checked_name(asset, AREA_DETECTOR_DATASET if named is None else named)
+    rows = count_of(asset, "frame_per_point", 1) if "frame_per_point" in asset.kwargs else None
+    return _Hdf5Rows(asset, dataset, rows)
+
+
+def _checked_name(asset: ForeignAsset, name: object) -> str:
+    if not isinstance(name, str) or "\0" in name:
+        raise AssetDamaged(
+            f"{asset.path}: expected a text as 'dataset' in what announced it, got {name!r:.100}; nothing was read"
+        )
+    return name
 
 
 class _Hdf5Rows(EventSource):
-    """Rows of a dataset, one or several for each event."""
+    """Rows of a dataset, so many for each event; with None as they were declared."""
 
-    def __init__(
-        self, asset: ForeignAsset, dataset: str, rows_per_event: int | None, *, concat: bool = False
-    ) -> None:
+    def __init__(self, asset: ForeignAsset, dataset: str, rows_per_event: int | None = None) -> None:
         self._path: Path = asset.path
         self._name: str = dataset
         self._roots: Roots = asset.roots
         with self._opened() as opened:
             _check(opened, rows_per_event or 1, self._roots)
             lengths, dtype, chunks = opened.shape, opened.dtype, opened.chunks
-        if concat and asset.shape is not None and len(asset.shape) == len(lengths) - 1:
-            rows_per_event = None  # older writers declare one frame, and append one for each event
-        frame = lengths[1:] if rows_per_event is None else (rows_per_event, *lengths[1:])
-        if (rows_per_event or 1) * asset.count > lengths[0]:
-            raise AssetMissing(
-                f"{self._path}: {asset.count} events were announced, {dataset} has {lengths[0]} rows; no pixels were "
-                "returned; if its writer is still at it, try again"
-            )
-        self._rows: int | None = rows_per_event
+        cut = (
+            cut_as_declared(asset, dataset, lengths)
+            if rows_per_event is None
+            else cut_by_rows(asset, dataset, lengths, rows_per_event)
+        )
+        self._rows: int | None = cut.rows
         self._chunk: tuple[int, ...] | None = chunks
-        shape = fitted(asset.shape, frame)
-        if concat and asset.shape is not None and shape != asset.shape:
-            raise AssetDamaged(
-                f"{self._path}: expected events of {asset.shape} in {dataset}, as declared, found {lengths}; no "
-                "pixels were returned"
-            )
-        super().__init__(lengths[0] // (rows_per_event or 1), frame, dtype, shape)
+        super().__init__(cut.events, cut.stored, dtype, cut.shape)
 
     @property
     def stored_chunks(self) -> tuple[int, ...]:

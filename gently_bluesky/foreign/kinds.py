@@ -18,7 +18,10 @@ KINDS = {
     "AD_TIFF": ("gently_bluesky.foreign.tiff", "open_area_detector"),
     "AD_HDF5": ("gently_bluesky.foreign.hdf5", "open_area_detector"),
     "AD_HDF5_SWMR": ("gently_bluesky.foreign.hdf5", "open_area_detector"),
+    "AD_HDF5_SWMR_STREAM": ("gently_bluesky.foreign.hdf5", "open_swmr_stream"),
     "application/x-hdf5": ("gently_bluesky.foreign.hdf5", "open_dataset"),
+    "application/x-zarr": ("gently_bluesky.foreign.zarr", "open_array"),
+    "multipart/related;type=image/jpeg": ("gently_bluesky.foreign.jpeg", "open_stream"),
     "multipart/related;type=image/tiff": ("gently_bluesky.foreign.tiff", "open_stream"),
 }
 """Specs of resource documents and mimetypes of stream_resource documents, and what opens each."""
@@ -68,6 +71,12 @@ def open_foreign(kind: str, asset: ForeignAsset) -> ArraySource:
     return opened
 
 
-def foreign_dims(ndim: int) -> list[str]:
-    """Return names of the axes of one event, where nobody gives them: images have the last two."""
-    return [*(f"dim_{axis}" for axis in range(ndim - 2)), "y", "x"] if ndim > 1 else ["dim_0"] * ndim
+def foreign_dims(source: ArraySource) -> list[str]:
+    """Return names of the axes of one event, where nobody gives them: images have the last two, but for colours."""
+    ndim = len(source.shape) - 1
+    last = ["y", "x", "c"] if getattr(source, "has_colours", False) else ["y", "x"]
+    return (
+        [*(f"dim_{axis}" for axis in range(ndim - len(last))), *last]
+        if ndim >= len(last)
+        else ["dim_0"] * ndim
+    )

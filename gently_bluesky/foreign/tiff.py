@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from io import FileIO
 from math import prod
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.backends.planes import read_planes
 from gently_bluesky.errors import AssetDamaged
-from gently_bluesky.foreign.base import EventFiles, Places, count_of, plausible, text_of
+from gently_bluesky.foreign.base import EventFiles, Places, count_of, files_of_stream, plausible, text_of
 from gently_bluesky.foreign.kinds import ForeignAsset
 from gently_bluesky.foreign.names import numbered
 from gently_bluesky.lazy import ArraySource
@@ -35,25 +34,7 @@ def open_area_detector(asset: ForeignAsset) -> ArraySource:
 
 def open_stream(asset: ForeignAsset) -> ArraySource:
     """Open ``multipart/related;type=image/tiff``: a file for each event, or for each frame."""
-    filename = text_of(asset, "filename") if "filename" in asset.kwargs else ""
-    file_of = numbered(asset.path, text_of(asset, "template"), filename)
-    if asset.kwargs.get("join_method", "concat") == "stack" or not asset.shape:
-        return _TiffFiles(asset, file_of, None)
-    chunk_shape = asset.kwargs.get("chunk_shape")
-    frames = chunk_shape[0] if isinstance(chunk_shape, Sequence) and chunk_shape else 1
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1 or asset.shape[0] % frames:
-        raise AssetDamaged(
-            f"{asset.path}: expected a chunk_shape whose first length divides the {asset.shape[0]} frames of an "
-            f"event, got {chunk_shape!r:.80}; nothing was read"
-        )
-    if frames == asset.shape[0]:
-        return _TiffFiles(asset, file_of, None)
-    if frames > 1:
-        raise AssetDamaged(
-            f"{asset.path}: expected files of one frame, or of all {asset.shape[0]} frames of an event, got files of "
-            f"{frames}; nothing was read"
-        )
-    return _TiffFiles(asset, file_of, asset.shape[0])
+    return _TiffFiles(asset, *files_of_stream(asset))
 
 
 class _TiffFiles(EventFiles):
@@ -61,6 +42,7 @@ class _TiffFiles(EventFiles):
 
     def look(self, file: FileIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
         with _tiff(file) as tiff:
+            self.has_colours = tiff.pages.first.axes.endswith("S")
             return _made(tiff, file)
 
     def take(self, file: FileIO, wanted: Places, out: NDArray[Any]) -> None:
