@@ -2,36 +2,95 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gently_bluesky.backends.base import Backend
+from gently_bluesky.backends.registry import backend_for_spec
+from gently_bluesky.documents.handling import Handler, installed_handler
 from gently_bluesky.documents.resources import announced_path
 from gently_bluesky.errors import LookupFailed
 from gently_bluesky.files import inside
-from gently_bluesky.foreign.kinds import KINDS, ForeignAsset, foreign_dims, open_foreign
+from gently_bluesky.foreign.kinds import KINDS, TOLD_BY_DATUMS, ForeignAsset, foreign_dims, open_foreign
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import Record
 from gently_bluesky.sources import InlineSource
 
-__all__ = ["Places", "axes_of", "foreign_source", "place_of"]
+__all__ = ["Means", "Places", "axes_of", "foreign_source", "handled_source", "means_of", "place_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a store's assets may lie: below its root, and below the roots that it is allowed to read."""
+    """Where a store's assets may lie: below its root, and below the roots that it is allowed to read.
+
+    ``handlers`` are those of the user, by spec.
+    """
 
     root: Path
     roots: Roots
+    handlers: Mapping[str, Handler] = field(default_factory=dict[str, Handler])
 
     @classmethod
-    def of(cls, root: Path, allowed_roots: Roots | None = None) -> Places:
+    def of(
+        cls, root: Path, allowed_roots: Roots | None = None, handlers: Mapping[str, Handler] | None = None
+    ) -> Places:
         """Return those of a store; by default nothing but its root."""
-        return cls(root, Roots((root,)) if allowed_roots is None else allowed_roots)
+        return cls(root, Roots((root,)) if allowed_roots is None else allowed_roots, dict(handlers or {}))
+
+
+class Means(NamedTuple):
+    """What opens the assets of a kind: a backend of ours, a reader of ours for what others wrote, or a handler."""
+
+    kind: str
+    backend: Backend | None = None
+    handler: Handler | None = None
+
+    @property
+    def by_datum(self) -> bool:
+        """What the datums say is needed to open it, not only how many there are."""
+        return self.handler is not None or self.kind in TOLD_BY_DATUMS
+
+
+def means_of(places: Places, index: Index, record: Record) -> Means:
+    """Return what opens an asset: the user's handler, what is ours, or a handler of an installed package.
+
+    A stream_resource is known by the ``spec`` among its parameters, or else by its mimetype.
+
+    Raises
+    ------
+    LookupFailed
+        Nothing installed here does.
+    """
+    spec = record.format or ""
+    found = _means(places, spec)
+    if found is None:
+        mimetype = index.asset_document(record.uid).get("mimetype", spec)
+        found = None if mimetype == spec else _means(places, mimetype)
+    if found is None:
+        raise LookupFailed(
+            f"asset {record.uid} is of the kind {record.format!r}, which nothing installed here opens; it is "
+            "indexed, and its resource document is in the journal of its run; install the package that has a "
+            f"handler for it, or give one: Store(root, handlers={{{record.format!r}: ...}})"
+        )
+    return found
+
+
+def _means(places: Places, kind: str) -> Means | None:
+    if kind in places.handlers:
+        return Means(kind, handler=places.handlers[kind])
+    if kind in KINDS:
+        return Means(kind)
+    backend = backend_for_spec(kind)
+    if backend is not None:
+        return Means(kind, backend=backend)
+    handler = installed_handler(kind)
+    return None if handler is None else Means(kind, handler=handler)
 
 
 def place_of(places: Places, index: Index, record: Record) -> Path:
@@ -61,35 +120,52 @@ def _is_there(path: Path) -> bool:
 
 
 def foreign_source(
-    places: Places, index: Index, record: Record, count: int, backend: Backend | None
+    places: Places,
+    index: Index,
+    record: Record,
+    count: int,
+    means: Means,
+    more: Mapping[str, Any] | None = None,
 ) -> ArraySource:
     """Open an asset of which ``count`` events are known to be announced, as ``(t, ...)``. Reads no pixels.
 
+    ``more`` is what its datums say beside what it says itself.
+
     Raises
     ------
-    LookupFailed
-        Nothing installed here reads it.
     PathNotAllowed, InvalidDocument
         As `place_of`.
     AssetMissing, AssetDamaged, StorageError, MissingExtra
         The files are not what the record says, or what reads them is not installed.
     """
-    kind = record.format or ""
-    if backend is None and kind not in KINDS:
-        raise LookupFailed(
-            f"asset {record.uid} is of the kind {record.format!r}, which nothing installed here opens; it is "
-            "indexed, and its resource document is in the journal of its run; pass a handler for it to "
-            f"handler_registry({{{record.format!r}: ...}}) and fill the run's documents with event_model.Filler"
-        )
     path = place_of(places, index, record)
-    if backend is not None:
-        return backend.open(path, record.metadata, count)
-    shape = None if record.shape is None else record.shape[1:]
+    if means.backend is not None:
+        return means.backend.open(path, record.metadata, count)
     if not count:
-        return InlineSource(
-            np.empty((0, *(shape or ())), "u1")
-        )  # of an event that is not there yet nobody knows
-    return open_foreign(kind, ForeignAsset(path, record.metadata, count, shape, places.roots))
+        return _no_events(record)
+    asset = ForeignAsset(path, {**record.metadata, **(more or {})}, count, _declared(record), places.roots)
+    return open_foreign(means.kind, asset)
+
+
+def handled_source(
+    places: Places, index: Index, record: Record, datums: Sequence[Mapping[str, Any]], means: Means
+) -> ArraySource:
+    """Open the events of an asset that these ``datum_kwargs`` stand for by a handler. Raises as `foreign_source`."""
+    from gently_bluesky.documents.handled import HandledSource  # a store brings no backend
+
+    path = place_of(places, index, record)
+    if means.handler is None or not datums:
+        return _no_events(record)
+    asset = ForeignAsset(path, record.metadata, len(datums), _declared(record), places.roots)
+    return HandledSource(means.kind, means.handler, asset, datums)
+
+
+def _no_events(record: Record) -> ArraySource:
+    return InlineSource(np.empty((0, *(_declared(record) or ())), "u1"))  # of what is not there nobody knows
+
+
+def _declared(record: Record) -> tuple[int, ...] | None:
+    return None if record.shape is None else record.shape[1:]
 
 
 def axes_of(record: Record, source: ArraySource) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, SupportsIndex
 
 from gently_bluesky.arrivals import next_run
 from gently_bluesky.derived import read_result
+from gently_bluesky.documents.handling import Handler
 from gently_bluesky.elsewhere import Places
 from gently_bluesky.errors import LookupFailed, UnknownUid
 from gently_bluesky.foreign.roots import Roots
@@ -41,11 +42,20 @@ class StoreView:
         Finds what is in it.
     roots
         Folders below which assets of others are read; by default the root.
+    handlers
+        The user's, by spec.
     """
 
-    def __init__(self, root: Path, uid: str, index: Index, roots: Roots | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        uid: str,
+        index: Index,
+        roots: Roots | None = None,
+        handlers: Mapping[str, Handler] | None = None,
+    ) -> None:
         self.root = root
-        self._places = Places.of(root, roots)
+        self._places = Places.of(root, roots, handlers)
         self.uid = uid
         self._index = index
 

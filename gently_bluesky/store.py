@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.derived import Derivation, parent_uids, record_run, steps_um
+from gently_bluesky.documents.handling import Handler, checked_handlers
 from gently_bluesky.documents.home import SharedJournal
 from gently_bluesky.documents.pipeline import Pipeline
 from gently_bluesky.documents.run_storage import Desk
@@ -50,6 +51,10 @@ class Store(StoreView):
     allowed_roots
         Folders where other writers put their files (an area detector's, an ophyd-async detector's): assets
         that lie in the store or below one of these are opened, and no others.
+    handlers
+        What opens kinds of assets that nothing here knows, by spec, as for `handler_registry`: classes that
+        are called with a path and ``resource_kwargs``, and what they return with ``datum_kwargs`` (of stream
+        documents with ``parameters`` and ``point_number``). They win over all others.
 
     Raises
     ------
@@ -60,7 +65,8 @@ class Store(StoreView):
     StoreReadOnly
         ``mode="a"``, and the root cannot be written.
     InvalidSetting
-        Another mode, an index that is none, or ``allowed_roots`` that are no whole paths.
+        Another mode, an index that is none, ``allowed_roots`` that are no whole paths, or ``handlers`` that
+        are no callables by spec.
     """
 
     def __init__(
@@ -70,13 +76,16 @@ class Store(StoreView):
         mode: Literal["a", "r"] = "a",
         index: str | None = None,
         allowed_roots: Iterable[str | Path] = (),
+        handlers: Mapping[str, Handler] | None = None,
     ) -> None:
         if mode not in ("a", "r"):
             raise InvalidSetting(f"expected mode 'a' or 'r', got {mode!r}; nothing was opened")
         place = Path(root).expanduser().resolve()
         roots = Roots(allowed_roots).beside(place)
+        given = checked_handlers(handlers, "nothing was opened")
         uid = open_root(place, mode)
-        super().__init__(place, uid, (index_to_read if mode == "r" else index_to_write)(place, index), roots)
+        opened = (index_to_read if mode == "r" else index_to_write)(place, index)
+        super().__init__(place, uid, opened, roots, given)
         self.mode = mode
         self._writers: list[StoreWriter] = []
         self._result_writers: dict[str | None, StoreWriter] = {}

@@ -14,25 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.assets import declared_dtype
 from gently_bluesky.documents.handlers import asset_array
-from gently_bluesky.elsewhere import Places, axes_of, foreign_source
+from gently_bluesky.elsewhere import Places
 from gently_bluesky.errors import (
     AmbiguousArray,
-    AssetMissing,
     GentlyError,
-    LookupFailed,
     NotYetStored,
     RunEnded,
 )
-from gently_bluesky.foreign.kinds import KINDS
 from gently_bluesky.growing import Feed, Growth
 from gently_bluesky.index.index import Extent, Index, Point
-from gently_bluesky.index.rows import point_number
 from gently_bluesky.lazy import LazyArray, growing
 from gently_bluesky.model import Record
-from gently_bluesky.segments import tag_with_pools
+from gently_bluesky.opened import open_datum, open_points, open_rows
 from gently_bluesky.sources import InlineSource
 from gently_bluesky.watching import Look, RunWatch, load_backends
 
@@ -153,7 +148,7 @@ def asset_events(places: Places, index: Index, record: Record) -> LazyArray:
     of = AssetEvents(record.uid)
     found = _array(places, watch, of, index)
     return (
-        growing(_opened(places, index, record, range(0)), _RunGrowth(places, watch, of))
+        growing(open_points(places, index, record, []), _RunGrowth(places, watch, of))
         if found is None
         else found
     )
@@ -166,17 +161,7 @@ def datum_array(places: Places, index: Index, record: Record) -> LazyArray:
     """
     document = index.datum_document(record.uid)
     asset = index.record(str(document.get("resource") or document.get("stream_resource")))
-    if "stream_resource" in document:
-        indices = document["indices"]
-        array = _opened(places, index, asset, range(indices["start"], indices["stop"]))
-        return array[0] if len(array) == 1 else array
-    number = point_number(document.get("datum_kwargs"))
-    if number is None:
-        raise LookupFailed(
-            f"datum {record.uid} does not say which event of its asset it is; ask for "
-            f"store.array({asset.uid!r})"
-        )
-    return _opened(places, index, asset, [number])[0]
+    return open_datum(places, index, asset, document)
 
 
 class _RunGrowth(Growth):
@@ -239,9 +224,7 @@ class _RunFeed(Feed):
         group = list(takewhile(lambda point: point.asset_uid == asset, self._points))
         if asset not in self._assets:
             self._assets[asset] = self._watch.index.record(asset)
-        found = _opened(
-            self._places, self._watch.index, self._assets[asset], [point.point_number for point in group]
-        )
+        found = open_points(self._places, self._watch.index, self._assets[asset], group)
         self._points, self._position = self._points[len(group) :], group[-1].position
         return found
 
@@ -307,19 +290,19 @@ def _array(
         return None
     plain = _plain(of, extents)
     if plain is not None:
-        rows, position, assets = range(plain.events), plain.last_position, [plain.asset_uid]
-    else:
-        points = of.points(index)
-        shown = of.shown(points)
-        rows, position = [point.point_number for point in shown], points[-1].position
-        assets = list(dict.fromkeys(point.asset_uid for point in shown))
+        array = open_rows(places, index, index.record(plain.asset_uid), range(plain.events))
+        if array is not None:
+            return growing(array, _RunGrowth(places, watch, of, plain.last_position, len(array)))
+    points = of.points(index)
+    shown = of.shown(points)
+    assets = list(dict.fromkeys(point.asset_uid for point in shown))
     if len(assets) > 1:
         raise AmbiguousArray(
             f"{of} changed shape, dtype or scale during the run and is kept in {len(assets)} arrays; ask for "
             f"store.array(uid) of each: {', '.join(assets)}"
         )
-    array = _opened(places, index, index.record(assets[0]), rows)
-    return growing(array, _RunGrowth(places, watch, of, position, len(array)))
+    array = open_points(places, index, index.record(assets[0]), shown)
+    return growing(array, _RunGrowth(places, watch, of, points[-1].position, len(array)))
 
 
 def _none_yet(places: Places, watch: RunWatch, of: KeyEvents, declared: Mapping[str, Any]) -> LazyArray:
@@ -331,36 +314,3 @@ def _none_yet(places: Places, watch: RunWatch, of: KeyEvents, declared: Mapping[
     kwargs = {"dims": dims} if isinstance(dims, list) and len(dims) == len(shape) else {}
     source = InlineSource(np.empty((0, *shape), declared_dtype(declared)))
     return growing(asset_array(source, kwargs, name=of.data_key), _RunGrowth(places, watch, of))
-
-
-def _opened(places: Places, index: Index, record: Record, rows: range | Sequence[int | None]) -> LazyArray:
-    """Return the events of an asset at these places, in this order; a range has steps of 1."""
-    known = rows if isinstance(rows, range) else [row for row in rows if row is not None]
-    if len(known) < len(rows):
-        raise LookupFailed(f"the datums of asset {record.uid} do not say which of its events they are")
-    if isinstance(known, range):
-        first, last = known.start, known.stop - 1
-    else:
-        first, last = min(known, default=0), max(known, default=-1)
-    array = _open_asset(places, index, record, max(last + 1, 0))
-    if not 0 <= first <= last + 1 <= len(array):
-        raise AssetMissing(
-            f"{places.root / record.path}: event {last} was announced, the files hold {len(array)} events; "
-            "nothing was read; restore them from a copy"
-        )
-    if isinstance(known, range) or known == list(range(first, last + 1)):
-        return array[first : last + 1]
-    return array[known]
-
-
-def _open_asset(places: Places, index: Index, record: Record, count: int) -> LazyArray:
-    """Return an asset of which ``count`` events are known to be published."""
-    kind = record.format or ""
-    backend = None if kind in KINDS else backend_for_spec(kind)
-    source = foreign_source(places, index, record, count, backend)
-    kwargs = record.metadata if backend is not None else {"dims": axes_of(record, source)}
-    if backend is not None and (tag := tag_with_pools(places.root)) is not None:
-        from gently_bluesky.backends.hot_source import HotSource  # only where there is something hot
-
-        source = HotSource(source, tag, record.uid)
-    return asset_array(source, kwargs, uid=record.uid, name=record.data_key or "")

@@ -116,3 +116,14 @@ def send(store: Store, documents: Sequence[Named]) -> str:
 
 def uri_of(path: Path) -> str:
     return f"file://localhost{path.as_posix()}"
+
+
+def install(folder: Path, name: str, entries: Mapping[str, str], code: str) -> None:
+    """Put a package on the path as pip would: a module, and its metadata."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.py").write_text(code)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    lines = "\n".join(f"{spec} = {name}:{attribute}" for spec, attribute in entries.items())
+    (info / "entry_points.txt").write_text(f"[databroker.handlers]\n{lines}\n")

@@ -6,7 +6,7 @@ Ours hold nothing open between reads: to open an asset again costs less than a f
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,9 +26,16 @@ __all__ = [
 
 
 def asset_array(
-    source: ArraySource, resource_kwargs: Mapping[str, Any], *, uid: str = "", name: str = ""
+    source: ArraySource,
+    resource_kwargs: Mapping[str, Any],
+    *,
+    uid: str = "",
+    name: str = "",
+    datum_uids: Sequence[str] | None = None,
 ) -> LazyArray:
     """Return a whole asset as a lazy array ``(t, ...)``, with the axes that its ``resource_kwargs`` tell of.
+
+    Its events are datums with these uids, by default those that we give.
 
     Raises
     ------
@@ -39,6 +46,10 @@ def asset_array(
     dims = resource_kwargs.get("dims") or [f"dim_{axis}" for axis in range(ndim)]
     scale = resource_kwargs.get("scale") or [1.0] * ndim
     units = resource_kwargs.get("units") or [None] * ndim
+
+    def datum_uid(index: int) -> str:
+        return f"{uid}/{index}" if datum_uids is None else datum_uids[index]
+
     try:
         return LazyArray(
             source,
@@ -46,7 +57,7 @@ def asset_array(
             scale=(1.0, *scale),
             units=(None, *units),
             uid=uid,
-            event_uid=(lambda index: f"{uid}/{index}") if uid else None,
+            event_uid=datum_uid if uid else None,
             name=name,
         )
     except (InputError, TypeError) as error:

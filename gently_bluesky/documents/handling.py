@@ -5,25 +5,30 @@ Packages are imported when their handler is first used, so that one that is brok
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
 from gently_bluesky.documents.handlers import asset_array, own_handlers
 from gently_bluesky.errors import InvalidDocument, InvalidSetting, LookupFailed
-from gently_bluesky.foreign.kinds import ForeignAsset, foreign_dims, open_foreign
+from gently_bluesky.foreign.kinds import TOLD_BY_DATUMS, ForeignAsset, foreign_dims, open_foreign
 from gently_bluesky.foreign.roots import Roots
+from gently_bluesky.index.rows import datum_parameters
 from gently_bluesky.index.rows import point_number as number_in
 from gently_bluesky.lazy import LazyArray
 
 __all__ = [
     "AreaDetectorHdf5Handler",
+    "AreaDetectorHdf5StreamHandler",
     "AreaDetectorTiffHandler",
     "ForeignHandler",
+    "Handler",
     "InstalledHandler",
     "NumpySequenceHandler",
+    "checked_handlers",
     "handler_registry",
+    "installed_handler",
 ]
 
 GROUP = "databroker.handlers"
@@ -49,14 +54,27 @@ def handler_registry(handlers: Mapping[str, Handler] | None = None) -> dict[str,
     InvalidSetting
         ``handlers`` are not callables by spec.
     """
-    given = dict(handlers or {})
-    for spec, handler in given.items():
+    given = checked_handlers(handlers, "no registry was made")
+    return {**_loading(entry_points(group=GROUP)), **_FOREIGN, **own_handlers(), **given}
+
+
+def checked_handlers(handlers: Mapping[str, Handler] | None, otherwise: str) -> dict[str, Handler]:
+    """Return a user's handlers by spec. Raises InvalidSetting, which says what happened ``otherwise``."""
+    given = {} if handlers is None else handlers
+    wrong: object = None if isinstance(given, Mapping) else given  # pyright: ignore[reportUnnecessaryIsInstance] # of a user
+    for spec, handler in given.items() if wrong is None else ():
         if not isinstance(spec, str) or not callable(handler):  # pyright: ignore[reportUnnecessaryIsInstance] # of a user
-            raise InvalidSetting(
-                f"expected handlers as a mapping of specs to handler classes, got {spec!r:.80}: {handler!r:.80}; no "
-                "registry was made"
-            )
-    return {**_installed(), **_FOREIGN, **own_handlers(), **given}
+            wrong = {spec: handler}
+    if wrong is not None:
+        raise InvalidSetting(
+            f"expected handlers as a mapping of specs to handler classes, got {wrong!r:.160}; {otherwise}"
+        )
+    return dict(given)
+
+
+def installed_handler(spec: str) -> Handler | None:
+    """Return the handler of an installed package for a spec, imported when it is used; None if there is none."""
+    return _loading(entry_points(group=GROUP, name=spec)).get(spec)
 
 
 class ForeignHandler:
@@ -78,6 +96,7 @@ class ForeignHandler:
         self._path = Path(path).absolute()
         self._kwargs = resource_kwargs
         self._array: LazyArray | None = None
+        self._more: Mapping[str, Any] = {}
 
     def __call__(self, point_number: int | None = None, **datum_kwargs: Any) -> LazyArray:
         """Return the array of one event, without the event axis. Reads no pixels.
@@ -97,14 +116,16 @@ class ForeignHandler:
                 f"{self._path}: expected datum_kwargs with the number of an event, got {datum_kwargs!r:.100}; nothing "
                 "was read"
             )
-        if self._array is None or event >= len(self._array):
-            self._array = self._open(event + 1)
+        more = datum_parameters(datum_kwargs) if self.kind in TOLD_BY_DATUMS else {}
+        if self._array is None or event >= len(self._array) or more != self._more:
+            self._array, self._more = self._open(event + 1, more), more
         return self._array[event]
 
-    def _open(self, count: int) -> LazyArray:
+    def _open(self, count: int, more: Mapping[str, Any]) -> LazyArray:
         folder = self._path if self._path.is_dir() else self._path.parent
         roots = Roots((folder, self._path.resolve().parent))
-        source = open_foreign(self.kind, ForeignAsset(self._path, self._kwargs, count, roots=roots))
+        kwargs = {**self._kwargs, **more}
+        source = open_foreign(self.kind, ForeignAsset(self._path, kwargs, count, roots=roots))
         return asset_array(source, {"dims": foreign_dims(source)})
 
     def close(self) -> None:
@@ -139,11 +160,22 @@ class AreaDetectorHdf5Handler(ForeignHandler):
     kind = "AD_HDF5"
 
 
+class AreaDetectorHdf5StreamHandler(ForeignHandler):
+    """Handler of ``AD_HDF5_SWMR_STREAM``: the ``dataset`` that the resource or its datums name.
+
+    Returns a `LazyArray` ``(frame, y, x)`` with the dtype of the dataset, in this machine's byte order, of
+    ``frame_per_point`` or ``multiplier`` rows, by default one. Needs the extra ``hdf5``.
+    """
+
+    kind = "AD_HDF5_SWMR_STREAM"
+
+
 _FOREIGN: dict[str, Handler] = {
     "NPY_SEQ": NumpySequenceHandler,
     "AD_TIFF": AreaDetectorTiffHandler,
     "AD_HDF5": AreaDetectorHdf5Handler,
     "AD_HDF5_SWMR": AreaDetectorHdf5Handler,
+    "AD_HDF5_SWMR_STREAM": AreaDetectorHdf5StreamHandler,
 }
 
 
@@ -188,9 +220,10 @@ class InstalledHandler:
         return getattr(self._handler, name)
 
 
-def _installed() -> dict[str, Handler]:
+def _loading(found: Iterable[EntryPoint]) -> dict[str, Handler]:
+    """Return what loads each of these when it is called."""
     entries: dict[str, dict[str, EntryPoint]] = {}
-    for entry in entry_points(group=GROUP):
+    for entry in found:
         entries.setdefault(entry.name, {})[entry.value] = entry
     return {
         spec: type("InstalledHandler", (InstalledHandler,), {"spec": spec, "entries": tuple(of.values())})

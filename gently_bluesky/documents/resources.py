@@ -18,6 +18,8 @@ __all__ = ["AnnouncedAsset", "announced_asset", "announced_path", "file_uri", "m
 
 LOCAL_HOSTS = ("", "localhost")
 DRIVE = re.compile(r"/[A-Za-z]:")
+FROM_THEIR_ROOT = ("AD_HDF5_SWMR_STREAM",)
+"""Specs whose paths go on from their root though there is a slash in front, as bluesky reads them."""
 
 
 class AnnouncedAsset(NamedTuple):
@@ -56,7 +58,8 @@ def announced_path(doc: Mapping[str, Any]) -> Path:
         It names no file of this machine.
     """
     if "resource_path" in doc:
-        return Path(doc.get("root", ""), doc["resource_path"])
+        root, path = doc.get("root", ""), doc["resource_path"]
+        return Path(root, path.lstrip("/") if root and doc.get("spec") in FROM_THEIR_ROOT else path)
     path = path_of_uri(doc["uri"])
     if path is None:
         raise InvalidDocument(

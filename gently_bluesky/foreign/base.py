@@ -25,6 +25,7 @@ __all__ = [
     "EventFiles",
     "EventSource",
     "Places",
+    "box_around",
     "count_of",
     "files_of_stream",
     "fitted",
@@ -210,6 +211,15 @@ def translated(path: Path) -> Generator[None]:
         raise AssetDamaged(
             f"{path} cannot be read as what was announced: {error}; no pixels were returned"
         ) from error
+
+
+def box_around(along: NDArray[np.intp]) -> tuple[slice, slice | NDArray[np.intp]]:
+    """Return what to read of an axis, and what of that is wanted."""
+    step = int(along[1] - along[0]) if len(along) > 1 else 1
+    if step > 0 and bool(np.all(np.diff(along) == step)):
+        return slice(int(along[0]), int(along[-1]) + 1, step), slice(None)
+    first = int(along.min())
+    return slice(first, int(along.max()) + 1, 1), along - first
 
 
 def fitted(declared: tuple[int, ...] | None, stored: tuple[int, ...]) -> tuple[int, ...]:

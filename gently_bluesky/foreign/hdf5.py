@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import AssetDamaged, AssetMissing, MissingExtra
-from gently_bluesky.foreign.base import EventSource, Places, count_of, plausible, translated
+from gently_bluesky.foreign.base import EventSource, Places, box_around, count_of, plausible, translated
 from gently_bluesky.foreign.kinds import ForeignAsset
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.foreign.rows import cut_as_declared, cut_by_rows, name_of_dataset
@@ -100,7 +100,7 @@ class _Hdf5Rows(EventSource):
 
     def read_events(self, events: NDArray[np.intp], inner: Places, out: NDArray[Any]) -> None:
         """Read neighbouring events together, by boxes around what is selected of each."""
-        boxes = [_box(along) for along in inner]
+        boxes = [box_around(along) for along in inner]
         whole = [box for box, _ in boxes]
         regular = all(isinstance(kept, slice) for _, kept in boxes)
         together = regular and (self._rows is None or len(inner[0]) == self._rows)
@@ -183,15 +183,6 @@ def _check(dataset: Any, rows: int, roots: Roots) -> None:
     if dataset.size and not stored:
         raise EOFError(f"nothing of {dataset.name} was ever written")
     plausible((rows, *dataset.shape[1:]), dataset.dtype, stored)
-
-
-def _box(along: NDArray[np.intp]) -> tuple[slice, slice | NDArray[np.intp]]:
-    """Return what to read of an axis, and what of that is wanted."""
-    step = int(along[1] - along[0]) if len(along) > 1 else 1
-    if step > 0 and bool(np.all(np.diff(along) == step)):
-        return slice(int(along[0]), int(along[-1]) + 1, step), slice(None)
-    first = int(along.min())
-    return slice(first, int(along.max()) + 1, 1), along - first
 
 
 def _lengths(boxes: Sequence[slice]) -> tuple[int, ...]:

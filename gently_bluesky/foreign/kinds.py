@@ -11,7 +11,7 @@ from typing import Any
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.lazy import ArraySource
 
-__all__ = ["KINDS", "ForeignAsset", "foreign_dims", "open_foreign"]
+__all__ = ["KINDS", "TOLD_BY_DATUMS", "ForeignAsset", "foreign_dims", "open_foreign"]
 
 KINDS = {
     "NPY_SEQ": ("gently_bluesky.foreign.npy", "open_sequence"),
@@ -25,6 +25,9 @@ KINDS = {
     "multipart/related;type=image/tiff": ("gently_bluesky.foreign.tiff", "open_stream"),
 }
 """Specs of resource documents and mimetypes of stream_resource documents, and what opens each."""
+
+TOLD_BY_DATUMS = ("AD_HDF5_SWMR_STREAM",)
+"""Those whose datums may say what of the file is theirs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from gently_bluesky.foreign.base import (
     SMALL_BYTES,
     EventSource,
     Places,
+    box_around,
     plausible,
     translated,
 )
@@ -96,7 +97,8 @@ class _ZarrRows(EventSource):
             for name in self._files.holding(places):
                 self._require_allowed(self._folder / name)
             target = out.reshape([len(along) for along in places])
-            wanted = tuple(_as_slice(along) for along in places)
+            boxes = [(along, *box_around(along)) for along in places]
+            wanted = tuple(box if isinstance(kept, slice) else along for along, box, kept in boxes)
             ts.array(target, copy=False).write(self._array.oindex[wanted]).result()
 
     def _require_allowed(self, path: Path) -> None:
@@ -167,14 +169,6 @@ def _opened(folder: Path, driver: str) -> ts.TensorStore:
 
 def _chunk(array: ts.TensorStore) -> tuple[int, ...]:
     return tuple(length or 1 for length in array.chunk_layout.read_chunk.shape or ())
-
-
-def _as_slice(along: NDArray[np.intp]) -> slice | NDArray[np.intp]:
-    """Return places at equal distances as a slice, which TensorStore reads faster."""
-    step = int(along[1] - along[0]) if len(along) > 1 else 1
-    if step > 0 and bool(np.all(np.diff(along) == step)):
-        return slice(int(along[0]), int(along[-1]) + 1, step)
-    return along
 
 
 @contextmanager

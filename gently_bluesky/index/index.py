@@ -233,6 +233,14 @@ class Index:
         """
         return self._document(uid, "datum")
 
+    def datum_documents(self, uids: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Return the documents of many datums, in this order. Raises UnknownUid."""
+        known: dict[str, str] = {}
+        for first in range(0, len(uids), PAGE):
+            page = self.rows(statements.DATUMS, uids=uids[first : first + PAGE])
+            known.update((row.uid, row.document) for row in page)
+        return [decode(known[uid]) if uid in known else self.datum_document(uid) for uid in uids]
+
     def has_descriptor(self, uid: str) -> bool:
         """Say whether a descriptor of this full uid is in the index; it is no record."""
         return bool(self.rows(statements.DESCRIPTOR, uid=checked(uid)))

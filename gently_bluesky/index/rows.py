@@ -30,10 +30,12 @@ from gently_bluesky.index.values import leaves
 from gently_bluesky.jsontext import decode
 from gently_bluesky.model import JournalLine
 
-__all__ = ["Batch", "point_number"]
+__all__ = ["Batch", "datum_parameters", "point_number"]
 
 STATUS_OF_EXIT: Final = {"success": "complete", "abort": "aborted", "fail": "failed"}
 NOT_INDEXED: Final = "nothing of this call was indexed; the journal was not changed"
+NUMBERS: Final = ("point_number", "indices", "frame", "index")
+"""What ``datum_kwargs`` call the place of an array in its asset."""
 ENDED: Final = ("complete", "failed", "aborted", "incomplete")
 
 
@@ -366,11 +368,9 @@ def point_number(datum_kwargs: object) -> int | None:
     """Return where in its asset a datum's array lies, where its ``datum_kwargs`` say so."""
     if not isinstance(datum_kwargs, Mapping):
         return None
-    return next(
-        (
-            integer(datum_kwargs[name])
-            for name in ("point_number", "indices", "frame", "index")
-            if name in datum_kwargs
-        ),
-        None,
-    )
+    return next((integer(datum_kwargs[name]) for name in NUMBERS if name in datum_kwargs), None)
+
+
+def datum_parameters(datum_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the ``datum_kwargs`` say beside `point_number`."""
+    return {name: value for name, value in datum_kwargs.items() if name not in NUMBERS}

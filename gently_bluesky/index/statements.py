@@ -12,6 +12,7 @@ from gently_bluesky.index.schema import descriptors, journals, records
 __all__ = [
     "BY_UID",
     "CANDIDATES",
+    "DATUMS",
     "DESCRIPTOR",
     "DOCUMENT",
     "END",
@@ -32,6 +33,9 @@ UID: Final = select(records.c.uid).where(records.c.uid == bindparam("uid"))
 BY_UID: Final = select_records().where(records.c.uid == bindparam("uid"))
 DOCUMENT: Final = select(records.c.document).where(
     records.c.uid == bindparam("uid"), records.c.kind == bindparam("kind")
+)
+DATUMS: Final = select(records.c.uid, records.c.document).where(
+    records.c.uid.in_(bindparam("uids", expanding=True)), records.c.kind == "datum"
 )
 END: Final = select(journals.c.end).where(journals.c.journal == bindparam("journal"))
 JOURNALS: Final = select(journals.c.journal, journals.c.end).order_by(journals.c.journal)

@@ -102,11 +102,22 @@ def test_arrays_of_a_recorded_stream_open(tmp_path, data):
         assert np.array_equal(run["secondary"]["det-key3"], np.reshape(images, (3, 1, 10, 15)))
 
 
-def test_a_recorded_stream_of_a_kind_that_nothing_opens_is_indexed(tmp_path, data):
+def test_arrays_of_a_recorded_stream_of_the_older_family_open(tmp_path, data):
     with Store(tmp_path / "store", allowed_roots=[data]) as store:
         legacy = store[send(store, example("external_assets_legacy.json", data))]
         assert store.record(next(store.query(kind="asset")).uid).format == "AD_HDF5_SWMR_STREAM"
-        with pytest.raises(LookupError, match="'AD_HDF5_SWMR_STREAM', which nothing installed here opens"):
+        with h5py.File(data / "dataset.h5") as file:
+            assert np.array_equal(legacy["det-key2"][:, 0], file["entry/data/data_2"])
+            assert np.array_equal(store.array("det-key2-uid/1")[0], file["entry/data/data_2"][1])
+
+
+def test_a_recorded_stream_of_a_kind_that_nothing_opens_is_indexed(tmp_path, data):
+    documents = example("external_assets_legacy.json", data)
+    next(doc for name, doc in documents if name == "resource")["spec"] = "ODD"
+    with Store(tmp_path / "store", allowed_roots=[data]) as store:
+        legacy = store[send(store, documents)]
+        assert store.record(next(store.query(kind="asset")).uid).format == "ODD"
+        with pytest.raises(LookupError, match="'ODD', which nothing installed here opens"):
             legacy["det-key2"]
 
 
