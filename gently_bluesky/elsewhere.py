@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.registry import backend_for_spec
+from gently_bluesky.documents.adopting import INCOMING, adopted_place, below_incoming, is_there
 from gently_bluesky.documents.handling import Handler, installed_handler
 from gently_bluesky.documents.resources import announced_path
-from gently_bluesky.errors import LookupFailed
+from gently_bluesky.errors import AssetMissing, LookupFailed
 from gently_bluesky.files import inside
 from gently_bluesky.foreign.kinds import KINDS, TOLD_BY_DATUMS, ForeignAsset, foreign_dims, open_foreign
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
-from gently_bluesky.lazy import ArraySource
+from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.model import Record
 from gently_bluesky.sources import InlineSource
 
@@ -94,7 +96,8 @@ def _means(places: Places, kind: str) -> Means | None:
 
 
 def place_of(places: Places, index: Index, record: Record) -> Path:
-    """Return where an asset lies: in the store, wherever that was moved to, or where its document says.
+    """Return where an asset lies: in its run's folder, if that adopted it, in the store, wherever that was moved to,
+    or where its document says.
 
     Raises
     ------
@@ -104,19 +107,19 @@ def place_of(places: Places, index: Index, record: Record) -> Path:
         The document names no file.
     """
     here = inside(places.root, record.path) if record.path else None
-    if here is not None and here.exists():
+    if here is not None and INCOMING not in record.path.split("/") and here.exists():
         return here
+    what = f"asset {record.uid} of run {record.run_uid[:8]}"
     said = places.root / announced_path(index.asset_document(record.uid))
-    if here is not None and not _is_there(said):
+    for path in (said, Path(record.path)):
+        if INCOMING in path.parts:
+            folder = (places.root / index.record(record.run_uid).path).parent
+            adopted = adopted_place(places.root, folder, path)
+            if adopted is not None:
+                return places.roots.allowed(adopted, what)
+    if here is not None and (here.exists() or not is_there(said)):
         return here
-    return places.roots.allowed(said, f"asset {record.uid} of run {record.run_uid[:8]}")
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (ValueError, OSError):  # a NUL in it, a folder that may not be looked into
-        return False
+    return places.roots.allowed(said, what)
 
 
 def foreign_source(
@@ -138,13 +141,16 @@ def foreign_source(
     AssetMissing, AssetDamaged, StorageError, MissingExtra
         The files are not what the record says, or what reads them is not installed.
     """
-    path = place_of(places, index, record)
-    if means.backend is not None:
-        return means.backend.open(path, record.metadata, count)
-    if not count:
-        return _no_events(record)
-    asset = ForeignAsset(path, {**record.metadata, **(more or {})}, count, _declared(record), places.roots)
-    return open_foreign(means.kind, asset)
+    backend, kwargs = means.backend, {**record.metadata, **(more or {})}
+
+    def open_at(path: Path) -> ArraySource:
+        if backend is not None:
+            return backend.open(path, record.metadata, count)
+        if not count:
+            return _no_events(record)
+        return open_foreign(means.kind, ForeignAsset(path, kwargs, count, _declared(record), places.roots))
+
+    return _opened_where_it_is(places, index, record, open_at)
 
 
 def handled_source(
@@ -153,11 +159,80 @@ def handled_source(
     """Open the events of an asset that these ``datum_kwargs`` stand for by a handler. Raises as `foreign_source`."""
     from gently_bluesky.documents.handled import HandledSource  # a store brings no backend
 
+    handler = means.handler
+
+    def open_at(path: Path) -> ArraySource:
+        if handler is None or not datums:
+            return _no_events(record)
+        asset = ForeignAsset(path, record.metadata, len(datums), _declared(record), places.roots)
+        return HandledSource(means.kind, handler, asset, datums)
+
+    return _opened_where_it_is(places, index, record, open_at)
+
+
+def _opened_where_it_is(
+    places: Places, index: Index, record: Record, open_at: Callable[[Path], ArraySource]
+) -> ArraySource:
+    """Open an asset at its place, and again where its run moves it to in the meantime."""
     path = place_of(places, index, record)
-    if means.handler is None or not datums:
-        return _no_events(record)
-    asset = ForeignAsset(path, record.metadata, len(datums), _declared(record), places.roots)
-    return HandledSource(means.kind, means.handler, asset, datums)
+    if below_incoming(places.root, path) is None:
+        return open_at(path)
+    try:
+        source = open_at(path)
+    except AssetMissing:
+        now = place_of(places, index, record)
+        if now == path:
+            raise
+        return open_at(now)
+    return _Movable(source, path, lambda: place_of(places, index, record), open_at)
+
+
+class _Movable(ArraySource):
+    """An asset that its run may adopt while it is open. Any thread."""
+
+    def __init__(
+        self,
+        source: ArraySource,
+        path: Path,
+        place: Callable[[], Path],
+        open_at: Callable[[Path], ArraySource],
+    ) -> None:
+        self._source = source
+        self._shape = source.shape
+        self._path = path
+        self._place = place
+        self._open_at = open_at
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes, of when it was opened."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of what ``read`` returns."""
+        return self._source.dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Lengths of what is read at once."""
+        return self._source.chunks
+
+    @property
+    def has_colours(self) -> bool:
+        """The last axis is that of colours."""
+        return getattr(self._source, "has_colours", False)
+
+    def read(self, selection: Selection) -> NDArray[Any]:
+        """Read, where it is by now. Raises as the source."""
+        try:
+            return self._source.read(selection)
+        except AssetMissing:
+            now = self._place()
+            if now == self._path:
+                raise
+            self._source = self._open_at(now)
+            return self._source.read(selection)
 
 
 def _no_events(record: Record) -> ArraySource:

@@ -16,6 +16,7 @@ __all__ = ["ArraySpec", "JournalLine", "Packing", "Record", "Settings", "storabl
 
 STORABLE_KINDS = "biufc"
 ASSETS = ("datum", "stream")
+ADOPTIONS = ("reference", "move")
 
 
 def storable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -287,6 +288,9 @@ class Settings:
     assets
         Which documents announce arrays: ``"datum"`` (resource and datum) or ``"stream"`` (stream_resource and
         stream_datum).
+    adopt
+        What becomes of files that others put into the store's ``incoming`` folder: ``"reference"`` (nothing) or
+        ``"move"`` (they are renamed into the folder of their run when it ends).
     copy
         Arrays are copied as they come; otherwise taken as they are where that is possible.
     hot_bytes
@@ -305,6 +309,7 @@ class Settings:
     compression: Compression | Mapping[str, Compression] | None = None
     levels: int | Mapping[str, int] = 1
     assets: str = "datum"
+    adopt: str = "reference"
     copy: bool = True
     hot_bytes: int = 0
     max_pending_bytes: int | None = None
@@ -323,6 +328,10 @@ class Settings:
         if self.assets not in ASSETS:
             raise InvalidSetting(
                 f"assets must be one of {', '.join(map(repr, ASSETS))}, got {self.assets!r:.200}; nothing was written"
+            )
+        if self.adopt not in ADOPTIONS:
+            raise InvalidSetting(
+                f"adopt must be one of {', '.join(map(repr, ADOPTIONS))}, got {self.adopt!r:.200}; nothing was written"
             )
         if self.hot_bytes and not self.copy:
             raise InvalidSetting(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gently_bluesky.datasets import event_table, stream_dataset
+from gently_bluesky.documents.adopting import settled_lines
 from gently_bluesky.documents.filling import filled_lines, rooted
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.elsewhere import Places
@@ -156,11 +157,13 @@ class Run:
     def documents(self, *, fill: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the run's documents as they were announced, as copies.
 
-        Resource documents name the root where the store is now, so that a moved store opens. With ``fill``
+        Resource documents name the root where the store is now, so that a moved store opens, and what the run
+        has adopted is named where it is now. With ``fill``
         events hold lazy arrays in the place of references to this store's assets, and the resource and datum
         documents of those are left out.
         """
-        lines = filled_lines(self._lines(), self._root) if fill else self._lines()
+        lines = settled_lines(iter(self._lines()), self._root, self._path.parent)
+        lines = filled_lines(lines, self._root) if fill else lines
         documents = ((line.name, dict(line.doc)) for line in lines)
         return documents if fill else rooted(documents, self._root)
 

@@ -103,6 +103,7 @@ class Store(StoreView):
         compression: Compression | Mapping[str, Compression] | None = None,
         levels: int | Mapping[str, int] = 1,
         assets: str = "datum",
+        adopt: str = "reference",
         copy: bool = True,
         hot_bytes: int = 0,
         max_pending_bytes: int | None = None,
@@ -129,6 +130,10 @@ class Store(StoreView):
         assets
             Which documents announce arrays: ``"datum"`` (resource and datum, which `event_model.Filler` fills)
             or ``"stream"`` (stream_resource and stream_datum, as newer consumers like them).
+        adopt
+            What becomes of files that devices put into the store's ``incoming`` folder: ``"reference"`` reads them
+            where they lie, ``"move"`` renames them into the folder of their run when that ends; a RuntimeWarning
+            says of what stays where it is, and why. For devices that begin new files for each run.
         copy
             Copy each array as it comes. False takes it as it is, where it is laid out as it is stored: for
             devices that give their buffer away and never touch it again.
@@ -158,6 +163,7 @@ class Store(StoreView):
             compression=compression,
             levels=levels,
             assets=assets,
+            adopt=adopt,
             copy=copy,
             hot_bytes=hot_bytes,
             max_pending_bytes=max_pending_bytes,

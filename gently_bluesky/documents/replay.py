@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from gently_bluesky.documents.adopting import settled_lines
 from gently_bluesky.documents.filling import filled_lines
 from gently_bluesky.documents.journal import read_journal, scan_journal
 from gently_bluesky.errors import AssetMissing, InvalidDocument
@@ -91,7 +92,9 @@ def _read_lines(source: Path, *, fill: bool) -> Iterator[JournalLine]:
 
 
 def _filled(path: Path, lines: Iterator[JournalLine], *, fill: bool) -> Iterator[JournalLine]:
-    return filled_lines(lines, _root_of(path)) if fill else lines
+    root = _root_of(path)
+    lines = settled_lines(lines, root, path.parent)
+    return filled_lines(lines, root) if fill else lines
 
 
 def _whole_file(path: Path) -> Iterator[JournalLine]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gently_bluesky.backends.base import Backend
+from gently_bluesky.documents.adopting import Adoption
 from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.event_count import EventCount, events_missing
 from gently_bluesky.documents.failure import FirstFailure
@@ -73,6 +74,7 @@ class RunStorage(Owner):
         self._broken = False
         self._recorded = False
         self.tally = Tally(desk.tally)
+        self.adoption = Adoption(desk.root, start["uid"], moves=desk.settings.adopt == "move")
         self._received = 0
         self._events = EventCount()
         self._assets: dict[str, Asset] = {}
@@ -157,10 +159,7 @@ class RunStorage(Owner):
         return found if found.uid == uid else None
 
     def _refuse_known_uid(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Refuse a uid that another run brought:
-
-        in the journal it would keep this run out of the index for ever.
-        """
+        """Refuse a uid that another run brought: in the journal it would keep this run out of the index."""
         uid = doc["datum_id" if name == "datum" else "uid"]
         if name == "descriptor":
             known = self._desk.index.has_descriptor(uid)
@@ -196,6 +195,7 @@ class RunStorage(Owner):
             self._announce(lines, frames, nbytes)
             for task in stored:
                 task.is_announced = True
+                self.adoption.note(task.name, task.doc)
         if failure is not None:
             raise failure
 
@@ -356,6 +356,7 @@ class RunStorage(Owner):
         line = self._stop_line(status, task.stop or self._own_stop(), missing)
         if task.outcome is not None:  # a copy ends as its original did, and has lost what that one lost
             line = replace(line, outcome=task.outcome)
+        self.adoption.move(self.home.folder)
         self._announce([line], last=True)
         if missing and status == "incomplete" and task.outcome is None:
             raise events_missing(self._start["uid"], missing)

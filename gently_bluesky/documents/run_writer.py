@@ -8,6 +8,7 @@ lock of the `StoreWriter` is held around every method.
 from __future__ import annotations
 
 import enum
+import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -157,7 +158,8 @@ class RunWriter:
 
         A copy of a recorded run ends on record with the ``outcome`` of that one.
 
-        On return everything is *synced* and announced, and nothing of the run is left in memory.
+        On return everything is *synced* and announced, and nothing of the run is left in memory. Of files that
+        the run was to adopt and did not, a RuntimeWarning says why.
 
         Raises
         ------
@@ -177,7 +179,11 @@ class RunWriter:
         finally:
             self._move(RunState.ENDED)
             self._pipeline.release(join=self._storage.ended)
-        self._raise_what_failed()
+        try:
+            self._raise_what_failed()
+        finally:
+            for remark in self._storage.adoption.remarks:
+                warnings.warn(remark, RuntimeWarning, stacklevel=4)
 
     def _release_held(self) -> None:
         for uid, descriptor in self._descriptors.items():

@@ -30,11 +30,12 @@ except ImportError as error:
 with suppress(ImportError):
     import hdf5plugin  # pyright: ignore[reportMissingImports, reportUnusedImport] # noqa: F401 # more ways to decompress, where it is there
 
-__all__ = ["open_area_detector", "open_dataset", "open_swmr_stream"]
+__all__ = ["open_area_detector", "open_dataset", "open_swmr_stream", "takes_from_others"]
 
 AREA_DETECTOR_DATASET = "/entry/data/data"
 MOST_NAMES = 64
 MOST_LINKS = 8
+MOST_OBJECTS = 10_000
 CACHE_BYTES = 2**20
 """Larger chunks, which are frames, go past HDF5's cache: through it they take three times as long."""
 
@@ -59,6 +60,40 @@ def open_swmr_stream(asset: ForeignAsset) -> ArraySource:
     dataset = _checked_name(asset, AREA_DETECTOR_DATASET if named is None else named)
     rows = count_of(asset, "frame_per_point", 1) if "frame_per_point" in asset.kwargs else None
     return _Hdf5Rows(asset, dataset, rows)
+
+
+def takes_from_others(path: Path) -> bool:
+    """Say whether a file names others, by links or for pixels: then it is not whole where these are not beside it.
+
+    Of a file of very many objects it is assumed.
+
+    Raises
+    ------
+    AssetMissing, AssetDamaged, StorageError
+        It cannot be read.
+    """
+    with translated(path), _file(path) as file:
+        groups, seen = [file], 0
+        while groups:
+            group = groups.pop()
+            for name in group:
+                seen += 1
+                link = group.get(name, getlink=True)
+                if isinstance(link, h5py.ExternalLink) or seen > MOST_OBJECTS:
+                    return True
+                if isinstance(link, h5py.SoftLink):
+                    continue
+                item = group[name]
+                if isinstance(item, h5py.Group):
+                    groups.append(item)
+                elif isinstance(item, h5py.Dataset) and _is_fed(item):
+                    return True
+    return False
+
+
+def _is_fed(dataset: Any) -> bool:
+    sources = dataset.virtual_sources() if dataset.is_virtual else ()
+    return bool(dataset.external) or any(source.file_name != "." for source in sources)
 
 
 def _checked_name(asset: ForeignAsset, name: object) -> str:

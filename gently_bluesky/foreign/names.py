@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gently_bluesky.errors import AssetDamaged
 
-__all__ = ["numbered"]
+__all__ = ["named_by", "numbered"]
 
 PERCENT = re.compile(r"%(?P<zero>0?)(?P<width>\d{0,2})(?:\.(?P<digits>\d{1,2}))?[di]")
 BRACES = re.compile(r"\{(?:0)?(?::(?P<zero>0?)(?P<width>\d{0,2})d?)?\}")
@@ -37,6 +37,23 @@ def numbered(folder: Path, template: str, filename: str = "") -> Callable[[int],
     AssetDamaged
         It gives anything but the name of a file in the folder, by one number.
     """
+    before, number, after = _parts(folder, template, filename)
+    parts = number.groupdict()
+    blanks = int(parts["width"] or 0)
+    digits = max(int(parts.get("digits") or 0), blanks if parts["zero"] else 0)
+    return lambda n: folder / f"{before}{str(n).zfill(digits).rjust(blanks)}{after}"
+
+
+def named_by(folder: Path, template: object, filename: object = "") -> re.Pattern[str]:
+    """Return what the names of all files match that a template gives. Raises as `numbered`."""
+    if not isinstance(template, str) or not isinstance(filename, str):
+        raise _refused(folder, str(template), str(filename))
+    before, _, after = _parts(folder, template, filename)
+    return re.compile(rf"{re.escape(before)} *\d+{re.escape(after)}")
+
+
+def _parts(folder: Path, template: str, filename: str) -> tuple[str, re.Match[str], str]:
+    """Return what stands before the number in a name, the number's own part of the template, and what stands behind."""
     text, pattern = template, BRACES
     if "%" in template:
         text, pattern = template.removeprefix("%s").removeprefix("/").replace("%s", "\0", 1), PERCENT
@@ -49,10 +66,7 @@ def numbered(folder: Path, template: str, filename: str = "") -> Callable[[int],
     )
     if NOT_IN_A_NAME.search(before + after) or len(before + after) > LONGEST:
         raise _refused(folder, template, filename)
-    parts = number.groupdict()
-    blanks = int(parts["width"] or 0)
-    digits = max(int(parts.get("digits") or 0), blanks if parts["zero"] else 0)
-    return lambda n: folder / f"{before}{str(n).zfill(digits).rjust(blanks)}{after}"
+    return before, number, after
 
 
 def _refused(folder: Path, template: str, filename: str) -> AssetDamaged:

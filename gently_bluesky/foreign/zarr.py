@@ -62,6 +62,7 @@ class _ZarrRows(EventSource):
         self._roots: Roots = asset.roots
         with _translated(folder):
             driver, metadata = _metadata(folder, asset.roots)
+            self._metadata: str = "zarr.json" if driver == "zarr3" else ".zarray"
             self._array: ts.TensorStore = _opened(folder, driver)
             self._files: _Files = _Files(self._array, driver, metadata)
             lengths, dtype = tuple(self._array.shape), np.dtype(self._array.dtype.numpy_dtype)
@@ -100,6 +101,8 @@ class _ZarrRows(EventSource):
             boxes = [(along, *box_around(along)) for along in places]
             wanted = tuple(box if isinstance(kept, slice) else along for along, box, kept in boxes)
             ts.array(target, copy=False).write(self._array.oindex[wanted]).result()
+            if not (self._folder / self._metadata).exists():  # then what was not found is no fill value
+                raise AssetMissing(f"{self._folder} is not there any more; no pixels were returned")
 
     def _require_allowed(self, path: Path) -> None:
         if os.path.realpath(path) != str(path):  # a link: the folder itself has none on its way

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gently_bluesky.backends.registry import backend_for_spec
+from gently_bluesky.documents.adopting import INCOMING
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.files import inside, is_leftover
@@ -70,7 +71,9 @@ def sweep_run(folder: Path, lines: Sequence[JournalLine]) -> None:
         if asset is not None and backend is not None:
             with suppress(GentlyError):  # what is wrong with an asset is said when it is read
                 backend.recover(inside(root, asset.path), asset.kwargs, counts.get(asset.uid, 0))
-    for inner, _, names in os.walk(folder):
+    for inner, folders, names in os.walk(folder):
+        if INCOMING in folders and inner == str(folder):
+            folders.remove(INCOMING)  # what others wrote, and called as they liked
         for name in names:
             if is_leftover(name) or name.endswith(HALF_WRITTEN):
                 Path(inner, name).unlink(missing_ok=True)

@@ -6,7 +6,9 @@ the plane, so that `looking.examine` needs nobody's word for what should be ther
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import threading
 import time
 import warnings
@@ -169,6 +171,33 @@ def acquire(
         calls = die_at_kth_call(die_at_call)
         (uid,) = RE(acquisition(Camera(night, tuple(shape)), events, before))
         return {"uid": uid, "calls": len(calls)}
+
+
+def adopt(
+    channel: Channel, root: str, documents: str, die_at_call: int = 0, other_disk: str = ""
+) -> dict[str, Any]:
+    """Store a recorded run whose files lie in ``incoming``, moving them, and die at a call while it ends.
+
+    With ``other_disk`` these files are copied onto a disk of their own that is mounted there.
+    """
+    if other_disk:
+        (Path(root) / "incoming").mkdir()
+        mount_small_disk(Path(root) / "incoming", 1 << 20)
+        shutil.copytree(other_disk, Path(root) / "incoming", dirs_exist_ok=True)
+    recorded = json.loads(Path(documents).read_text())
+    with warnings.catch_warnings(record=True) as caught, Store(root) as store:
+        warnings.simplefilter("always")
+        writer = store.writer(adopt="move", min_free_bytes=0)
+        for name, doc in recorded[:-1]:
+            writer(name, doc)
+        store[recorded[0][1]["uid"]].wait("primary", "image", 3)
+        channel.tell({"ready": os.getpid()})
+        calls = die_at_kth_call(die_at_call)
+        writer(*recorded[-1])
+        made = len(calls)
+        run = store[recorded[0][1]["uid"]]
+        sums = {key: int(np.asarray(run[key]).sum()) for key in run["primary"]}
+    return {"calls": made, "sums": sums, "warned": [str(warning.message) for warning in caught]}
 
 
 def acquire_on_failing_disk(
