@@ -23,9 +23,8 @@ from gently_bluesky.model import JournalLine
 __all__ = ["INCOMING", "Adoption", "adopted_place", "below_incoming", "is_there", "settled_lines"]
 
 INCOMING = "incoming"
-ORIGIN = ".root"
-"""In a run's ``incoming``: where the store lay when the files came, for whole paths in documents of a store that was
-moved since."""
+ORIGIN = ".incoming-root"
+"""In a run's folder: where the store lay when the files came, for whole paths in documents of a store moved since."""
 RECORD = "documents.jsonl"
 """In the folder of a device that writes for itself: it and what lies beside it belong together."""
 LIVE = ".live"
@@ -52,7 +51,7 @@ def adopted_place(root: Path, folder: Path, said: Path) -> Path | None:
     below = below_incoming(root, said)
     if below is None:
         with suppress(OSError, UnicodeError):
-            below = below_incoming(Path((folder / INCOMING / ORIGIN).read_text("utf-8")), said)
+            below = below_incoming(Path((folder / ORIGIN).read_text("utf-8")), said)
     place = None if below is None else folder / INCOMING / below
     return place if place is not None and is_there(place) else None
 
@@ -161,7 +160,7 @@ class Adoption:
                     continue
                 obstacle = self._obstacle(unit, claims, self._root / folder)
                 if obstacle is None:
-                    self._rename(unit, self._root / folder / INCOMING)
+                    self._rename(unit, self._root / folder)
                 else:
                     self._remark(unit, obstacle)
             except Exception as error:  # noqa: BLE001 # as above
@@ -221,11 +220,11 @@ class Adoption:
             )
         return found
 
-    def _rename(self, unit: PurePath, incoming: Path) -> None:
-        source, target = self._root / INCOMING / unit, incoming / unit
+    def _rename(self, unit: PurePath, folder: Path) -> None:
+        source, target = self._root / INCOMING / unit, folder / INCOMING / unit
         make_folders(target.parent)
-        if not (incoming / ORIGIN).exists():
-            write_atomic(incoming / ORIGIN, str(self._root).encode())
+        if not (folder / ORIGIN).exists():
+            write_atomic(folder / ORIGIN, str(self._root).encode())
         source.rename(target)
         sync_folder(target.parent)
         sync_folder(source.parent)

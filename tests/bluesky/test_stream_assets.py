@@ -18,6 +18,7 @@ from event_model import DocumentNames, schema_validators
 from gently_bluesky import Store, StreamResolver
 from gently_bluesky.errors import (
     ConflictingDocument,
+    InvalidDocument,
     InvalidSetting,
     LookupFailed,
     UnknownReference,
@@ -135,12 +136,12 @@ def test_resolver_says_what_is_missing(store: Store) -> None:
     resolver = StreamResolver()
     with pytest.raises(UnknownReference, match="has not come"):
         resolver.array(datum)
-    resolver("stream_resource", {**resource, "parameters": {}})
-    with pytest.raises(LookupFailed, match="no spec"):
+    resolver("stream_resource", {**resource, "parameters": {}, "mimetype": "text/x-odd"})
+    with pytest.raises(LookupFailed, match="no spec and no mimetype"):
         resolver.array(datum)
     for uri in ("s3://bucket/key", "file://elsewhere/data", "file:relative"):
         resolver("stream_resource", {**resource, "uri": uri})
-        with pytest.raises(LookupFailed, match="no file of this machine"):
+        with pytest.raises(InvalidDocument, match="expected the uri of a file here"):
             resolver.array(datum)
 
 
