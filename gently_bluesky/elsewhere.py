@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.registry import backend_for_spec
-from gently_bluesky.documents.adopting import INCOMING, adopted_place, below_incoming, is_there
+from gently_bluesky.documents.adopting import adopted_place, below_incoming, is_there
 from gently_bluesky.documents.handling import Handler, installed_handler
+from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import announced_path
 from gently_bluesky.errors import AssetMissing, LookupFailed
 from gently_bluesky.files import inside

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,12 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.derived import Derivation, parent_uids, record_run, steps_um
 from gently_bluesky.documents.handling import Handler, checked_handlers
-from gently_bluesky.documents.home import SharedJournal
-from gently_bluesky.documents.pipeline import Pipeline
-from gently_bluesky.documents.run_storage import Desk
 from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import (
-    GentlyError,
     InputError,
     InvalidSetting,
     StoreReadOnly,
@@ -29,6 +23,7 @@ from gently_bluesky.model import Chunks, Compression, Packing, Record, Settings
 from gently_bluesky.opening import index_to_read, index_to_write, open_root
 from gently_bluesky.reading import StoreView
 from gently_bluesky.results import take_apart
+from gently_bluesky.writing import Writing
 
 if TYPE_CHECKING:
     from gently_bluesky.devices.recorder import Recorder
@@ -87,10 +82,7 @@ class Store(StoreView):
         opened = (index_to_read if mode == "r" else index_to_write)(place, index)
         super().__init__(place, uid, opened, roots, given)
         self.mode = mode
-        self._writers: list[StoreWriter] = []
-        self._result_writers: dict[str | None, StoreWriter] = {}
-        self._recorders: list[Recorder] = []
-        self._lock = threading.Lock()
+        self._writing = Writing(place, uid, self._index)
         self._closed = False
 
     # -- writing ----------------------------------------------------------------------------------------
@@ -170,11 +162,8 @@ class Store(StoreView):
             stall_timeout_s=stall_timeout_s,
             min_free_bytes=min_free_bytes,
         )
-        writer = StoreWriter(self._desk(settings, on_failure))
-        with self._lock:
-            self._writers = [known for known in self._writers if not known.closed]
-            self._writers.append(writer)
-        return writer
+        self._require_writable()
+        return self._writing.writer(settings, on_failure)
 
     def recorder(
         self,
@@ -200,8 +189,6 @@ class Store(StoreView):
         StoreReadOnly
             The store was opened with ``mode="r"``.
         """
-        from gently_bluesky.devices.recorder import Recorder  # most stores have no such device
-
         settings = Settings(
             format=format,
             chunks=chunks,
@@ -212,11 +199,8 @@ class Store(StoreView):
             stall_timeout_s=stall_timeout_s,
             min_free_bytes=min_free_bytes,
         )
-        recorder = Recorder(self._desk(settings))
-        with self._lock:
-            self._recorders = [known for known in self._recorders if not known.closed]
-            self._recorders.append(recorder)
-        return recorder
+        self._require_writable()
+        return self._writing.recorder(settings)
 
     def _require_writable(self) -> None:
         if self.mode == "r":
@@ -225,26 +209,6 @@ class Store(StoreView):
             )
         if self._closed:
             raise WriterClosed(f"the store {self.root} was closed; nothing was written; open it again")
-
-    def _desk(self, settings: Settings, on_failure: Callable[[Exception], object] | None = None) -> Desk:
-        self._require_writable()
-        backend = get_backend(settings.format)
-        if settings.assets == "stream" and backend.mimetype is None:
-            raise InvalidSetting(
-                f"format {settings.format!r} has no mimetype under which stream_resource documents could name its "
-                "assets; nothing was written; leave assets='stream' away, or choose another format"
-            )
-        for packing in settings.packings():
-            backend.check_packing(packing)
-        pipeline = Pipeline(
-            max_pending_bytes=settings.max_pending_bytes, stall_timeout_s=settings.stall_timeout_s
-        )
-        pool = None
-        if settings.hot_bytes:
-            from gently_bluesky.backends.hot import HotPool  # a store brings no backend
-
-            pool = HotPool.create(self.uid, settings.hot_bytes)
-        return Desk(self.root, self._index, backend, settings, pipeline, on_failure=on_failure, pool=pool)
 
     def put(
         self,
@@ -306,7 +270,7 @@ class Store(StoreView):
             ),
         )
         documents = derivation.documents(result)
-        record_run(self._writer_of_results(format if result.has_assets else None), documents)
+        record_run(self._writing.of_results(format if result.has_assets else None), documents)
         return self._index.record(documents[0][1]["uid"])
 
     def _steps_um(self, arrays: list[object], parents: list[Record]) -> dict[str, float]:
@@ -322,15 +286,6 @@ class Store(StoreView):
             if any(steps) and all(step == steps[0] for step in steps):
                 return steps[0]
         return {}
-
-    def _writer_of_results(self, format: str | None) -> StoreWriter:  # as in `writer`
-        """Return the writer of results in this format, or, with None, of those without arrays."""
-        with self._lock:
-            if format not in self._result_writers:
-                settings = Settings() if format is None else Settings(format=format)
-                shared = SharedJournal(self.root, uuid.uuid4().hex[:8]) if format is None else None
-                self._result_writers[format] = StoreWriter(self._desk(settings), shared=shared)
-            return self._result_writers[format]
 
     # -- keeping ----------------------------------------------------------------------------------------
 
@@ -400,13 +355,8 @@ class Store(StoreView):
         if self._closed:
             return
         self._closed = True
-        failure: GentlyError | None = None
         try:
-            for open_end in [*self._recorders, *self._writers, *self._result_writers.values()]:
-                try:
-                    open_end.close()
-                except GentlyError as error:
-                    failure = failure or error
+            failure = self._writing.close()
         finally:
             self._index.close()
         if failure is not None:

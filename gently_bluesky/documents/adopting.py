@@ -14,15 +14,15 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import announced_path, file_uri, path_of_uri
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.files import make_folders, sync_folder, write_atomic
 from gently_bluesky.foreign.names import named_by
 from gently_bluesky.model import JournalLine
 
-__all__ = ["INCOMING", "Adoption", "adopted_place", "below_incoming", "is_there", "settled_lines"]
+__all__ = ["Adoption", "adopted_place", "below_incoming", "is_there", "settled_lines"]
 
-INCOMING = "incoming"
 ORIGIN = ".incoming-root"
 """In a run's folder: where the store lay when the files came, for whole paths in documents of a store moved since."""
 RECORD = "documents.jsonl"
@@ -156,7 +156,7 @@ class Adoption:
             if any(outer.parts and outer in units for outer in unit.parents):
                 continue  # it goes where that goes
             try:
-                if self._is_adopted(unit, self._root / folder):
+                if self._is_adopted(unit, self._root / folder) or self._is_recording(unit):
                     continue
                 obstacle = self._obstacle(unit, claims, self._root / folder)
                 if obstacle is None:
@@ -189,6 +189,11 @@ class Adoption:
 
     def _is_adopted(self, unit: PurePath, folder: Path) -> bool:
         return os.path.lexists(folder / INCOMING / unit) and not os.path.lexists(self._root / INCOMING / unit)
+
+    def _is_recording(self, unit: PurePath) -> bool:
+        """Say whether a device that writes through a recorder is still staged: its arrays may stay there."""
+        path = self._root / INCOMING / unit
+        return (path / RECORD).exists() and (path / LIVE).exists()
 
     def _obstacle(self, unit: PurePath, claims: Sequence[_Claim], folder: Path) -> str | None:
         """Return why a file or folder cannot be moved; None if it can."""

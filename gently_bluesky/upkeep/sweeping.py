@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gently_bluesky.backends.registry import backend_for_spec
-from gently_bluesky.documents.adopting import INCOMING
+from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.files import inside, is_leftover

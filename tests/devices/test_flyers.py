@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -216,3 +217,15 @@ def test_a_stopped_flyer_keeps_what_it_took(
     RE(plan())
     shows(newest(), list(range(1, len(newest()["view_a"]) + 1)))
     assert 2 <= len(newest()["view_a"]) <= 4
+
+
+def test_a_run_may_adopt_what_a_flight_wrote(
+    store: Store, RE: Any, flyer: Any, family: str, shows: Shows, tmp_path: Path
+) -> None:
+    RE.subscribe(store.writer(adopt="move"))
+    (uid,) = RE(PLANS[family](flyer))
+    assert not list(store.root.glob("incoming/*/*/*/*"))
+    shows(store[uid], [1, 2, 3, 4])
+    store.close()
+    with Store(store.root.rename(tmp_path / "elsewhere")) as moved:
+        shows(moved[uid], [1, 2, 3, 4])

@@ -268,3 +268,12 @@ def test_the_index_can_be_lost(store: Store, RE: Any, camera: Any, shows: Shows)
         path.unlink()
     with Store(store.root) as opened:
         shows(opened[uid], [1, 2])
+
+
+def test_what_a_staged_device_writes_stays_where_it_is_when_its_run_adopts_files(
+    store: Store, RE: Any, camera: Any, shows: Shows
+) -> None:
+    RE.subscribe(store.writer(adopt="move"))
+    (uid,) = RE(bp.count([camera], num=2))
+    assert len(list(store.root.glob("incoming/*/*/*/*"))) == 1
+    shows(store[uid], [1, 2])

@@ -282,11 +282,21 @@ def test_a_folder_whose_device_has_not_let_go_stays(store, incoming, alive):
     live = LiveFile.create(folder)
     if not alive:
         live.close(remove=False)
+    run = adopt(store, documents)  # and nobody is warned: there it is at home
+    assert folder.exists()
+    assert np.array_equal(run["image"], frames(3))
+    live.close(remove=True)
+
+
+def test_files_that_somebody_else_has_locked_stay(store, incoming):
+    folder, kwargs = device_folder(store, incoming)
+    (folder / "documents.jsonl").unlink()
+    documents = gently_run(store.root, f"{folder.relative_to(store.root).as_posix()}/view.ome.zarr", kwargs)
+    live = LiveFile.create(folder)
     with pytest.warns(
         RuntimeWarning, match="stays where it is, and is read there: its writer has not let go of it"
     ):
         run = adopt(store, documents)
-    assert folder.exists()
     assert np.array_equal(run["image"], frames(3))
     live.close(remove=True)
 

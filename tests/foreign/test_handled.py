@@ -343,7 +343,7 @@ def gives(result):
         (PermissionError(13, "not yours"), StorageError, "could not read: not yours"),
         (MemoryError("too much"), MemoryError, "too much"),
     ],
-    ids=str,
+    ids=["shape", "dtype", "text array", "objects", "text", "key", "os", "not found", "permission", "memory"],
 )
 def test_what_a_handler_gives_or_raises_is_not_believed(stores, data, result, error, match):
     store = stores(ODD=gives(result))

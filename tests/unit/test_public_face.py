@@ -43,7 +43,19 @@ def test_an_unknown_name_is_an_attribute_error_that_names_it():
 
 def test_a_store_has_the_methods_of_the_design_and_none_that_do_nothing_yet():
     assert public(Store) == {
-        *("writer", "run", "array", "put", "get", "record", "query", "latest", "lineage", "children"),
+        *(
+            "writer",
+            "recorder",
+            "run",
+            "array",
+            "put",
+            "get",
+            "record",
+            "query",
+            "latest",
+            "lineage",
+            "children",
+        ),
         *("stats", "close", "wait_for_run", "materialize"),
     }
     assert {"__getitem__", "__enter__", "__exit__"} <= set(dir(Store))

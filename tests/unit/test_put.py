@@ -598,7 +598,7 @@ def test_a_result_survives_the_death_of_the_process_that_put_it(root, in_process
 
 
 def test_a_result_that_cannot_be_written_is_an_error_and_the_next_one_is_put(store, monkeypatch):
-    backend = type(store._writer_of_results("zarr")._desk.backend)
+    backend = type(store._writing.of_results("zarr")._desk.backend)
     with monkeypatch.context() as patch:
         patch.setattr(
             backend, "create", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))
