@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.registry import backend_for_spec
-from gently_bluesky.documents.adopting import adopted_place, below_incoming, is_there
+from gently_bluesky.documents.adopting import adopted_place, below_incoming, has_files_at
 from gently_bluesky.documents.handling import Handler, installed_handler
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import announced_path
 from gently_bluesky.errors import AssetMissing, LookupFailed
-from gently_bluesky.files import inside
+from gently_bluesky.files import inside, is_there
 from gently_bluesky.foreign.kinds import KINDS, TOLD_BY_DATUMS, ForeignAsset, foreign_dims, open_foreign
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
@@ -108,7 +108,7 @@ def place_of(places: Places, index: Index, record: Record) -> Path:
         The document names no file.
     """
     here = inside(places.root, record.path) if record.path else None
-    if here is not None and INCOMING not in record.path.split("/") and here.exists():
+    if here is not None and INCOMING not in record.path.split("/") and is_there(here):
         return here
     what = f"asset {record.uid} of run {record.run_uid[:8]}"
     said = places.root / announced_path(index.asset_document(record.uid))
@@ -118,7 +118,7 @@ def place_of(places: Places, index: Index, record: Record) -> Path:
             adopted = adopted_place(places.root, folder, path)
             if adopted is not None:
                 return places.roots.allowed(adopted, what)
-    if here is not None and (here.exists() or not is_there(said)):
+    if here is not None and (is_there(here) or not has_files_at(said)):
         return here
     return places.roots.allowed(said, what)
 

@@ -24,6 +24,7 @@ __all__ = [
     "create_file",
     "inside",
     "is_leftover",
+    "is_there",
     "make_folders",
     "remove_tree",
     "replace_file",
@@ -70,6 +71,14 @@ def inside(root: Path, relative: str) -> Path:
             "nothing was read or written there"
         )
     return path
+
+
+def is_there(path: Path) -> bool:
+    """Say whether something is at a path: not where none can be, or where nobody may look."""
+    try:
+        return path.exists()
+    except (ValueError, OSError):  # a NUL in it, a name too long, a folder that is closed to us
+        return False
 
 
 def storage_error(error: OSError, what: str) -> StorageError:

@@ -15,13 +15,14 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from gently_bluesky.documents.names import INCOMING
-from gently_bluesky.documents.resources import announced_path, file_uri, path_of_uri
+from gently_bluesky.documents.resources import announced_path, file_uri
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.files import make_folders, sync_folder, write_atomic
 from gently_bluesky.foreign.names import named_by
+from gently_bluesky.index.fields import path_of_uri
 from gently_bluesky.model import JournalLine
 
-__all__ = ["Adoption", "adopted_place", "below_incoming", "is_there", "settled_lines"]
+__all__ = ["Adoption", "adopted_place", "below_incoming", "has_files_at", "settled_lines"]
 
 ORIGIN = ".incoming-root"
 """In a run's folder: where the store lay when the files came, for whole paths in documents of a store moved since."""
@@ -53,10 +54,10 @@ def adopted_place(root: Path, folder: Path, said: Path) -> Path | None:
         with suppress(OSError, UnicodeError):
             below = below_incoming(Path((folder / ORIGIN).read_text("utf-8")), said)
     place = None if below is None else folder / INCOMING / below
-    return place if place is not None and is_there(place) else None
+    return place if place is not None and has_files_at(place) else None
 
 
-def is_there(place: Path) -> bool:
+def has_files_at(place: Path) -> bool:
     """Say whether there is a file or folder at a path, or one whose name begins so."""
     if os.path.lexists(place):
         return True

@@ -18,7 +18,7 @@ from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.documents.handlers import AssetHandler, own_handlers
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset, moved
 from gently_bluesky.errors import InvalidDocument
-from gently_bluesky.files import inside
+from gently_bluesky.files import inside, is_there
 from gently_bluesky.jsontext import encode, plain
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import JournalLine
@@ -33,10 +33,17 @@ def rooted(documents: Iterable[Named], root: Path) -> Iterator[Named]:
     ours = own_handlers()
     for name, doc in documents:
         asset = announced_asset(name, doc)
-        if asset is not None and asset.spec in ours and (root / asset.path).exists():
+        if asset is not None and asset.spec in ours and _is_in(root, asset.path):
             yield name, moved(name, doc, asset, root)
         else:
             yield name, doc
+
+
+def _is_in(root: Path, relative: str) -> bool:
+    try:
+        return is_there(inside(root, relative))
+    except InvalidDocument:
+        return False
 
 
 def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[JournalLine]:
@@ -147,7 +154,7 @@ class _Filling:
         if self._root is None:
             return inside(said, asset.path)
         path = inside(self._root, asset.path)
-        elsewhere = said != self._root and not path.exists() and (said / asset.path).exists()
+        elsewhere = said != self._root and not is_there(path) and is_there(said / asset.path)
         return None if elsewhere else path
 
     def _unnamed(self, event: Mapping[str, Any]) -> dict[str, LazyArray]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.registry import get_backend, installed_backend_names
-from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError
+from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError, InvalidDocument
 from gently_bluesky.lazy import ArraySource, LazyArray
 
 __all__ = [
@@ -81,11 +81,17 @@ class AssetHandler:
     ------
     AssetMissing
         Nothing is there; as an OSError it makes Filler try again for a while.
+    AssetDamaged
+        What is there is not what ``resource_kwargs`` say.
+    InvalidDocument
+        It is no path.
     """
 
     backend: ClassVar[str]
 
-    def __init__(self, path: str, **resource_kwargs: Any) -> None:
+    def __init__(self, path: str, /, **resource_kwargs: Any) -> None:
+        if "\0" in path:
+            raise InvalidDocument(f"expected the path of an asset, got {path!r:.200}; nothing was read there")
         self._path = Path(path)
         self._kwargs = resource_kwargs
         self._array = self._open()

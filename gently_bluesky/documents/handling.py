@@ -92,7 +92,7 @@ class ForeignHandler:
 
     kind: ClassVar[str]
 
-    def __init__(self, path: str, **resource_kwargs: Any) -> None:
+    def __init__(self, path: str, /, **resource_kwargs: Any) -> None:
         self._path = Path(path).absolute()
         self._kwargs = resource_kwargs
         self._array: LazyArray | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gently_bluesky.documents.handlers import AssetHandler, asset_array, own_handlers
-from gently_bluesky.documents.resources import announced_asset, announced_path
+from gently_bluesky.documents.resources import announced_path
 from gently_bluesky.errors import LookupFailed, UnknownReference
 from gently_bluesky.foreign.kinds import KINDS, ForeignAsset, foreign_dims, open_foreign
 from gently_bluesky.foreign.roots import Roots
@@ -63,16 +63,17 @@ class StreamResolver:
                 f"stream_resource {uid} has not come; nothing was read; call the resolver with the documents "
                 "of the run before it is asked"
             )
-        asset = announced_asset("stream_resource", resource)
-        if asset is not None and asset.spec in self._kinds:
+        parameters, mimetype = resource["parameters"], resource["mimetype"]
+        spec = parameters.get("spec")
+        if isinstance(spec, str) and spec in self._kinds:
             if uid not in self._handlers:
-                path = self._moved(f"{asset.root.rstrip('/')}/{asset.path}")
-                self._handlers[uid] = self._kinds[asset.spec](path, **asset.kwargs)
+                path = self._moved(announced_path(resource).as_posix())
+                self._handlers[uid] = self._kinds[spec](path, **parameters)
             return self._handlers[uid].events(indices["start"], indices["stop"])
-        if resource["mimetype"] not in KINDS:
+        if mimetype not in KINDS:
             raise LookupFailed(
-                f"stream_resource {uid} names no file of this machine, or no spec and no mimetype "
-                f"({resource['mimetype']!r:.80}) that something installed here opens; nothing was read"
+                f"stream_resource {uid} names no spec ({spec!r:.80}) and no mimetype ({mimetype!r:.80}) that something "
+                "installed here opens; nothing was read"
             )
         return self._foreign(resource, stream_datum)[indices["start"] : indices["stop"]]
 

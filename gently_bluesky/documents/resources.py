@@ -5,19 +5,16 @@ Nothing here looks at the disk, and nothing that a document says is believed to 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from gently_bluesky.errors import InvalidDocument
-from gently_bluesky.index.fields import below_a_root, whole_asset
+from gently_bluesky.index.fields import below_a_root, path_of_uri, whole_asset
 
-__all__ = ["AnnouncedAsset", "announced_asset", "announced_path", "file_uri", "moved", "path_of_uri"]
+__all__ = ["AnnouncedAsset", "announced_asset", "announced_path", "file_uri", "moved"]
 
-LOCAL_HOSTS = ("", "localhost")
-DRIVE = re.compile(r"/[A-Za-z]:")
 FROM_THEIR_ROOT = ("AD_HDF5_SWMR_STREAM",)
 """Specs whose paths go on from their root though there is a slash in front, as bluesky reads them."""
 
@@ -82,15 +79,3 @@ def file_uri(path: Path, *, is_folder: bool = False) -> str:
     """Return the URI of a file, or of a folder: with a slash at the end, for names that are appended to it."""
     text = path.as_posix()
     return f"file://localhost{'' if text.startswith('/') else '/'}{quote(text)}{'/' if is_folder else ''}"
-
-
-def path_of_uri(uri: str) -> str | None:
-    """Return the path that the URI of a file of this machine names, with slashes; None for any other URI."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:  # as of half an address in brackets
-        return None
-    path = unquote(parts.path)
-    if parts.scheme != "file" or parts.netloc not in LOCAL_HOSTS or not path.startswith("/"):
-        return None
-    return (path[1:] if DRIVE.match(path) else path).rstrip("/")

@@ -19,11 +19,11 @@ __all__ = [
     "itemsize",
     "json_text",
     "parents_named",
+    "path_of_uri",
     "seconds",
     "sequence",
     "text",
     "text_or_none",
-    "uri_path",
     "whole_asset",
 ]
 
@@ -31,6 +31,9 @@ LARGEST: Final = 2**63 - 1
 """The largest integer that a database keeps."""
 IN_A_STORE = re.compile(r".*/((?:runs|incoming)/\d{4}/\d\d/\d\d/[^/]+/.+)", re.DOTALL)
 """A store's root, and the path below it of what lies in the folder of a run, or of what a device wrote."""
+
+LOCAL_HOSTS = ("", "localhost")
+DRIVE = re.compile(r"/[A-Za-z]:")
 
 
 def json_text(value: object) -> str:
@@ -83,19 +86,25 @@ def itemsize(dtype: str | None) -> int:
         return 0
 
 
-def uri_path(value: object) -> str:
-    """Return the path that a URI names, and nothing for what is none."""
+def path_of_uri(uri: object) -> str | None:
+    """Return the path that the URI of a file of this machine names, with slashes; None for any other value."""
     try:
-        return unquote(urlsplit(str(value)).path)
+        parts = urlsplit(uri) if isinstance(uri, str) else None
     except ValueError:  # as of half an address in brackets
-        return ""
+        parts = None
+    if parts is None or parts.scheme != "file" or parts.netloc.lower() not in LOCAL_HOSTS:
+        return None
+    path = unquote(parts.path).rstrip("/")
+    if not path.startswith("/") or "\0" in path:
+        return None
+    return path[1:] if DRIVE.match(path) else path
 
 
 def whole_asset(path: str, parameters: object) -> str:
     """Return the path of an asset, by that of the part which the uri of its stream_resource names."""
     part = parameters.get("part") if isinstance(parameters, Mapping) else None
     path = path.rstrip("/")
-    return path.removesuffix(f"/{part}") if isinstance(part, str) and part else path
+    return (path.removesuffix(f"/{part}") or path) if isinstance(part, str) and part else path
 
 
 def below_a_root(path: str) -> str:

@@ -18,11 +18,11 @@ from gently_bluesky.index.fields import (
     itemsize,
     json_text,
     parents_named,
+    path_of_uri,
     seconds,
     sequence,
     text,
     text_or_none,
-    uri_path,
     whole_asset,
 )
 from gently_bluesky.index.states import DescriptorState, ExtentKey, JournalState, Row
@@ -182,7 +182,7 @@ class Batch:
     def _stream_resource(self, doc: Mapping[str, Any]) -> None:
         parameters = doc.get("parameters")
         spec = parameters.get("spec") if isinstance(parameters, Mapping) else None
-        path = whole_asset(uri_path(doc.get("uri", "")), parameters)
+        path = whole_asset(path_of_uri(doc.get("uri")) or "", parameters)
         place = self._inside(path) or (below_a_root(path) if isinstance(spec, str) else "")
         row = self._asset(doc, text_or_none(spec) or text_or_none(doc.get("mimetype")), place, parameters)
         row["data_key"] = text(doc["data_key"])

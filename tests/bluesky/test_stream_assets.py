@@ -21,6 +21,7 @@ from gently_bluesky.errors import (
     InvalidDocument,
     InvalidSetting,
     LookupFailed,
+    StorageError,
     UnknownReference,
 )
 from gently_bluesky.sim import SimulatedDiSPIM, acquire_volume
@@ -137,12 +138,35 @@ def test_resolver_says_what_is_missing(store: Store) -> None:
     with pytest.raises(UnknownReference, match="has not come"):
         resolver.array(datum)
     resolver("stream_resource", {**resource, "parameters": {}, "mimetype": "text/x-odd"})
-    with pytest.raises(LookupFailed, match="no spec and no mimetype"):
+    with pytest.raises(LookupFailed, match="no spec .*and no mimetype"):
         resolver.array(datum)
-    for uri in ("s3://bucket/key", "file://elsewhere/data", "file:relative"):
-        resolver("stream_resource", {**resource, "uri": uri})
-        with pytest.raises(InvalidDocument, match="expected the uri of a file here"):
-            resolver.array(datum)
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("uri", "error", "match"),
+    [
+        ("s3://bucket/key", InvalidDocument, "expected the uri of a file here"),
+        ("file://elsewhere/data", InvalidDocument, "expected the uri of a file here"),
+        ("file:relative", InvalidDocument, "expected the uri of a file here"),
+        ("file:///", InvalidDocument, "expected the uri of a file here"),
+        ("file://localhost/a%00b", InvalidDocument, "expected the uri of a file here"),
+        ("file://LOCALHOST/nothing/there", StorageError, "/nothing/there"),
+        ("file://localhost/" + "x" * 5000, StorageError, "too long"),
+        ("file://localhost/x/%2e%2e/%2e%2e/nothing", StorageError, "nothing"),
+    ],
+)
+def test_resolver_says_what_is_wrong_with_a_uri(
+    store: Store, format: str, uri: str, error: type[Exception], match: str
+) -> None:
+    run = store_events(store, 1, format=format)
+    (resource,), (datum,) = (documents(store, run, name) for name in ("stream_resource", "stream_datum"))
+    resolver = StreamResolver()
+    resolver("stream_resource", {**resource, "uri": uri})
+    with pytest.raises(error, match=match):
+        resolver.array(datum)
+    resolver("stream_resource", resource)
+    assert np.array_equal(resolver.array(datum), [frame(0)])
 
 
 @FORMATS
