@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset
 from gently_bluesky.errors import GentlyError
-from gently_bluesky.files import inside, is_leftover
+from gently_bluesky.files import is_leftover
 from gently_bluesky.model import JournalLine
 from gently_bluesky.segments import (
     HOT,
@@ -39,8 +39,10 @@ HALF_WRITTEN = (".__lock", ".tif.partial")
 def asset_in(folder: Path, line: JournalLine) -> AnnouncedAsset | None:
     """Return the asset that a line announces, if it lies in its run's folder, where writers of ours put it."""
     asset = announced_asset(line.name, line.doc)
-    relative = folder.relative_to(folder.parents[4]).as_posix()
-    return asset if asset is not None and asset.path.startswith(f"{relative}/") else None
+    relative = folder.relative_to(folder.parents[4]).parts
+    parts = () if asset is None else PurePosixPath(asset.path).parts
+    is_in = parts[: len(relative)] == relative and len(parts) > len(relative) and ".." not in parts
+    return asset if is_in else None
 
 
 def frames_by_asset(lines: Sequence[JournalLine]) -> dict[str, int]:
@@ -63,20 +65,33 @@ def sweep_run(folder: Path, lines: Sequence[JournalLine]) -> None:
         from gently_bluesky.upkeep.in_memory import settle  # as `sweep_memory`
 
         settle(folder, lines)
-    counts = frames_by_asset(lines)
-    root = folder.parents[4]
-    for line in lines:
-        asset = asset_in(folder, line)
-        backend = None if asset is None else backend_for_spec(asset.spec)
-        if asset is not None and backend is not None:
+    for path, (asset, count) in _announced_in(folder, lines).items():
+        backend = backend_for_spec(asset.spec)
+        if backend is not None:
             with suppress(GentlyError):  # what is wrong with an asset is said when it is read
-                backend.recover(inside(root, asset.path), asset.kwargs, counts.get(asset.uid, 0))
+                backend.recover(path, asset.kwargs, count)
     for inner, folders, names in os.walk(folder):
         if INCOMING in folders and inner == str(folder):
             folders.remove(INCOMING)  # what others wrote, and called as they liked
         for name in names:
             if is_leftover(name) or name.endswith(HALF_WRITTEN):
                 Path(inner, name).unlink(missing_ok=True)
+
+
+def _announced_in(folder: Path, lines: Sequence[JournalLine]) -> dict[Path, tuple[AnnouncedAsset, int]]:
+    """Return the assets in a run's folder by where they lie, each with how many events of it are announced.
+
+    Whoever names one of them again takes nothing away from it.
+    """
+    counts = frames_by_asset(lines)
+    found: dict[Path, tuple[AnnouncedAsset, int]] = {}
+    for line in lines:
+        asset = asset_in(folder, line)
+        if asset is not None:
+            path, count = folder.parents[4] / asset.path, counts.get(asset.uid, 0)
+            known, most = found.get(path, (asset, 0))
+            found[path] = known, max(most, count)
+    return found
 
 
 def sweep_memory(root: Path) -> None:

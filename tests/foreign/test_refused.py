@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 import struct
 import zlib
+from urllib.parse import quote
 
 import h5py
 import numpy as np
+import orjson
 import pytest
 import tifffile
+import zarr
 from foreign_runs import SHAPE, datum_run, frames, send, stream_run, uri_of, write_hdf5, write_tiffs
 
 from gently_bluesky import Store, replay
@@ -276,6 +280,108 @@ def test_names_of_datasets_are_checked(store, data, dataset):
     write_hdf5(data / "x.h5", 3)
     run = stream_run(HDF5, uri_of(data / "x.h5"), {"dataset": dataset})
     refused(store, run, GentlyError, "nothing was read|no pixels were returned")
+
+
+REFUSED = "nothing was read|no pixels were returned|cannot be|is not there|is gone|expected"
+OURS = {"frame_shape": [*SHAPE], "dtype": "<u2", "template": "{:06d}.ome.tif"}
+NO_ASSET = pytest.mark.parametrize(
+    "path",
+    [
+        "../other/x",
+        "/etc",
+        "..",
+        "",
+        ".",
+        "runs",
+        "a\0b",
+        "x" * 5000,
+        "a/" * 3000,
+        "..\\..\\x",
+        "gently-store.json",
+    ],
+)
+
+
+@NO_ASSET
+@pytest.mark.parametrize("spec", ["GENTLY_ZARR", "GENTLY_TIFF", "GENTLY_MEMORY"])
+def test_what_is_said_to_be_an_asset_of_ours_is_not_believed(store, spec, path):
+    documents = datum_run(spec, store.root, path, OURS, POINTS[:1], SHAPE)
+    refused(store, documents, GentlyError, REFUSED)
+    said = documents[2][1]
+    assert [doc for name, doc in store[documents[0][1]["uid"]].documents() if name == "resource"] == [said]
+
+
+@NO_ASSET
+@pytest.mark.parametrize("part", ["0", "", "..", "x" * 5000])
+@pytest.mark.parametrize("spec", ["GENTLY_ZARR", "GENTLY_TIFF"])
+def test_nor_is_a_uri_of_one(store, spec, path, part):
+    uri = f"{uri_of(store.root / 'runs')}/{quote(path)}/{part}"
+    documents = stream_run(TIFF, uri, {**OURS, "spec": spec, "part": part}, shape=SHAPE)
+    refused(store, documents, GentlyError, REFUSED)
+
+
+@pytest.mark.parametrize("uri", ["file:///", "file://localhost", "s3://x/y", "file://localhost/C:"])
+def test_uris_that_name_nothing_leave_the_documents_readable_and_the_run_recoverable(
+    store, data, tmp_path, uri
+):
+    documents = stream_run("application/x-zarr", uri, {**OURS, "spec": "GENTLY_ZARR", "part": "0"})
+    refused(store, documents, GentlyError, REFUSED)
+    dying = left_open(store, stream_run("application/x-zarr", uri, documents[2][1]["parameters"]), tmp_path)
+    with Store(dying) as found:
+        assert [found[uid].status for uid in (documents[0][1]["uid"], found[-1].uid)] == [
+            "complete",
+            "incomplete",
+        ]
+
+
+def left_open(store, documents, folder):
+    """Return a copy of a store in which the last run has no end: its writer is not there any more."""
+    writer = store.writer()
+    for name, doc in documents[:-1]:
+        writer(name, doc)
+    writer(*documents[0])  # again: what was put before it is announced
+    shutil.copytree(store.root, folder / "copy")
+    writer.close()
+    return folder / "copy"
+
+
+def stored(store, count=3):
+    """Store a run; return its uid, and the resource document of its asset."""
+    run = HandMadeRun()
+    descriptor = run.descriptor(image={})
+    events = [("event", run.event(descriptor, image=frame)) for frame in frames(count)]
+    send(store, [("start", run.start), ("descriptor", descriptor), *events, ("stop", run.stop())])
+    return run.uid, next(doc for name, doc in store[run.uid].documents() if name == "resource")
+
+
+@pytest.mark.parametrize("family", ["datum", "stream"])
+@pytest.mark.parametrize("whose", ["another run's", "its own"])
+def test_recovery_takes_nothing_from_an_asset_that_is_named_again(store, tmp_path, family, whose):
+    (first, theirs), (last, own) = stored(store), stored(store)
+    path = own["resource_path"]
+    if whose == "another run's":
+        path = "/".join([*path.split("/")[:-1], "..", *theirs["resource_path"].split("/")[-2:]])
+    again = {**own, "uid": "again", "resource_path": path}
+    if family == "stream":
+        parameters = {**own["resource_kwargs"], "spec": own["spec"], "part": "0"}
+        uri = f"{uri_of(store.root / path)}/0"
+        again = {"uid": "again", "run_start": last, "data_key": "image", "mimetype": "x", "uri": uri}
+        again["parameters"] = parameters
+    shutil.copytree(store.root, tmp_path / "copy")
+    journal = tmp_path / "copy" / store.record(last).path
+    lines = journal.read_bytes().splitlines(keepends=True)
+    name = "resource" if family == "datum" else "stream_resource"
+    lines[3:3] = [orjson.dumps({"name": name, "doc": again}) + b"\n"]
+    del lines[-1]  # the stop
+    journal.write_bytes(b"".join(lines))
+    with Store(tmp_path / "copy") as found:
+        assert (found[first].status, found[last].status) == ("complete", "incomplete")
+        for uid in (first, last):
+            assert np.array_equal(found[uid]["image"], frames(3))
+            stranger = zarr.open_array(
+                found.root / found.record(found[uid]["image"].uid).path / "0", mode="r"
+            )
+            assert stranger.shape[0] == 3
 
 
 @pytest.mark.parametrize("mimetype", ["application/x-wax", "image/tiff", ""])
