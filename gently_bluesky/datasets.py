@@ -18,7 +18,7 @@ __all__ = ["StreamLike", "event_table", "stream_dataset"]
 
 
 class StreamLike(Protocol):
-    """What is needed of a stream: its events, and the array of each data key."""
+    """What is needed of a stream: its events, what was announced beside them, and the array of each data key."""
 
     @property
     def name(self) -> str:
@@ -30,6 +30,11 @@ class StreamLike(Protocol):
         """One event document for each ``seq_num``."""
         ...
 
+    @property
+    def unnamed(self) -> Mapping[str, Mapping[int, str]]:
+        """Of data keys that no event names, the uid of the stream_datum for each ``seq_num``."""
+        ...
+
     def __iter__(self) -> Iterator[str]: ...
 
     def __getitem__(self, data_key: str, /) -> LazyArray: ...
@@ -37,6 +42,8 @@ class StreamLike(Protocol):
 
 def event_table(stream: StreamLike) -> pd.DataFrame:
     """Return one row for each event: ``time``, then a column for each data key, indexed by ``seq_num``.
+
+    Where no event came, as of a flyer that announces arrays only, there is one for each ``seq_num`` of these.
 
     Raises
     ------
@@ -47,14 +54,17 @@ def event_table(stream: StreamLike) -> pd.DataFrame:
         import pandas as pd
     except ImportError as error:
         raise MissingExtra("a table needs pandas: python -m pip install 'gently-bluesky[xarray]'") from error
-    events = stream.events
-    columns: dict[str, list[Any]] = {"time": [event["time"] for event in events]}
-    columns.update({key: [event["data"].get(key) for event in events] for key in stream})
-    return pd.DataFrame(columns, index=pd.Index([event["seq_num"] for event in events], name="seq_num"))
+    rows, unnamed = _rows(stream), stream.unnamed
+    columns: dict[str, list[Any]] = {"time": [event["time"] for event in rows.values()]}
+    for key in stream:
+        uids = unnamed.get(key, {})
+        columns[key] = [event["data"].get(key, uids.get(seq_num)) for seq_num, event in rows.items()]
+    return pd.DataFrame(columns, index=pd.Index([*rows], name="seq_num"))
 
 
 def stream_dataset(stream: StreamLike) -> xr.Dataset:
-    """Return a dataset along ``t``; two arrays whose axes of one name differ get axes of their own.
+    """Return a dataset along ``t``, rows as `event_table`; two arrays whose axes of one name differ get axes of
+    their own.
 
     Raises
     ------
@@ -67,15 +77,15 @@ def stream_dataset(stream: StreamLike) -> xr.Dataset:
         raise MissingExtra(
             "to_xarray() needs xarray: python -m pip install 'gently-bluesky[xarray]'"
         ) from error
-    events = stream.events
+    rows = _rows(stream)
     coords: dict[str, Any] = {
-        "time": ("t", np.array([event["time"] for event in events], dtype=float), {"units": "s"}),
-        "seq_num": ("t", np.array([event["seq_num"] for event in events], dtype=np.int64)),
+        "time": ("t", np.array([event["time"] for event in rows.values()], dtype=float), {"units": "s"}),
+        "seq_num": ("t", np.array([*rows], dtype=np.int64)),
     }
     variables: dict[str, Any] = {}
     axes: dict[str, tuple[int, float, str | None]] = {}
     for key in stream:
-        array = stream[key]
+        array = stream[key][: len(rows)]  # what is announced by stream_datum may be ahead of its event
         dims: list[str] = []
         for dim, length, scale, unit in zip(array.dims, array.shape, array.scale, array.units, strict=True):
             kind = (length, scale, unit)
@@ -90,3 +100,11 @@ def stream_dataset(stream: StreamLike) -> xr.Dataset:
         if unit is not None
     )
     return xr.Dataset(variables, coords=coords, attrs={"stream": stream.name})
+
+
+def _rows(stream: StreamLike) -> dict[int, Mapping[str, Any]]:
+    """Return the events by ``seq_num``, and where there are none an empty one for each that was announced."""
+    if stream.events:
+        return {event["seq_num"]: event for event in stream.events}
+    announced = {seq_num for uids in stream.unnamed.values() for seq_num in uids}
+    return {seq_num: {"time": float("nan"), "data": {}} for seq_num in sorted(announced)}

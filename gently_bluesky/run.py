@@ -13,6 +13,7 @@ import numpy as np
 
 from gently_bluesky.datasets import event_table, stream_dataset
 from gently_bluesky.documents.adopting import settled_lines
+from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.documents.filling import filled_lines, rooted
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.elsewhere import Places
@@ -170,8 +171,8 @@ class Run:
     def table(self, stream: str = "primary") -> pd.DataFrame:
         """Return a stream's events as a table, one row for each ``seq_num``.
 
-        Times are in seconds since the epoch; stored arrays stand in it by the uids of their datums, or
-        as None where events do not name them (stream_datum). Needs the extra ``xarray``, which brings pandas.
+        Times are in seconds since the epoch; stored arrays stand in it by the uids of their datums or
+        stream_datums, which ``store.array`` opens. Needs the extra ``xarray``, which brings pandas.
         """
         return event_table(self._stream(stream))
 
@@ -257,6 +258,14 @@ class Run:
                 last[line.doc["seq_num"]] = line.doc
         return [last[number] for number in sorted(last)]
 
+    def _unnamed(self, stream: str) -> dict[str, dict[int, str]]:
+        declared = self._index.data_keys(self.uid).get(stream, {})
+        return {
+            key: {point.seq_num: point.datum_uid for point in self._index.points(self.uid, stream, key)}
+            for key, said in declared.items()
+            if said.get("external") == EXTERNAL["stream"]
+        }
+
     def _array(self, stream: str, data_key: str) -> LazyArray:
         found = key_events(self._places, self._watch, KeyEvents(self.uid, stream, data_key))
         if found is not None and len(found):
@@ -329,6 +338,11 @@ class Stream:
         if self._events is None:
             self._events = self.run._events(self.name)  # pyright: ignore[reportPrivateUsage] # a part of its Run
         return self._events
+
+    @property
+    def unnamed(self) -> Mapping[str, Mapping[int, str]]:
+        """Of data keys that no event names, the uid of the stream_datum for each ``seq_num``, the last one."""
+        return self.run._unnamed(self.name)  # pyright: ignore[reportPrivateUsage] # a part of its Run
 
     def __len__(self) -> int:
         return len(self.events)

@@ -119,6 +119,19 @@ def test_arrays_are_those_of_the_other_family(store: Store, format: str) -> None
     assert (record.format, record.shape) == (f"GENTLY_{format.upper()}", (3, *SHAPE))
 
 
+def test_table_and_dataset_show_what_events_do_not_name(store: Store) -> None:
+    run = store[store_events(store, 4, seq_nums=[1, 2, 2, 3]).uid]
+    array = run["camera"]
+    table = run.table()
+    assert table["camera"].tolist() == [array[n].uid for n in range(3)]
+    assert table["camera"].tolist() == [f"{array.uid}/{n}" for n in (0, 2, 3)]
+    assert np.array_equal(store.array(table["camera"][2]), frame(2))
+    assert table["number"].tolist() == [0, 2, 3]
+    dataset = run.to_xarray()
+    assert dataset["seq_num"].values.tolist() == [1, 2, 3]
+    assert np.array_equal(dataset["camera"], [frame(n) for n in (0, 2, 3)])
+
+
 @FORMATS
 def test_resolver_opens_what_each_stream_datum_announces(store: Store, root: Path, format: str) -> None:
     run = store_events(store, format=format)

@@ -12,8 +12,8 @@ import jinja2
 import numpy as np
 import pytest
 import tifffile
-from event_model import DocumentNames, schema_validators
-from foreign_runs import SHAPE, datum_run, send, stream_run
+from event_model import DocumentNames, compose_run, schema_validators
+from foreign_runs import SHAPE, datum_run, frames, send, stream_run, uri_of, write_hdf5
 from opened_run import opened, require_untouched, resource
 
 from gently_bluesky import Store
@@ -132,6 +132,44 @@ def test_a_key_in_two_files_shows_what_came_last_and_keeps_the_rest(tmp_path, da
         ):
             with h5py.File(data / file) as opened_file:
                 assert np.array_equal(array[:, 0], opened_file["entry/data/data_2"])
+
+
+def test_a_stream_without_events_has_a_row_for_each_that_was_announced(store, data):
+    write_hdf5(data / "x.h5", 3)
+    uid = send(store, stream_run(HDF5, uri_of(data / "x.h5"), {"dataset": "/entry/data/data"}))
+    table, dataset = store[uid].table(), store[uid].to_xarray()
+    assert [uid.rpartition("/")[2] for uid in table["image"]] == ["0", "1", "1"]
+    assert table.index.tolist() == dataset["seq_num"].values.tolist() == [1, 2, 3]
+    assert table["time"].isna().all()
+    assert np.array_equal(dataset["image"][:, 0], frames(3))
+
+
+def test_a_dataset_ends_with_the_last_event_where_arrays_are_ahead(store, data):
+    run = compose_run()
+    keys = {
+        "image": {"source": "ioc", "dtype": "array", "shape": [1, *SHAPE], "external": "STREAM:"},
+        "n": {"source": "ioc", "dtype": "number", "shape": []},
+    }
+    write_hdf5(data / "x.h5", 3)
+    stream = run.compose_descriptor(name="primary", data_keys=keys)
+    resource, compose_datum = run.compose_stream_resource(
+        mimetype=HDF5, uri=uri_of(data / "x.h5"), data_key="image", parameters={"dataset": "/entry/data/data"}
+    )
+    datum = compose_datum(
+        indices={"start": 0, "stop": 3}, seq_nums={"start": 1, "stop": 4}, descriptor=stream.descriptor_doc
+    )
+    documents = [
+        ("descriptor", stream.descriptor_doc),
+        ("stream_resource", resource),
+        ("stream_datum", datum),
+    ]
+    event = stream.compose_event(data={"n": 7}, timestamps={"n": 1.0})
+    with store.writer() as writer:
+        for name, doc in [("start", run.start_doc), *documents, ("event", event)]:
+            writer(name, doc)
+    dataset = store[run.start_doc["uid"]].to_xarray()
+    assert dataset["n"].values.tolist() == [7]
+    assert np.array_equal(dataset["image"][0, 0], frames(1)[0])
 
 
 # -- bad input -------------------------------------------------------------------------------------------------
