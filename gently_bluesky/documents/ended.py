@@ -15,10 +15,7 @@ REMEMBERED_RUNS = 1000
 
 
 class EndedRuns:
-    """What is remembered of runs that have ended:
-
-    their stops, and the uids of theirs that documents may name.
-    """
+    """What is remembered of runs that have ended: their stops, and the uids of theirs that documents may name."""
 
     def __init__(self) -> None:
         self._stops: OrderedDict[str, bytes] = OrderedDict()

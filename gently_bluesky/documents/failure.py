@@ -1,7 +1,4 @@
-"""The first failure of a run:
-
-kept, told, and raised again, always the same object. It decides on nothing else.
-"""
+"""The first failure of a run: kept, told, and raised again, always the same object. It decides on nothing else."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""StoreWriter:
-
-the callback for ``RE.subscribe``. It routes documents to the writer of their run, and nothing else.
-"""
+"""StoreWriter, the callback for ``RE.subscribe``: it routes documents to the writer of their run, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,11 +12,10 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from event_model import unpack_datum_page, unpack_event_page
-
-from gently_bluesky.documents.checks import check_page, checked
+from gently_bluesky.documents.checks import checked
 from gently_bluesky.documents.ended import EndedRuns
 from gently_bluesky.documents.home import FolderHome, RunHome, SharedHome, SharedJournal
+from gently_bluesky.documents.pages import REFERENCES, documents_in, events_in_bulk
 from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.run_storage import Desk, Subscriber
 from gently_bluesky.documents.run_writer import RunWriter
@@ -82,10 +78,10 @@ class StoreWriter:
             "event": lambda doc: self._follow("event", doc, "descriptor"),
             "datum": lambda doc: self._follow("datum", doc, "resource"),
             "stream_datum": lambda doc: self._follow("stream_datum", doc, "stream_resource"),
-            "event_page": self._event_page,
-            "datum_page": self._datum_page,
+            "event_page": lambda doc: self._page("event_page", doc),
+            "datum_page": lambda doc: self._page("datum_page", doc),
             "bulk_events": self._bulk_events,
-            "bulk_datum": self._bulk_datum,
+            "bulk_datum": lambda doc: self._page("bulk_datum", doc),
             "stop": self._stop,
         }
 
@@ -289,6 +285,20 @@ class StoreWriter:
         digest = None if self._beside is None else self._beside.digest
         self._run_named(name, doc, reference).receive(name, doc, digest)
 
+    def _page(self, name: str, page: Mapping[str, Any]) -> None:
+        """Take a page as the documents it holds."""
+        run = self._run_named(name, page, REFERENCES[name])
+        try:
+            kind, documents = documents_in(name, page)
+        except InvalidDocument as error:
+            run.refuse(error)
+        for document in documents:
+            run.receive(kind, document)
+
+    def _bulk_events(self, bulk: Mapping[str, Any]) -> None:
+        for event in events_in_bulk(bulk):
+            self("event", event)
+
     def _run_named(self, name: str, doc: Mapping[str, Any], reference: str) -> RunWriter:
         named = doc.get(reference)
         run = self._run_of.get(named) if isinstance(named, str) else None
@@ -297,9 +307,9 @@ class StoreWriter:
         return run
 
     def _refuse_unknown(self, name: str, reference: str, named: object) -> NoReturn:
-        """Refuse a document of no open run. If just one is open it is that run's failure: a device's thread
-        that
-        brought the document only logs what is raised, and nothing is lost in silence.
+        """Refuse a document of no open run; if just one is open it is that run's failure.
+
+        A device's thread that brought the document only logs what is raised, and nothing is lost in silence.
         """
         self._ended.raise_if_refused(named)
         ended = self._ended.run_of(named)
@@ -346,50 +356,3 @@ class StoreWriter:
             for uid in references:
                 del self._run_of[uid]
             self._ended.add(run.uid, stop, references)
-
-    # -- pages are taken as the documents they hold ----------------------------------------------------------
-
-    def _event_page(self, page: Mapping[str, Any]) -> None:
-        run = self._run_named("event_page", page, "descriptor")
-        for event in _unpacked("event_page", unpack_event_page, page, run):
-            run.receive("event", event)
-
-    def _datum_page(self, page: Mapping[str, Any]) -> None:
-        run = self._run_named("datum_page", page, "resource")
-        for datum in _unpacked("datum_page", unpack_datum_page, page, run):
-            run.receive("datum", datum)
-
-    def _bulk_events(self, bulk: Mapping[str, Any]) -> None:
-        if not all(isinstance(events, list | tuple) for events in bulk.values()):
-            raise InvalidDocument("bulk_events: expected lists of events by descriptor; nothing was stored")
-        for events in bulk.values():
-            for event in events:
-                self("event", event)
-
-    def _bulk_datum(self, bulk: Mapping[str, Any]) -> None:
-        run = self._run_named("bulk_datum", bulk, "resource")
-        ids, kwargs = bulk.get("datum_ids"), bulk.get("datum_kwarg_list")
-        if (
-            not isinstance(ids, list | tuple)
-            or not isinstance(kwargs, list | tuple)
-            or len(ids) != len(kwargs)
-        ):
-            run.refuse(
-                InvalidDocument(
-                    "bulk_datum: expected datum_ids and datum_kwarg_list of one length; nothing of it was "
-                    "stored"
-                )
-            )
-        for datum_id, datum_kwargs in zip(ids, kwargs, strict=True):
-            datum = {"datum_id": datum_id, "resource": bulk["resource"], "datum_kwargs": datum_kwargs}
-            run.receive("datum", datum)
-
-
-def _unpacked(
-    name: str, unpack: Callable[[Any], Any], page: Mapping[str, Any], run: RunWriter
-) -> list[dict[str, Any]]:
-    try:
-        check_page(name, page)
-    except InvalidDocument as error:
-        run.refuse(error)
-    return list(unpack(page))
