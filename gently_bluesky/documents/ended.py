@@ -12,6 +12,7 @@ from gently_bluesky.jsontext import digest_of
 __all__ = ["EndedRuns"]
 
 REMEMBERED_RUNS = 1000
+REMEMBERED_RESOURCES = 1000
 
 
 class EndedRuns:
@@ -20,15 +21,25 @@ class EndedRuns:
     def __init__(self) -> None:
         self._stops: OrderedDict[str, bytes] = OrderedDict()
         self._run_of: dict[str, str] = {}
+        self._resources: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._refused: OrderedDict[str, InvalidDocument] = OrderedDict()
 
-    def add(self, run_uid: str, stop: Mapping[str, Any] | None, references: Sequence[str]) -> None:
+    def add(
+        self,
+        run_uid: str,
+        stop: Mapping[str, Any] | None,
+        references: Sequence[str],
+        resources: Mapping[str, dict[str, Any]],
+    ) -> None:
         """Remember a run; the oldest ones are forgotten."""
         self._stops[run_uid] = digest_of(stop)
         self._run_of.update(dict.fromkeys([run_uid, *references], run_uid))
         while len(self._stops) > REMEMBERED_RUNS:
             oldest, _ = self._stops.popitem(last=False)
             self._run_of = {uid: run for uid, run in self._run_of.items() if run != oldest}
+        self._resources.update(resources)
+        while len(self._resources) > REMEMBERED_RESOURCES:
+            self._resources.popitem(last=False)
 
     def refuse(self, run_uid: str, error: InvalidDocument) -> None:
         """Remember why a run was never begun."""
@@ -44,6 +55,10 @@ class EndedRuns:
     def run_of(self, uid: object) -> str | None:
         """Return the run that ``uid`` belonged to."""
         return self._run_of.get(uid) if isinstance(uid, str) else None
+
+    def resource(self, uid: object) -> dict[str, Any] | None:
+        """Return a resource document that came from another writer for one of them."""
+        return self._resources.get(uid) if isinstance(uid, str) else None
 
     def stop_of(self, run_uid: str) -> bytes | None:
         """Return the digest of a run's stop document."""

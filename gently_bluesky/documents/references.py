@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,11 +21,20 @@ class References:
         self._run = run_uid[:8]
         self._kinds: dict[str, str] = {}
         self._stops: dict[str, int] = {}
+        self._stand_ins: dict[str, str] = {}
 
     def note(self, name: str, uid: str) -> None:
         """Note that a document came."""
         if name in NAMED:
             self._kinds[uid] = name
+
+    def stand_in_for(self, resource: str) -> str:
+        """Return a uid under which this run announces a resource that another run announced first."""
+        return self._stand_ins.setdefault(resource, str(uuid.uuid4()))
+
+    def here(self, resource: str) -> str:
+        """Return the uid under which this run knows a resource."""
+        return self._stand_ins.get(resource, resource)
 
     def require(self, name: str, uid: str, reference: str, named: str) -> None:
         """Refuse a document that names another one which has not come. Raises UnknownReference."""

@@ -94,6 +94,7 @@ class RunWriter:
         self._intake = Intake(desk.pipeline, self._storage.tally, copies=desk.settings.copy, pool=desk.pool)
         self._descriptors: dict[str, _Descriptor] = {}
         self._documents: dict[str, bytes] = {}
+        self.resources: dict[str, dict[str, Any]] = {}
         self._references = References(self.uid)
         self._assets: dict[tuple[Any, ...], Asset] = {}
         self._asset_numbers: dict[tuple[str, str], int] = {}
@@ -239,13 +240,27 @@ class RunWriter:
         if all(known.get("external") == "STREAM:" for known in doc["data_keys"].values()):
             self._release(doc["uid"], {}, {})  # no event of it holds anything
 
+    def adopt(self, resource: dict[str, Any]) -> None:
+        """Announce a resource of a run that has ended as this run's too, for the datums that go on to name it.
+
+        It gets a uid of its own here, so that the run's journal says all that its datums need.
+        """
+        uid = self._references.stand_in_for(resource["uid"])
+        self.receive("resource", {**resource, "uid": uid, "run_start": self.uid})
+        del self.resources[uid]
+        self.resources[resource["uid"]] = resource
+
     def _passing(self, name: str, doc: Mapping[str, Any]) -> None:
         copy = checked(name, doc)
         uid = copy["datum_id" if name == "datum" else "uid"]
         if name == "datum":
+            copy["resource"] = self._references.here(copy["resource"])
             self._references.require(name, uid, "resource", copy["resource"])
-        if not self._is_repeated(name, uid, copy):
-            self._put(name, copy)
+        if self._is_repeated(name, uid, copy):
+            return
+        if name == "resource":
+            self.resources.setdefault(uid, copy)
+        self._put(name, copy)
 
     def _stream_datum(self, name: str, doc: Mapping[str, Any]) -> None:
         copy = checked(name, doc)

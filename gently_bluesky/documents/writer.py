@@ -302,8 +302,20 @@ class StoreWriter:
     def _run_named(self, name: str, doc: Mapping[str, Any], reference: str) -> RunWriter:
         named = doc.get(reference)
         run = self._run_of.get(named) if isinstance(named, str) else None
+        if run is None and reference == "resource":
+            run = self._adopting(named)
         if run is None:
             self._refuse_unknown(name, reference, named)
+        return run
+
+    def _adopting(self, named: object) -> RunWriter | None:
+        """Have the run that is open take over a resource of one that has ended: its device was staged for both."""
+        resource = self._ended.resource(named)
+        if resource is None or len(self._runs) != 1:
+            return None
+        (run,) = self._runs.values()
+        run.adopt(resource)
+        self._run_of[resource["uid"]] = run
         return run
 
     def _refuse_unknown(self, name: str, reference: str, named: object) -> NoReturn:
@@ -316,7 +328,8 @@ class StoreWriter:
         if ended is not None:
             raise RunClosed(
                 f"a {name} document came for run {ended}, which has ended; it was not stored; what the run "
-                "holds was not touched"
+                "holds was not touched; let its documents come before its stop, and stage devices again for a "
+                "run beside which another one is open"
             )
         error = UnknownReference(
             f"a {name} document names {named!r} as its {reference}, which has not come; it was not stored; "
@@ -355,4 +368,4 @@ class StoreWriter:
             references = [uid for uid, owner in self._run_of.items() if owner is run]
             for uid in references:
                 del self._run_of[uid]
-            self._ended.add(run.uid, stop, references)
+            self._ended.add(run.uid, stop, references, run.resources)

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import tifffile
 from event_model import Filler
+from foreign_runs import datum_run
 from ophyd.sim import SynSignalWithRegistry
 from ophyd_async.core import StaticFilenameProvider, StaticPathProvider, init_devices
 from ophyd_async.sim import PatternGenerator, SimBlobDetector
 
 from gently_bluesky import Store, StreamResolver, handler_registry
-from gently_bluesky.errors import PathNotAllowed
+from gently_bluesky.errors import PathNotAllowed, RunClosed
+from gently_bluesky.testing.documents import HandMadeRun
 from gently_bluesky.testing.frames import encoded_frame
 
 
@@ -95,6 +97,65 @@ def test_filler_gives_the_same_arrays(RE, store, data):
             if name == "event":
                 filled.append(doc["data"]["camera"])
     assert np.array_equal(filled, given.given[-2:])
+
+
+def runs_of_one_staging(device, count=3):
+    """Take two events in each of some runs, and stage the device once for all of them."""
+    yield from bps.stage(device)
+    for _ in range(count):
+        yield from bps.open_run()
+        for _ in range(2):
+            yield from bps.trigger_and_read([device])
+        yield from bps.close_run()
+    yield from bps.unstage(device)
+
+
+def test_runs_of_one_staging_share_a_resource_and_each_says_all_that_it_needs(RE, tmp_path, data):
+    given, came = Frames((6, 5)), []
+    camera = SynSignalWithRegistry(given, name="camera", save_path=str(data))
+    RE.subscribe(lambda name, doc: came.append((name, doc)))
+    with Store(tmp_path / "store", allowed_roots=[data]) as store:
+        RE.subscribe(store.writer())
+        uids = RE(runs_of_one_staging(camera))
+    assert [name for name, _ in came].count("resource") == 1
+    (tmp_path / "store" / "index.sqlite").unlink()  # what is known of each run is in its own journal
+    with Store(tmp_path / "store", allowed_roots=[data]) as store:
+        frames = np.reshape(given.given[-6:], (3, 2, 6, 5))
+        resources = []
+        for uid, expected in zip(uids, frames, strict=True):
+            assert store[uid].status == "complete"
+            assert np.array_equal(store[uid]["camera"], expected)
+            documents = list(store[uid].documents())
+            (resource,) = (doc for name, doc in documents if name == "resource")
+            assert resource["run_start"] == uid
+            resources.append(resource)
+            with Filler(handler_registry(), inplace=False, coerce="force_numpy") as filler:
+                filled = [filler(name, doc)[1] for name, doc in documents]
+            assert np.array_equal([doc["data"]["camera"] for doc in filled if "seq_num" in doc], expected)
+            events = [doc for name, doc in documents if name == "event"]
+            assert events == [doc for name, doc in came if name == "event" and doc in events]
+        assert len({resource["uid"] for resource in resources}) == 3
+        assert {(resource["root"], resource["resource_path"]) for resource in resources} == {
+            (str(data), resources[0]["resource_path"])
+        }
+
+
+def test_a_resource_of_an_ended_run_is_nobodys_while_two_are_open(store, data):
+    documents = datum_run("NPY_SEQ", data, "x", {}, [{"index": 0}], (6, 5))
+    datum = {"datum_id": "late", "resource": documents[2][1]["uid"], "datum_kwargs": {"index": 1}}
+    runs = [HandMadeRun(), HandMadeRun()]
+    with store.writer() as writer:
+        for name, doc in [*documents, *(("start", run.start) for run in runs)]:
+            writer(name, doc)
+        with pytest.raises(RunClosed, match=r"a datum document came for run .* which has ended"):
+            writer("datum", datum)
+        writer("stop", runs[0].stop())
+        writer("datum", datum)
+        writer("datum", datum)
+        writer("stop", runs[1].stop())
+    assert [store[run.uid].status for run in runs] == ["complete", "complete"]
+    assert [name for name, _ in store[runs[0].uid].documents()] == ["start", "stop"]
+    assert [name for name, _ in store[runs[1].uid].documents()] == ["start", "resource", "datum", "stop"]
 
 
 @pytest.fixture
