@@ -77,7 +77,7 @@ class StoreWriter:
             "stream_resource": lambda doc: self._introduce("stream_resource", doc),
             "event": lambda doc: self._follow("event", doc, "descriptor"),
             "datum": lambda doc: self._follow("datum", doc, "resource"),
-            "stream_datum": lambda doc: self._follow("stream_datum", doc, "stream_resource"),
+            "stream_datum": self._stream_datum,
             "event_page": lambda doc: self._page("event_page", doc),
             "datum_page": lambda doc: self._page("datum_page", doc),
             "bulk_events": self._bulk_events,
@@ -284,6 +284,12 @@ class StoreWriter:
         """Take a document that belongs to a run through another document."""
         digest = None if self._beside is None else self._beside.digest
         self._run_named(name, doc, reference).receive(name, doc, digest)
+
+    def _stream_datum(self, doc: Mapping[str, Any]) -> None:
+        """Take what names two documents: it is the run's whose events it is for, whatever else is wrong with it."""
+        descriptor = doc.get("descriptor")
+        is_described = isinstance(descriptor, str) and descriptor in self._run_of
+        self._follow("stream_datum", doc, "descriptor" if is_described else "stream_resource")
 
     def _page(self, name: str, page: Mapping[str, Any]) -> None:
         """Take a page as the documents it holds."""

@@ -19,10 +19,12 @@ from opened_run import opened, require_untouched, resource
 from gently_bluesky import Store
 from gently_bluesky.errors import (
     ConflictingDocument,
+    GentlyError,
     InvalidDocument,
     PathNotAllowed,
     UnknownReference,
 )
+from gently_bluesky.testing.documents import HandMadeRun
 
 EXAMPLES = Path(bluesky.tests.__file__).parent / "examples"
 HDF5 = "application/x-hdf5"
@@ -263,6 +265,78 @@ def test_two_resources_with_one_uid_are_refused_and_the_first_stands(store):
     with pytest.raises(ConflictingDocument):
         writer("stop", run.stop())
     require_untouched(store, run)
+
+
+def after(documents, place, name, **change):
+    """Return the documents with another one, which is one of them but for a change, behind it."""
+    return [*documents[: place + 1], (name, {**documents[place][1], **change}), *documents[place + 1 :]]
+
+
+def changed(documents, place, **change):
+    documents[place] = (documents[place][0], {**documents[place][1], **change})
+    return documents
+
+
+def by_datum():
+    return datum_run("AD_HDF5", "/data", "x.h5", {}, [{"point_number": 0}])
+
+
+def by_stream(*ranges):
+    return stream_run(HDF5, "file://localhost/data/x.h5", PARAMETERS, ranges or [(0, 1), (1, 3)])
+
+
+BAD = {
+    "a gap": lambda: by_stream((0, 1), (2, 3)),
+    "an overlap": lambda: by_stream((0, 2), (1, 3)),
+    "a datum before its resource": lambda: swapped(by_datum(), "resource", "datum"),
+    "a stream_datum before its stream_resource": lambda: swapped(
+        by_stream(), "stream_resource", "stream_datum"
+    ),
+    "a resource that never comes": lambda: without(by_datum(), "resource"),
+    "a stream_resource that never comes": lambda: without(by_stream(), "stream_resource"),
+    "a datum that never comes": lambda: without(by_datum(), "datum"),
+    "two resources with one uid": lambda: after(by_datum(), 2, "resource", resource_path="another"),
+    "two stream_resources with one uid": lambda: after(
+        by_stream(), 2, "stream_resource", uri="file://localhost/another"
+    ),
+    "a resource and a stream_resource with one uid": lambda: after(
+        by_stream(), 2, "resource", spec="X", root="/", resource_path="x", resource_kwargs={}
+    ),
+    "a descriptor that never comes": lambda: changed(by_stream(), 3, descriptor="nowhere"),
+    "a uri that is a number": lambda: changed(by_stream(), 2, uri=5),
+    "parameters that are a list": lambda: changed(by_stream(), 2, parameters=[]),
+    "resource_kwargs that are a number": lambda: changed(by_datum(), 2, resource_kwargs=5),
+    "a resource_path that is nothing": lambda: changed(by_datum(), 2, resource_path=None),
+    "ranges that are no numbers": lambda: changed(by_stream(), 3, indices={"start": "0", "stop": "1"}),
+    "a stream_resource that is a descriptor": lambda: changed(
+        documents := by_stream(), 3, stream_resource=documents[1][1]["uid"]
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_is_wrong_with_one_run_is_its_own_failure_and_no_others(store, what):
+    documents, before, beside = BAD[what](), by_stream(), HandMadeRun()
+    send(store, before)
+    descriptor, raised = beside.descriptor(image={}), []
+    with store.writer() as writer:
+        for named in [("start", beside.start), ("descriptor", descriptor)]:
+            writer(*named)
+        writer("event", beside.event(descriptor, image=frames(2)))
+        for name, doc in documents:
+            try:
+                writer(name, doc)
+            except GentlyError as error:
+                raised.append(error)
+        writer("event", beside.event(descriptor, image=frames(2)))
+        writer("stop", beside.stop())
+    assert raised
+    assert isinstance(raised[-1], (ConflictingDocument, InvalidDocument, UnknownReference))
+    run, uid = store[documents[0][1]["uid"]], before[0][1]["uid"]
+    assert (run.status, store[beside.uid].status, store[uid].status) == ("failed", "complete", "complete")
+    assert str(raised[-1]) in run.stop["reason"]
+    assert np.array_equal(store[beside.uid]["image"], [frames(2), frames(2)])
+    assert [doc for _, doc in store[uid].documents()] == [doc for _, doc in before]
 
 
 def test_resources_that_lead_elsewhere_are_recorded_and_hinder_nobody(store):
