@@ -5,14 +5,29 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
+import time
+from functools import partial
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from event_model import Filler
-from foreign_runs import SHAPE, datum_run, frames, install, send
+from foreign_runs import (
+    SHAPE,
+    datum_run,
+    frames,
+    install,
+    send,
+    stream_run,
+    uri_of,
+    write_hdf5,
+    write_tiffs,
+)
 
-from gently_bluesky import Store, handler_registry
+from gently_bluesky import Store, StreamResolver, handler_registry
 from gently_bluesky.documents.handling import ForeignHandler
 from gently_bluesky.errors import InvalidDocument, InvalidSetting, LookupFailed
 from gently_bluesky.lazy import LazyArray
@@ -147,6 +162,90 @@ def test_a_handler_reads_nothing_until_asked(tmp_path):
     assert all(isinstance(array, LazyArray) for array in arrays)
     assert np.array_equal(arrays, frames(3))
     handler.close()
+
+
+def npy_run(folder):
+    for number in range(3):
+        np.save(folder / f"x_{number}.npy", frames(3)[number])
+    return datum_run("NPY_SEQ", folder, "x", {}, [{"index": number} for number in range(3)], SHAPE)
+
+
+def tiff_run(folder):
+    write_tiffs(folder, 3)
+    kwargs = {"template": "%s%s_%6.6d.tiff", "filename": "img"}
+    return datum_run("AD_TIFF", folder.parent, folder.name, kwargs, POINTS)
+
+
+def hdf5_run(folder):
+    write_hdf5(folder / "x.h5", 3)
+    return datum_run("AD_HDF5", folder, "x.h5", {}, POINTS)
+
+
+def hdf5_stream(folder):
+    write_hdf5(folder / "x.h5", 3)
+    return stream_run("application/x-hdf5", uri_of(folder / "x.h5"), {"dataset": "/entry/data/data"})
+
+
+def tiff_stream(folder):
+    write_tiffs(folder, 3)
+    return stream_run(
+        "multipart/related;type=image/tiff", f"{uri_of(folder)}/", {"template": "img_{:06d}.tiff"}
+    )
+
+
+def ours(folder, **settings):
+    run = HandMadeRun()
+    descriptor = run.descriptor(image={})
+    events = [("event", run.event(descriptor, image=frame)) for frame in frames(3)]
+    with Store(folder / "store") as store:
+        with store.writer(**settings) as writer:
+            for named in [("start", run.start), ("descriptor", descriptor), *events, ("stop", run.stop())]:
+                writer(*named)
+        return list(store[run.uid].documents())
+
+
+POINTS = [{"point_number": number} for number in range(3)]
+KINDS = {
+    "NPY_SEQ": npy_run,
+    "AD_TIFF": tiff_run,
+    "AD_HDF5": hdf5_run,
+    "HDF5 by stream": hdf5_stream,
+    "TIFF by stream": tiff_stream,
+    "GENTLY_ZARR": partial(ours, format="zarr"),
+    "GENTLY_TIFF": partial(ours, format="tiff"),
+    "GENTLY_ZARR by stream": partial(ours, format="zarr", assets="stream"),
+    "GENTLY_TIFF by stream": partial(ours, format="tiff", assets="stream"),
+    "GENTLY_MEMORY": partial(ours, format="memory"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_open_between_reads_however_many_assets_are_in_use(tmp_path, kind):
+    (tmp_path / "data").mkdir()
+    documents = KINDS[kind](tmp_path / "data")
+    kept = []
+    for _ in range(20):
+        kept.append(StreamResolver() if "by stream" in kind else Filler(handler_registry(), inplace=False))
+        for name, doc in documents:
+            if name == "stream_datum":
+                array = kept[-1].array(doc)
+                assert np.array_equal(np.reshape(array, (-1, *SHAPE)), expected_of(doc))
+            filled = kept[-1](name, doc)
+            if name == "event" and filled:
+                array = filled[1]["data"]["image"]
+                assert np.array_equal(np.reshape(array, SHAPE), frames(3)[doc["seq_num"] - 1])
+    deadline_s = time.monotonic() + 5
+    while left := open_below(tmp_path):  # TensorStore closes a file just after it has been read
+        assert time.monotonic() < deadline_s, left
+        threading.Event().wait(0.01)
+
+
+def open_below(folder):
+    return [file.path for file in psutil.Process().open_files() if Path(file.path).is_relative_to(folder)]
+
+
+def expected_of(stream_datum):
+    return frames(3)[stream_datum["indices"]["start"] : stream_datum["indices"]["stop"]]
 
 
 def test_handler_that_asks_too_early_is_asked_again_by_filler(tmp_path):
