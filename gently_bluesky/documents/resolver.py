@@ -25,11 +25,12 @@ class StreamResolver:
     Parameters
     ----------
     root_map
-        Folders that were moved: a path that begins with one of the keys is looked for below its value.
+        Folders, or files, that were moved: what lies at or below one of the keys is looked for at its value.
+        Of several such keys the longest counts.
     """
 
     def __init__(self, root_map: Mapping[str, str] | None = None) -> None:
-        self._root_map = dict(root_map or {})
+        self._root_map = sorted((root_map or {}).items(), key=lambda entry: -len(entry[0]))
         self._kinds = own_handlers()
         self._resources: dict[str, Mapping[str, Any]] = {}
         self._data_keys: dict[str, Mapping[str, Any]] = {}
@@ -91,7 +92,8 @@ class StreamResolver:
         return asset_array(source, {"dims": foreign_dims(source)}, name=resource["data_key"])
 
     def _moved(self, path: str) -> str:
-        for before, now in self._root_map.items():
-            if path.startswith(f"{before.rstrip('/')}/"):
-                return f"{now.rstrip('/')}{path[len(before.rstrip('/')) :]}"
+        for before, now in self._root_map:
+            folder = before.rstrip("/")
+            if path == folder or path.startswith(f"{folder}/"):
+                return f"{now.rstrip('/')}{path[len(folder) :]}"
         return path

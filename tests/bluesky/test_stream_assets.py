@@ -191,9 +191,13 @@ def test_moved_store_says_where_its_assets_are_now(tmp_path: Path, format: str) 
         open_as_a_stranger(said)
         datums = documents(store, run, "stream_datum")
     now = before.rename(tmp_path / "moved")
-    resolver = StreamResolver({str(before): str(now)})
-    resolver("stream_resource", said)
-    assert np.array_equal(resolver.array(datums[1]), [frame(1)])
+    asset = place(said["uri"]).parent if format == "zarr" else place(said["uri"])
+    there = str(now / asset.relative_to(before))
+    elsewhere = {str(before.parent): "/nowhere", f"{before}x": "/nowhere"}
+    for root_map in ({str(before): str(now)}, {**elsewhere, f"{before}/": f"{now}/"}, {str(asset): there}):
+        resolver = StreamResolver(root_map)
+        resolver("stream_resource", said)
+        assert np.array_equal(resolver.array(datums[1]), [frame(1)])
     with Store(now, mode="r") as store:
         (resource,) = documents(store, run, "stream_resource")
         assert place(resource["uri"]).is_relative_to(now)
