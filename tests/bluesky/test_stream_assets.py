@@ -24,7 +24,9 @@ from gently_bluesky.errors import (
     StorageError,
     UnknownReference,
 )
+from gently_bluesky.run import Run
 from gently_bluesky.sim import SimulatedDiSPIM, acquire_volume
+from gently_bluesky.testing.devices import EncodedCamera
 from gently_bluesky.testing.documents import HandMadeRun
 from gently_bluesky.testing.frames import encoded_frame
 
@@ -50,7 +52,7 @@ def store_events(store: Store, events: int = 3, *, seq_nums: Any = None, **setti
     return run
 
 
-def documents(store: Store, run: HandMadeRun, name: str) -> list[dict[str, Any]]:
+def documents(store: Store, run: HandMadeRun | Run, name: str) -> list[dict[str, Any]]:
     return [doc for kind, doc in store[run.uid].documents() if kind == name]
 
 
@@ -238,6 +240,58 @@ def test_rewind_repeats_seq_nums_and_the_last_frame_of_each_is_shown(RE: Any, st
     shown = run["primary"]["view_a"]
     assert np.array_equal(shown, [acquired[0], acquired[2], acquired[3]])
     assert np.array_equal(store.array(shown.uid), acquired)
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("how", "status", "seq_nums"),
+    [("resume", "complete", [1, 2, 2, 3]), ("abort", "aborted", [1, 2]), ("stop", "complete", [1, 2])],
+)
+def test_interleaved_runs_that_are_paused_keep_what_came_however_they_go_on(
+    RE: Any, store: Store, format: str, how: str, status: str, seq_nums: list[int]
+) -> None:
+    one, both = (
+        [EncodedCamera("one", (5, 6))],
+        [EncodedCamera("one", (5, 6)), EncodedCamera("two", (2, 3, 4))],
+    )
+    came: list[Named] = []
+
+    @bpp.set_run_key_decorator("inner")
+    @bpp.run_decorator()
+    def inner() -> Any:
+        for pause in (False, True):
+            yield from bps.trigger_and_read(one)
+            if pause:
+                yield from bps.pause()
+            yield from bps.checkpoint()
+        yield from bps.trigger_and_read(one)
+
+    @bpp.set_run_key_decorator("outer")
+    @bpp.run_decorator()
+    def outer() -> Any:
+        yield from bps.trigger_and_read(both)
+        yield from bps.checkpoint()
+        yield from inner()
+        yield from bps.trigger_and_read(both)
+
+    RE.subscribe(lambda name, doc: came.append((name, doc)))
+    RE.subscribe(store.writer(format=format, assets="stream"))
+    with pytest.raises(RunEngineInterrupted):
+        RE(outer())
+    getattr(RE, how)()
+    stream_of = {doc["uid"]: doc["run_start"] for name, doc in came if name == "descriptor"}
+    for uid in (doc["uid"] for name, doc in came if name == "start"):
+        events = [doc for name, doc in came if name == "event" and stream_of[doc["descriptor"]] == uid]
+        assert store[uid].status == status
+        for key in events[0]["data"]:
+            last = {event["seq_num"]: event["data"][key] for event in events}
+            shown = store[uid]["primary"][key]
+            assert np.array_equal(shown, [last[number] for number in sorted(last)])
+            datums = documents(store, store[uid], "stream_datum")
+            mine = [datum for datum in datums if datum["stream_resource"] == shown.uid]
+            assert [datum["indices"]["start"] for datum in mine] == [*range(len(events))]
+            assert [datum["seq_nums"]["start"] for datum in mine] == [event["seq_num"] for event in events]
+    assert [event["seq_num"] for event in events] == seq_nums, "of the inner run, which came last"
 
 
 @FORMATS
