@@ -247,9 +247,8 @@ class _Small:
 
 def _says(array: NDArray[Any], value: list[Any]) -> bool:
     said: object = array.reshape(-1) if array.size == 0 else array
-    return encode(plain(said)) == encode(
-        value
-    )  # the text of a float32 is not that of the float64 it is read as
+    # the text of a float32 is not that of the float64 it is read as
+    return encode(plain(said)) == encode(value)
 
 
 def _without_references(descriptor: Mapping[str, Any], arrays: Mapping[str, LazyArray]) -> dict[str, Any]:

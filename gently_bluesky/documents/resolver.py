@@ -8,7 +8,7 @@ from typing import Any
 
 from gently_bluesky.documents.handlers import AssetHandler, asset_array, own_handlers
 from gently_bluesky.documents.resources import announced_path
-from gently_bluesky.errors import LookupFailed, UnknownReference
+from gently_bluesky.errors import InvalidDocument, LookupFailed, UnknownReference
 from gently_bluesky.foreign.kinds import KINDS, ForeignAsset, foreign_dims, open_foreign
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.lazy import LazyArray
@@ -53,11 +53,11 @@ class StreamResolver:
         LookupFailed
             Nothing installed here opens it.
         InvalidDocument
-            Its stream_resource names no file.
+            Its stream_resource names no file, or its indices are none.
         AssetMissing, AssetDamaged
             The files are not what was announced.
         """
-        uid, indices = stream_datum["stream_resource"], stream_datum["indices"]
+        uid, (start, stop) = stream_datum["stream_resource"], _indices(stream_datum)
         resource = self._resources.get(uid)
         if resource is None:
             raise UnknownReference(
@@ -70,13 +70,13 @@ class StreamResolver:
             if uid not in self._handlers:
                 path = self._moved(announced_path(resource).as_posix())
                 self._handlers[uid] = self._kinds[spec](path, **parameters)
-            return self._handlers[uid].events(indices["start"], indices["stop"])
+            return self._handlers[uid].events(start, stop)
         if mimetype not in KINDS:
             raise LookupFailed(
                 f"stream_resource {uid} names no spec ({spec!r:.80}) and no mimetype ({mimetype!r:.80}) that something "
                 "installed here opens; nothing was read"
             )
-        return self._foreign(resource, stream_datum)[indices["start"] : indices["stop"]]
+        return self._foreign(resource, stream_datum)[start:stop]
 
     def _foreign(self, resource: Mapping[str, Any], datum: Mapping[str, Any]) -> LazyArray:
         path = Path(self._moved(announced_path(resource).as_posix()))
@@ -97,3 +97,14 @@ class StreamResolver:
             if path == folder or path.startswith(f"{folder}/"):
                 return f"{now.rstrip('/')}{path[len(folder) :]}"
         return path
+
+
+def _indices(stream_datum: Mapping[str, Any]) -> tuple[int, int]:
+    indices = stream_datum["indices"]
+    start, stop = indices.get("start"), indices.get("stop")
+    if not isinstance(start, int) or not isinstance(stop, int) or not 0 <= start <= stop:
+        raise InvalidDocument(
+            f"stream_datum {stream_datum['uid']}: expected indices from a start, 0 or more, to a stop not below it, "
+            f"got {indices!r:.100}; nothing was read"
+        )
+    return start, stop

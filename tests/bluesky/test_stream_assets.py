@@ -17,6 +17,7 @@ from event_model import DocumentNames, schema_validators
 
 from gently_bluesky import Store, StreamResolver
 from gently_bluesky.errors import (
+    AssetMissing,
     ConflictingDocument,
     InvalidDocument,
     InvalidSetting,
@@ -155,6 +156,19 @@ def test_resolver_says_what_is_missing(store: Store) -> None:
     resolver("stream_resource", {**resource, "parameters": {}, "mimetype": "text/x-odd"})
     with pytest.raises(LookupFailed, match="no spec .*and no mimetype"):
         resolver.array(datum)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 1), (1, 0), ("0", 1), (0, None)])
+def test_resolver_refuses_indices_that_are_none(store: Store, start: Any, stop: Any) -> None:
+    run, resolver = store_events(store, 2), StreamResolver()
+    for name, doc in store[run.uid].documents():
+        resolver(name, doc)
+    datum = {**documents(store, run, "stream_datum")[0], "indices": {"start": start, "stop": stop}}
+    with pytest.raises(InvalidDocument, match="expected indices from a start, 0 or more"):
+        resolver.array(datum)
+    with pytest.raises(AssetMissing, match="event 2 is not there"):
+        resolver.array({**datum, "indices": {"start": 0, "stop": 3}})
+    assert resolver.array({**datum, "indices": {"start": 2, "stop": 2}}).shape == (0, *SHAPE)
 
 
 @FORMATS
