@@ -9,7 +9,7 @@ from typing import Any
 from gently_bluesky.errors import InvalidDocument
 from gently_bluesky.jsontext import digest_of
 
-__all__ = ["EndedRuns"]
+__all__ = ["REMEMBERED_RESOURCES", "EndedRuns"]
 
 REMEMBERED_RUNS = 1000
 REMEMBERED_RESOURCES = 1000

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.assets import array_spec, describe
 from gently_bluesky.documents.checks import check_descriptor, check_event, checked
+from gently_bluesky.documents.ended import REMEMBERED_RESOURCES
 from gently_bluesky.documents.events import arrays_of, referring, said_by, unnamed_timestamps
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
@@ -247,7 +248,6 @@ class RunWriter:
         """
         uid = self._references.stand_in_for(resource["uid"])
         self.receive("resource", {**resource, "uid": uid, "run_start": self.uid})
-        del self.resources[uid]
         self.resources[resource["uid"]] = resource
 
     def _passing(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -259,7 +259,9 @@ class RunWriter:
         if self._is_repeated(name, uid, copy):
             return
         if name == "resource":
-            self.resources.setdefault(uid, copy)
+            self.resources[uid] = copy
+            if len(self.resources) > REMEMBERED_RESOURCES:
+                del self.resources[next(iter(self.resources))]
         self._put(name, copy)
 
     def _stream_datum(self, name: str, doc: Mapping[str, Any]) -> None:
