@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.names import INCOMING
@@ -40,7 +40,7 @@ def asset_in(folder: Path, line: JournalLine) -> AnnouncedAsset | None:
     """Return the asset that a line announces, if it lies in its run's folder, where writers of ours put it."""
     asset = announced_asset(line.name, line.doc)
     relative = folder.relative_to(folder.parents[4]).parts
-    parts = () if asset is None else PurePosixPath(asset.path).parts
+    parts = () if asset is None else Path(asset.path).parts
     is_in = parts[: len(relative)] == relative and len(parts) > len(relative) and ".." not in parts
     return asset if is_in else None
 
