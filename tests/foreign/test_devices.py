@@ -8,10 +8,12 @@ from pathlib import Path
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import h5py
 import numpy as np
 import pytest
 import tifffile
+from bluesky.utils import RunEngineInterrupted
 from event_model import Filler
 from foreign_runs import datum_run
 from ophyd.sim import SynSignalWithRegistry
@@ -165,6 +167,32 @@ def blob(RE, data):
     with init_devices():
         detector = SimBlobDetector(path_provider, PatternGenerator(), name="blob")
     return detector  # noqa: RET504 # connected where the block ends
+
+
+def test_frames_that_a_rewind_took_again_are_superseded_and_stay_reachable(RE, store, data, blob):
+    @bpp.stage_decorator([blob])
+    @bpp.run_decorator()
+    def plan():
+        for pause in (False, True):
+            yield from bps.checkpoint()
+            yield from bps.trigger_and_read([blob])
+            if pause:
+                yield from bps.pause()
+        yield from bps.trigger_and_read([blob])
+
+    RE.subscribe(store.writer())
+    with pytest.raises(RunEngineInterrupted):
+        RE(plan())
+    RE.resume()
+    (file,) = data.glob("*.h5")
+    with h5py.File(file) as written:
+        images = written["/entry/data/data"][:]
+    run = store[-1]
+    assert (run.status, len(images)) == ("complete", 4)
+    assert np.array_equal(run["blob"][:, 0], images[[0, 2, 3]])
+    assert np.array_equal(store.array(run["blob"].uid)[:, 0], images)
+    assert np.array_equal(store.array(run.table()["blob"][2])[0], images[2])
+    assert np.array_equal(run.to_xarray()["blob"][1, 0], images[2])
 
 
 def test_hdf5_of_an_ophyd_async_detector_opens_lazily(RE, store, data, blob):
