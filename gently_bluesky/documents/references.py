@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from gently_bluesky.documents.ended import REMEMBERED_RESOURCES
 from gently_bluesky.errors import InvalidDocument, UnknownReference
 
 __all__ = ["References"]
@@ -22,15 +23,23 @@ class References:
         self._kinds: dict[str, str] = {}
         self._stops: dict[str, int] = {}
         self._stand_ins: dict[str, str] = {}
+        self.resources: dict[str, dict[str, Any]] = {}
 
     def note(self, name: str, uid: str) -> None:
         """Note that a document came."""
         if name in NAMED:
             self._kinds[uid] = name
 
-    def stand_in_for(self, resource: str) -> str:
+    def keep(self, resource: dict[str, Any]) -> None:
+        """Keep a resource document, which datums may go on to name after this run; the oldest ones are forgotten."""
+        self.resources[resource["uid"]] = resource
+        if len(self.resources) > REMEMBERED_RESOURCES:
+            del self.resources[next(iter(self.resources))]
+
+    def stand_in_for(self, resource: dict[str, Any]) -> str:
         """Return a uid under which this run announces a resource that another run announced first."""
-        return self._stand_ins.setdefault(resource, str(uuid.uuid4()))
+        self.keep(resource)
+        return self._stand_ins.setdefault(resource["uid"], str(uuid.uuid4()))
 
     def here(self, resource: str) -> str:
         """Return the uid under which this run knows a resource."""

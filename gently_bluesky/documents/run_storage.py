@@ -67,6 +67,8 @@ class RunStorage(Owner):
         self.home = home
         self.ended = False
         self.subscriber_errors: list[Exception] = []
+        self.stand_ins: set[str] = set()
+        """Resources of this run that stand in for those of other runs."""
         self._start = start
         self._desk = desk
         self._failure = failure
@@ -179,6 +181,8 @@ class RunStorage(Owner):
         frames = nbytes = 0
         for task in batch:
             try:
+                if self._is_of_another_run(task):
+                    continue
                 self._await(task)
                 lines.extend(self._lines(task))
             except Exception as error:  # noqa: BLE001 # raised below, behind what came before it
@@ -198,6 +202,15 @@ class RunStorage(Owner):
                 self.adoption.note(task.name, task.doc)
         if failure is not None:
             raise failure
+
+    def _is_of_another_run(self, task: DocumentTask) -> bool:
+        """Say whether a datum is one that the run which announced its resource first had already: it came again."""
+        if task.name != "datum" or task.doc["resource"] not in self.stand_ins:
+            return False
+        uid = task.doc["datum_id"]
+        if self._known(uid) is None:
+            return False
+        return self._desk.index.datum_document(uid).get("datum_kwargs") == task.doc["datum_kwargs"]
 
     def _await(self, task: DocumentTask) -> None:
         self._refuse_known_uid(task.name, task.doc)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.assets import array_spec, describe
 from gently_bluesky.documents.checks import check_descriptor, check_event, checked
-from gently_bluesky.documents.ended import REMEMBERED_RESOURCES
 from gently_bluesky.documents.events import arrays_of, referring, said_by, unnamed_timestamps
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
@@ -95,8 +94,8 @@ class RunWriter:
         self._intake = Intake(desk.pipeline, self._storage.tally, copies=desk.settings.copy, pool=desk.pool)
         self._descriptors: dict[str, _Descriptor] = {}
         self._documents: dict[str, bytes] = {}
-        self.resources: dict[str, dict[str, Any]] = {}
         self._references = References(self.uid)
+        self.resources = self._references.resources
         self._assets: dict[tuple[Any, ...], Asset] = {}
         self._asset_numbers: dict[tuple[str, str], int] = {}
         self._events: set[str] = set()
@@ -246,9 +245,9 @@ class RunWriter:
 
         It gets a uid of its own here, so that the run's journal says all that its datums need.
         """
-        uid = self._references.stand_in_for(resource["uid"])
+        uid = self._references.stand_in_for(resource)
+        self._storage.stand_ins.add(uid)
         self.receive("resource", {**resource, "uid": uid, "run_start": self.uid})
-        self.resources[resource["uid"]] = resource
 
     def _passing(self, name: str, doc: Mapping[str, Any]) -> None:
         copy = checked(name, doc)
@@ -259,9 +258,7 @@ class RunWriter:
         if self._is_repeated(name, uid, copy):
             return
         if name == "resource":
-            self.resources[uid] = copy
-            if len(self.resources) > REMEMBERED_RESOURCES:
-                del self.resources[next(iter(self.resources))]
+            self._references.keep(copy)
         self._put(name, copy)
 
     def _stream_datum(self, name: str, doc: Mapping[str, Any]) -> None:

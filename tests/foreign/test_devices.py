@@ -152,8 +152,9 @@ def test_a_resource_of_an_ended_run_is_nobodys_while_two_are_open(store, data):
         with pytest.raises(RunClosed, match=r"a datum document came for run .* which has ended"):
             writer("datum", datum)
         writer("stop", runs[0].stop())
-        writer("datum", datum)
-        writer("datum", datum)
+        for _ in range(2):
+            writer("datum", datum)
+            writer(*documents[3])  # a datum of the run that has ended, once more
         writer("stop", runs[1].stop())
     assert [store[run.uid].status for run in runs] == ["complete", "complete"]
     assert [name for name, _ in store[runs[0].uid].documents()] == ["start", "stop"]
