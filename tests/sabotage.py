@@ -74,8 +74,8 @@ SABOTAGES = (
     Sabotage(
         "a stream_datum names the event after its own",
         "documents/announcing.py",
-        '"seq_nums": {"start": seq_num, "stop": seq_num + 1}',
-        '"seq_nums": {"start": seq_num + 1, "stop": seq_num + 2}',
+        "(seq_num, seq_num + 1))",
+        "(seq_num + 1, seq_num + 2))",
         "tests/bluesky/test_stream_assets.py",
     ),
     Sabotage(
