@@ -69,6 +69,11 @@ class ArraySpec:
     origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
+    def make(self) -> tuple[Any, ...]:
+        """All that arrays in one asset must have in common."""
+        return (self.shape, self.dtype.str, self.dims, self.scale, self.units, self.channel_names)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of one event's array."""
         return math.prod(self.shape) * self.dtype.itemsize

@@ -192,17 +192,16 @@ class Recording(Owner):
         origin = {"device": self.device, "data_key": key, "time": self._about["time"]}
         spec = array_spec(about, key, array, origin)
         _require_declared(self.device, spec, about["data_keys"][key].get("shape"))
-        made = (spec.shape, spec.dtype.str, spec.dims, spec.scale, spec.units, spec.channel_names)
-        if (key, made) not in self._assets:
+        if (key, spec.make) not in self._assets:
             settings, backend = self._desk.settings, self._desk.backend
             packing = settings.packing(key)
             backend.check_fit(packing, spec)
             number = 1 + sum(known == key for known, _ in self._assets)
             path = f"{self.folder}/{device_asset_name(key, number, backend.suffix)}"
-            self._assets[key, made] = Asset(
+            self._assets[key, spec.make] = Asset(
                 backend, self._desk.root, path, spec, None, key, packing, self._family
             )
-        return self._assets[key, made]
+        return self._assets[key, spec.make]
 
     # -- the pipeline's calls --------------------------------------------------------------------------------
 

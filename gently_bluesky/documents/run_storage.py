@@ -34,7 +34,7 @@ from gently_bluesky.documents.tasks import (
 from gently_bluesky.errors import AssetDamaged, ConflictingDocument, LookupFailed, RunExists, StorageError
 from gently_bluesky.files import storage_error
 from gently_bluesky.index.index import Index, JournalOutOfStep
-from gently_bluesky.jsontext import decode, digest_of
+from gently_bluesky.jsontext import decode
 from gently_bluesky.model import JournalLine, Record, Settings
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class RunStorage(Owner):
         documents = (frame.asset.documents(frame.place, task.doc) for frame in task.frames)
         lines = [JournalLine(*named) for named in chain.from_iterable(documents)]
         if task.name == "event":
-            self._fingerprints[task.doc["uid"]] = _fingerprint(task)
+            self._fingerprints[task.doc["uid"]] = task.fingerprint()
         return [*lines, JournalLine(task.name, task.doc, digest, timestamps=task.timestamps or None)]
 
     def _check_digest(self, task: DocumentTask) -> None:
@@ -287,7 +287,7 @@ class RunStorage(Owner):
                 self.subscriber_errors.append(error if isinstance(error, Exception) else odd)
 
     def _compare(self, task: DuplicateTask) -> None:
-        if self._fingerprints.get(task.doc["uid"]) != _fingerprint(task):
+        if self._fingerprints.get(task.doc["uid"]) != task.fingerprint():
             raise conflicting_event(self._start["uid"], task.doc["uid"])
 
     # -- the end, good or bad --------------------------------------------------------------------------------
@@ -387,17 +387,3 @@ def conflicting_event(run_uid: str, uid: str) -> ConflictingDocument:
         f"run {run_uid[:8]}: event {uid} came twice with different contents; the first one is stored and "
         "stands, the second was not stored; give every event a uid of its own"
     )
-
-
-def _fingerprint(task: DocumentTask) -> bytes:
-    """Return a short digest of all an event says, pixels included, datum ids not."""
-    event, digest = task.doc, task.digest
-    data = {key: value for key, value in event["data"].items() if key not in digest}
-    said = {
-        **event,
-        "data": data,
-        "filled": sorted(event.get("filled", {}).keys() - digest.keys()),
-        "timestamps": {**event["timestamps"], **task.timestamps},
-        "pixels": digest,
-    }
-    return digest_of(said)

@@ -374,16 +374,7 @@ class RunWriter:
 
     def _asset(self, stream: str, key: str, spec: ArraySpec) -> Asset:
         """Return the asset for arrays made like this; another make opens another asset."""
-        made = (
-            stream,
-            key,
-            spec.shape,
-            spec.dtype.str,
-            spec.dims,
-            spec.scale,
-            spec.units,
-            spec.channel_names,
-        )
+        made = (stream, key, spec.make)
         if made not in self._assets:
             number = self._asset_numbers.get((stream, key), 0) + 1
             self._asset_numbers[stream, key] = number

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.ring import Ring
+from gently_bluesky.jsontext import digest_of
 
 if TYPE_CHECKING:
     from gently_bluesky.backends.hot import HotPool
@@ -146,6 +147,18 @@ class DocumentTask(FramesTask):
         """Digest of the pixels as they were recorded, where that is known."""
         self.timestamps: Mapping[str, float] = {}
         """Of the arrays that the document does not name."""
+
+    def fingerprint(self) -> bytes:
+        """Return a short digest of all an event says, pixels included, datum ids not."""
+        event, digest = self.doc, self.digest
+        said = {
+            **event,
+            "data": {key: value for key, value in event["data"].items() if key not in digest},
+            "filled": sorted(event.get("filled", {}).keys() - digest.keys()),
+            "timestamps": {**event["timestamps"], **self.timestamps},
+            "pixels": digest,
+        }
+        return digest_of(said)
 
 
 class DuplicateTask(DocumentTask):

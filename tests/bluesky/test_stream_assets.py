@@ -154,7 +154,7 @@ def test_resolver_says_what_is_missing(store: Store) -> None:
     with pytest.raises(UnknownReference, match="has not come"):
         resolver.array(datum)
     resolver("stream_resource", {**resource, "parameters": {}, "mimetype": "text/x-odd"})
-    with pytest.raises(LookupFailed, match="no spec .*and no mimetype"):
+    with pytest.raises(LookupFailed, match=r"no spec .*and no mimetype"):
         resolver.array(datum)
 
 
