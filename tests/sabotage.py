@@ -36,6 +36,13 @@ class Sabotage:
 
 SABOTAGES = (
     Sabotage(
+        "a device names arrays that are not stored yet",
+        "devices/handover.py",
+        "    return event.stored.done() and event.stored.exception() is None\n",
+        "    return True\n",
+        "tests/devices/test_recording.py",
+    ),
+    Sabotage(
         "files outside of the allowed roots are read",
         "foreign/roots.py",
         "        if not below:\n",

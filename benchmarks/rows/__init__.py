@@ -10,6 +10,7 @@ __all__ = ["ROWS", "load_row"]
 
 ROWS: dict[str, str] = {
     "write-zarr": "writing.row",
+    "flying": "flying.row",
     "held": "producer.held_row",
     "scalar-events": "producer.scalar_row",
     "memory": "memory.row",

@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from numpy.typing import NDArray
@@ -34,11 +35,46 @@ Named = tuple[str, dict[str, Any]]
 Arrays = Mapping[str, NDArray[Any]]
 
 
+class FlightStatus(Status):
+    """Done when a flight is over and all of it is stored; it tells bluesky's progress bars how far that is."""
+
+    def __init__(self, name: str, num_events: int | None) -> None:
+        self._name = name
+        self._num_events = num_events
+        self._begun_s = time.time()
+        self._watchers: list[Callable[..., object]] = []
+        super().__init__()
+
+    def watch(self, func: Callable[..., object]) -> None:
+        """Have a function called with the progress whenever an event is stored, as bluesky's progress bars have it."""
+        self._watchers.append(func)
+
+    def tell(self, stored: int) -> None:
+        """Tell how many events are stored."""
+        target = self._num_events
+        for watcher in self._watchers:
+            watcher(
+                name=self._name,
+                current=stored,
+                initial=0,
+                target=target,
+                unit="events",
+                precision=0,
+                fraction=None if not target else max(0.0, 1 - stored / target),  # what is left
+                time_elapsed=time.time() - self._begun_s,
+            )
+
+
 class _Flight:
     """Events taken one after another on a thread of their own, from kickoff until all is stored."""
 
     def __init__(
-        self, name: str, recording: Recording, taken: Iterator[Arrays], about: Mapping[str, Any]
+        self,
+        name: str,
+        num_events: int | None,
+        recording: Recording,
+        taken: Iterator[Arrays],
+        about: Mapping[str, Any],
     ) -> None:
         self.is_over = False
         self.is_paused = False
@@ -47,13 +83,15 @@ class _Flight:
         self.events: list[Written] = []
         """Those that were not collected so far."""
         self._name = name
+        self._num_events = num_events
+        self._stored = 0
         self._recording = recording
         self._taken = taken
         self._about = about
         self._halt = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
-        self._completed: Status | None = None
+        self._completed: FlightStatus | None = None
         self._lock = threading.Lock()
 
     def go_on(self) -> None:
@@ -79,7 +117,7 @@ class _Flight:
         """Return what is done when the flight is over and all of it is stored: always the same status."""
         with self._lock:
             if self._completed is None:
-                self._completed = Status()
+                self._completed = FlightStatus(self._name, self._num_events)
             if self.is_over:
                 finish(self._completed, self._error)
             return self._completed
@@ -87,13 +125,21 @@ class _Flight:
     def _fly(self) -> None:
         try:
             for arrays in self._taken:
-                self.events.append(self._recording.write(arrays, self._about, time.time()))
+                event = self._recording.write(arrays, self._about, time.time())
+                self.events.append(event)
+                event.stored.add_done_callback(self._count)
                 if self._halt.is_set():
                     return
         except Exception as error:  # noqa: BLE001 # belongs to whoever waits for the flight
             self._end(error)
         else:
             self._end(None)
+
+    def _count(self, stored: Future[None]) -> None:
+        """Tell who watches, on the storing thread."""
+        self._stored += stored.exception() is None
+        if self._completed is not None:
+            self._completed.tell(self._stored)
 
     def _end(self, error: Exception | None) -> None:
         try:
@@ -126,6 +172,11 @@ class _Flies(ABC):
         self.name = name
         self._recorder = recorder
         self._flight: _Flight | None = None
+
+    @property
+    def num_events(self) -> int | None:
+        """How many events a flight has, where that is known: for progress bars."""
+        return None
 
     @abstractmethod
     def take(self) -> Iterator[Arrays]:
@@ -166,7 +217,8 @@ class _Flies(ABC):
             raise InputError(f"{self.name} is still flying; wait for complete(), or stop() it")
         if flight is None or flight.is_over:
             recording = self._recorder.record(self.name, assets=self.family)
-            flight = self._flight = _Flight(self.name, recording, self.take(), self._about())
+            flight = _Flight(self.name, self.num_events, recording, self.take(), self._about())
+            self._flight = flight
             self.begin()
             flight.go_on()
         flight.was_resumed = False

@@ -240,7 +240,7 @@ class RunWriter:
         if all(known.get("external") == "STREAM:" for known in doc["data_keys"].values()):
             self._release(doc["uid"], {}, {})  # no event of it holds anything
 
-    def adopt(self, resource: dict[str, Any]) -> None:
+    def take_over(self, resource: dict[str, Any]) -> None:
         """Announce a resource of a run that has ended as this run's too, for the datums that go on to name it.
 
         It gets a uid of its own here, so that the run's journal says all that its datums need.

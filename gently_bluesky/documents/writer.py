@@ -309,18 +309,18 @@ class StoreWriter:
         named = doc.get(reference)
         run = self._run_of.get(named) if isinstance(named, str) else None
         if run is None and reference == "resource":
-            run = self._adopting(named)
+            run = self._taken_over(named)
         if run is None:
             self._refuse_unknown(name, reference, named)
         return run
 
-    def _adopting(self, named: object) -> RunWriter | None:
+    def _taken_over(self, named: object) -> RunWriter | None:
         """Have the run that is open take over a resource of one that has ended: its device was staged for both."""
         resource = self._ended.resource(named)
         if resource is None or len(self._runs) != 1:
             return None
         (run,) = self._runs.values()
-        run.adopt(resource)
+        run.take_over(resource)
         self._run_of[resource["uid"]] = run
         return run
 

@@ -66,9 +66,14 @@ class TakesVolumes:
         self.num_volumes = Setting(name=f"{name}_num_volumes", value=1, rule=whole(1, 10**6), kind="config")
         super().__init__(name=name, recorder=recorder)  # pyright: ignore[reportCallIssue] # the flyer behind it
 
+    @property
+    def num_events(self) -> int:
+        """How many events a flight has."""
+        return int(self.num_volumes.get())
+
     def take(self) -> Iterator[Mapping[str, NDArray[Any]]]:
         """Yield the volumes of a flight."""
-        return self._light_sheet.volumes(int(self.num_volumes.get()))
+        return self._light_sheet.volumes(self.num_events)
 
     def describe_arrays(self) -> dict[str, dict[str, Any]]:
         """Return the data keys of the volumes."""

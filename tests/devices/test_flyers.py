@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import pytest
-from bluesky.utils import FailedStatus
-from cameras import FLYERS
+from bluesky.utils import FailedStatus, ProgressBar, ProgressBarManager
+from cameras import FLYERS, DatumFlyer
 from event_model import DocumentNames, schema_validators
 
 from gently_bluesky import Store
@@ -229,3 +230,35 @@ def test_a_run_may_adopt_what_a_flight_wrote(
     store.close()
     with Store(store.root.rename(tmp_path / "elsewhere")) as moved:
         shows(moved[uid], [1, 2, 3, 4])
+
+
+class Counted(DatumFlyer):
+    num_events = property(lambda self: self.num)
+
+
+def test_a_progress_bar_is_told_how_far_a_flight_is(store: Store, RE: Any) -> None:
+    told: list[dict[str, Any]] = []
+    flyer = Counted(name="flyer", recorder=store.recorder())
+    watching = threading.Event()
+    flyer.before_event = lambda number: watching.wait(10)
+
+    def watch(statuses: Any) -> None:
+        for status in statuses or ():
+            if hasattr(status, "watch"):
+                status.watch(lambda **progress: told.append(progress))
+                watching.set()
+
+    RE.waiting_hook = watch
+    RE(bp.fly([flyer]))
+    assert [progress["current"] for progress in told] == [1, 2, 3, 4]
+    assert {progress["target"] for progress in told} == {4}
+    assert [progress["fraction"] for progress in told] == [0.75, 0.5, 0.25, 0.0]
+
+
+def test_bluesky_s_own_progress_bar_draws_what_it_is_told(
+    store: Store, RE: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RE.waiting_hook = ProgressBarManager(partial(ProgressBar, delay_draw=0.0))
+    flyer = Counted(name="flyer", recorder=store.recorder())
+    RE(bp.fly([flyer]))
+    assert "flyer" in "".join(capsys.readouterr())

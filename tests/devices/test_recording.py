@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import zarr
 from cameras import SHAPE, data_keys, frame
 
 from gently_bluesky import Store
+from gently_bluesky.devices.handover import pop_stored
 from gently_bluesky.devices.recorder import Recorder
+from gently_bluesky.devices.recording import Written
 from gently_bluesky.documents.tasks import digest_of_pixels
 from gently_bluesky.errors import (
     FrameMismatch,
@@ -82,6 +85,14 @@ def test_arrays_are_copied_as_they_come(recorder: Recorder, store: Store) -> Non
     recording.close()
     stored = zarr.open_array(store.root / recording.folder / "view_a.ome.zarr/0", mode="r")
     np.testing.assert_array_equal(stored[0], frame(1))
+
+
+def test_events_are_handed_out_up_to_the_first_that_is_not_stored(recorder: Recorder) -> None:
+    recording, (first, third) = written(recorder, [1, 3])
+    waiting = [first, Written({}, 2.0, Future()), third]
+    assert pop_stored(waiting) == [first]
+    assert len(waiting) == 2
+    recording.close()
 
 
 def test_events_that_are_taken_back_are_written_over(recorder: Recorder, store: Store) -> None:
