@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,8 +139,8 @@ SABOTAGES = (
     Sabotage(
         "recovery forgets what was announced last",
         "upkeep/recovery.py",
-        "            _cut(path, end)\n",
-        "            _cut(path, max(0, end - 400))\n",
+        "            live.release_reserve()\n            _cut(path, end)\n",
+        "            live.release_reserve()\n            _cut(path, max(0, end - 400))\n",
         "tests/crash/test_kill.py",
     ),
 )
@@ -163,12 +164,12 @@ def apply(sabotage: Sabotage, folder: Path) -> None:
     path.write_text(text.replace(sabotage.was, sabotage.becomes), "utf-8")
 
 
-def outcome_of(folder: Path, watched_by: str) -> tuple[int, str]:
+def outcome_of(folder: Path, watched_by: Sequence[str]) -> tuple[int, str]:
     """Run tests in the copy until one fails; return pytest's exit status, and what it said."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, *watched_by.split()],
+        [*command, *watched_by],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -176,6 +177,12 @@ def outcome_of(folder: Path, watched_by: str) -> tuple[int, str]:
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+def noticed_by(said: str) -> list[str]:
+    """Return the tests that failed, as pytest names them."""
+    lines = [line for line in said.splitlines() if line.startswith("FAILED ")]
+    return [line.removeprefix("FAILED ").partition(" - ")[0] for line in lines]
 
 
 def main() -> None:
@@ -192,12 +199,11 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             apply(sabotage, Path(folder))
-            watched_by = (
-                "tests --ignore=tests/test_sabotage.py" if arguments.all_tests else sabotage.watched_by
-            )
+            everything = ["tests", "--ignore=tests/test_sabotage.py"]
+            watched_by = everything if arguments.all_tests else [sabotage.watched_by]
             status, said = outcome_of(Path(folder), watched_by)
         red = status == FAILED
-        noticed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        noticed = noticed_by(said)
         print(
             f"{'red  ' if red else 'GREEN'}  {sabotage.name}\n       {noticed[0] if noticed else said[-300:]}"
         )
