@@ -39,29 +39,6 @@ class DatumHandover:
         self._resources = {asset: doc for asset, doc in self._resources.items() if "run_start" in doc}
 
 
-def is_stored(event: Written) -> bool:
-    """Say whether an event is *synced*."""
-    return event.stored.done() and event.stored.exception() is None
-
-
-def count_stored(events: Sequence[Written]) -> int:
-    """Return how many events are *synced*, up to the first that is not."""
-    return sum(1 for _ in takewhile(is_stored, events))
-
-
-def pop_stored(events: list[Written], most: int | None = None) -> list[Written]:
-    """Take the events that are *synced* out of a list, up to the first that is not, and so many at most."""
-    there = count_stored(events)
-    taken = events[: there if most is None else max(0, min(there, most))]
-    del events[: len(taken)]
-    return taken
-
-
-def datum_ids(event: Written) -> dict[str, str]:
-    """Return the datum ids of a stored event, by data key."""
-    return {key: asset.datum_id(index) for key, (asset, index) in event.places.items()}
-
-
 class StreamHandover:
     """Hands out stream_resource and stream_datum documents: ranges one behind the other. One thread at a time."""
 
@@ -90,6 +67,29 @@ class StreamHandover:
         self._resources = {asset: doc for asset, doc in self._resources.items() if "run_start" in doc}
         (events, ranges), self._last = self._last, ((), [])
         return () if all(datum["descriptor"] for datum in ranges) else events
+
+
+def is_stored(event: Written) -> bool:
+    """Say whether an event is *synced*."""
+    return event.stored.done() and event.stored.exception() is None
+
+
+def count_stored(events: Sequence[Written]) -> int:
+    """Return how many events are *synced*, up to the first that is not."""
+    return sum(1 for _ in takewhile(is_stored, events))
+
+
+def pop_stored(events: list[Written], most: int | None = None) -> list[Written]:
+    """Take the events that are *synced* out of a list, up to the first that is not, and so many at most."""
+    there = count_stored(events)
+    taken = events[: there if most is None else max(0, min(there, most))]
+    del events[: len(taken)]
+    return taken
+
+
+def datum_ids(event: Written) -> dict[str, str]:
+    """Return the datum ids of a stored event, by data key."""
+    return {key: asset.datum_id(index) for key, (asset, index) in event.places.items()}
 
 
 def _assets_of(event: Written) -> Mapping[str, Asset]:
