@@ -6,6 +6,7 @@ be finished, and the flight goes on with the next one: what was taken is never t
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -233,11 +234,11 @@ class _Flies(ABC):
         """Return a status that is done when the flight is over and all of it is *synced*, or fails."""
         return self._in_flight().completed()
 
-    def pause(self) -> None:
-        """Let the event under way be taken, and wait with the next one. Waits until it is taken."""
+    async def pause(self) -> None:
+        """Let the event under way be taken, and wait with the next one. The RunEngine's loop goes on meanwhile."""
         if self._flight is not None and not self._flight.is_over:
             self._flight.is_paused = True
-            self._flight.halt()
+            await asyncio.to_thread(self._flight.halt)
 
     def resume(self) -> None:
         """Take the next event."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,13 @@ from gently_bluesky.testing.frames import encoded_frame
 
 SHAPE = (3, 16, 20)
 KEYS = ("view_a", "view_b")
+
+
+def ask_to_pause(engine: Any) -> None:
+    """Have a RunEngine pause, from a thread that it may come to wait for: return when it has begun to."""
+    asyncio.run_coroutine_threadsafe(engine._request_pause_coro(False), engine.loop)
+    while engine.state == "running":
+        threading.Event().wait(0.001)
 
 
 def frame(number: int, key: str = "view_a", shape: tuple[int, ...] = SHAPE) -> np.ndarray:

@@ -13,7 +13,7 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import pytest
 from bluesky.utils import FailedStatus, ProgressBar, ProgressBarManager
-from cameras import FLYERS, DatumFlyer
+from cameras import FLYERS, DatumFlyer, ask_to_pause
 from event_model import DocumentNames, schema_validators
 
 from gently_bluesky import Store
@@ -117,7 +117,7 @@ def test_a_paused_flight_goes_on_where_it_was(
     def pause(number: int) -> None:
         if number == at and not paused.is_set():
             paused.set()
-            RE.request_pause(defer=False)
+            ask_to_pause(RE)
 
     flyer.before_event = pause
     RE.subscribe(store.writer())
@@ -130,7 +130,7 @@ def test_a_paused_flight_goes_on_where_it_was(
 def test_an_aborted_flight_shows_all_that_was_taken(
     store: Store, RE: Any, flyer: Any, family: str, interrupted: Any, shows: Shows, newest: Callable[[], Run]
 ) -> None:
-    flyer.before_event = lambda number: RE.request_pause(defer=False) if number == 3 else None
+    flyer.before_event = lambda number: ask_to_pause(RE) if number == 3 else None
     RE.subscribe(store.writer())
     interrupted(PLANS[family](flyer))
     RE.abort()

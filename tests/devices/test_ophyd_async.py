@@ -11,6 +11,7 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
+from cameras import ask_to_pause
 from event_model import DocumentNames, schema_validators
 from ophyd_async.core import StandardDetector, TriggerInfo, init_devices
 
@@ -120,7 +121,7 @@ def test_the_signal_counts_stored_events(store: Store, RE: Any, scope: Scope) ->
 def test_a_pause_in_the_middle_of_a_volume_repeats_it_in_its_place(
     store: Store, RE: Any, scope: Scope, interrupted: Any, newest: Callable[[], Run]
 ) -> None:
-    scope.before_volume = lambda number: RE.request_pause(defer=False) if number == 1 else None
+    scope.before_volume = lambda number: ask_to_pause(RE) if number == 1 else None
     RE.subscribe(store.writer())
     interrupted(bp.count([scope.sheet], num=3))
     RE.resume()
@@ -157,7 +158,7 @@ def test_documents_that_a_pause_dropped_are_handed_out_again(
 def test_a_paused_flight_goes_on(
     store: Store, RE: Any, scope: Scope, interrupted: Any, newest: Callable[[], Run]
 ) -> None:
-    scope.before_volume = lambda number: RE.request_pause(defer=False) if number == 2 else None
+    scope.before_volume = lambda number: ask_to_pause(RE) if number == 2 else None
     RE.subscribe(store.writer())
     interrupted(flown(scope.sheet, 4))
     RE.resume()
@@ -168,7 +169,7 @@ def test_a_paused_flight_goes_on(
 def test_an_aborted_flight_shows_what_was_taken(
     store: Store, RE: Any, scope: Scope, interrupted: Any, newest: Callable[[], Run]
 ) -> None:
-    scope.before_volume = lambda number: RE.request_pause(defer=False) if number == 2 else None
+    scope.before_volume = lambda number: ask_to_pause(RE) if number == 2 else None
     RE.subscribe(store.writer())
     interrupted(flown(scope.sheet, 50))
     RE.abort()
@@ -182,7 +183,7 @@ def test_an_aborted_flight_shows_what_was_taken(
 def test_an_aborted_count_shows_what_was_announced(
     store: Store, RE: Any, scope: Scope, interrupted: Any, newest: Callable[[], Run]
 ) -> None:
-    scope.before_volume = lambda number: RE.request_pause(defer=False) if number == 2 else None
+    scope.before_volume = lambda number: ask_to_pause(RE) if number == 2 else None
     RE.subscribe(store.writer())
     interrupted(bp.count([scope.sheet], num=5))
     RE.abort()

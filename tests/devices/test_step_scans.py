@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bluesky.protocols import WritesExternalAssets, WritesStreamAssets
 from bluesky.utils import FailedStatus
-from cameras import CAMERAS, SHAPE
+from cameras import CAMERAS, SHAPE, ask_to_pause
 from event_model import DocumentNames, Filler, schema_validators
 
 from gently_bluesky import Store, StreamResolver, handler_registry
@@ -112,7 +112,7 @@ def test_a_pause_in_the_middle_of_a_trigger_repeats_the_event_in_its_place(
 ) -> None:
     def pause_at_second(number: int) -> None:
         if number == 2:
-            RE.request_pause(defer=False)
+            ask_to_pause(RE)
 
     camera.before_delivery = pause_at_second
     RE.subscribe(store.writer())
@@ -185,7 +185,7 @@ def test_an_aborted_run_shows_what_was_announced(
 ) -> None:
     def pause_at_third(number: int) -> None:
         if number == 3:
-            RE.request_pause(defer=False)
+            ask_to_pause(RE)
 
     camera.before_delivery = pause_at_third
     RE.subscribe(store.writer())
