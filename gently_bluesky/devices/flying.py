@@ -17,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 from ophyd.status import Status
 
+from gently_bluesky.devices.described import about_device, external_keys
 from gently_bluesky.devices.handover import (
     DatumHandover,
     StreamHandover,
@@ -27,7 +28,6 @@ from gently_bluesky.devices.handover import (
 from gently_bluesky.devices.ophyd import finish
 from gently_bluesky.devices.recorder import Recorder
 from gently_bluesky.devices.recording import Recording, Written
-from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.errors import InputError
 
 __all__ = ["FliesWithDatums", "FliesWithStreams"]
@@ -215,7 +215,10 @@ class _Flies(ABC):
         status = Status()
         flight = self._flight
         if flight is not None and not flight.is_over and not flight.was_resumed:
-            raise InputError(f"{self.name} is still flying; wait for complete(), or stop() it")
+            raise InputError(
+                f"{self.name} is still flying, and goes on; no other flight was started; wait for complete(), or "
+                "stop() it"
+            )
         if flight is None or flight.is_over:
             recording = self._recorder.record(self.name, assets=self.family)
             flight = _Flight(self.name, self.num_events, recording, self.take(), self._about())
@@ -266,17 +269,11 @@ class _Flies(ABC):
 
     def _about(self) -> dict[str, Any]:
         """Return what a descriptor would say of this device."""
-        data_keys = self.describe_arrays()
         values = {name: reading["value"] for name, reading in self.read_configuration().items()}
-        return {
-            "data_keys": data_keys,
-            "configuration": {self.name: {"data": values}},
-            "object_keys": {self.name: list(data_keys)},
-        }
+        return about_device(self.name, self.describe_arrays(), values)
 
     def _described(self) -> dict[str, dict[str, Any]]:
-        external = EXTERNAL[self.family]
-        return {key: {**said, "external": external} for key, said in self.describe_arrays().items()}
+        return external_keys(self.describe_arrays(), self.family)
 
 
 class FliesWithDatums(_Flies):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ophyd import Device
 from ophyd.status import StatusBase
 
+from gently_bluesky.devices.described import about_device, external_keys
 from gently_bluesky.devices.handover import (
     DatumHandover,
     StreamHandover,
@@ -24,7 +25,6 @@ from gently_bluesky.devices.handover import (
 )
 from gently_bluesky.devices.recorder import Recorder
 from gently_bluesky.devices.recording import Recording, Written
-from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.errors import InputError
 
 __all__ = ["WritesDatums", "WritesStreams", "finish"]
@@ -118,20 +118,13 @@ class _Writes(Device, ABC):
 
     def _about(self) -> dict[str, Any]:
         """Return what a descriptor would say of this device."""
-        data_keys = self.describe_arrays()
         configuration = cast("dict[str, Any]", self.read_configuration())
         values = {name: reading["value"] for name, reading in configuration.items()}
-        return {
-            "data_keys": data_keys,
-            "configuration": {self.name: {"data": values}},
-            "object_keys": {self.name: list(data_keys)},
-        }
+        return about_device(self.name, self.describe_arrays(), values)
 
     def describe(self) -> Any:
         """Describe what the device reads, and the arrays that it writes."""
-        arrays = {
-            key: {**said, "external": EXTERNAL[self.family]} for key, said in self.describe_arrays().items()
-        }
+        arrays = external_keys(self.describe_arrays(), self.family)
         return {**cast("dict[str, Any]", super().describe()), **arrays}
 
     def resume(self) -> None:

@@ -22,10 +22,10 @@ from ophyd_async.core import (
     soft_signal_r_and_setter,
 )
 
+from gently_bluesky.devices.described import about_device, external_keys
 from gently_bluesky.devices.recorder import Recorder
 from gently_bluesky.devices.recording import Recording, Written
 from gently_bluesky.documents.announcing import Asset
-from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.errors import InputError
 
 __all__ = ["RecorderDataLogic"]
@@ -55,8 +55,7 @@ class RecordedDataProvider(StreamResourceDataProvider):
                 f"expected one collection an event, got collections_per_event={collections_per_event}; nothing was "
                 "taken; a volume is one collection: let the arrays have an axis more"
             )
-        external = EXTERNAL["stream"]
-        return {key: cast("DataKey", {**said, "external": external}) for key, said in self._data_keys.items()}
+        return cast("dict[str, DataKey]", external_keys(self._data_keys, "stream"))
 
     async def make_stream_docs(
         self, collections_written: int, collections_per_event: int
@@ -159,11 +158,7 @@ class RecorderDataLogic(DetectorDataLogic):
         if recording is None or provider is None:
             raise InputError("an array came before the detector was prepared; it was not stored")
         data_keys = self._data_keys()
-        about = {
-            "data_keys": data_keys,
-            "configuration": {self._device: {"data": self._configuration()}},
-            "object_keys": {self._device: list(data_keys)},
-        }
+        about = about_device(self._device, data_keys, self._configuration())
         written = recording.write({self._named(key): array for key, array in arrays.items()}, about, time_s)
         provider.assets = {key: asset for key, (asset, _) in written.places.items()}
         self._written.append(written)

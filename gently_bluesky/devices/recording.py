@@ -147,7 +147,7 @@ class Recording(Owner):
                 )
             self._failure.raise_if_set()
             if not arrays:
-                raise InputError(f"{self.device}: expected arrays to store, got none")
+                raise InputError(f"{self.device}: expected arrays to store, got none; nothing was stored")
             whole = {key: np.asarray(array) for key, array in arrays.items()}
             assets = {key: self._asset(key, array, about) for key, array in whole.items()}
             frames = self._intake.accept(whole, assets, self._failure.raise_if_set)
@@ -248,9 +248,10 @@ class Recording(Owner):
             self._fail(error)
             stored = []
         for task in batch:
-            task.stored.set_exception(self._failure.error) if task not in stored else task.stored.set_result(
-                None
-            )
+            if task in stored:
+                task.stored.set_result(None)
+            else:
+                task.stored.set_exception(self._failure.error)
 
     def _record(self, stored: Sequence[_EventTask]) -> None:
         """Publish events and put them on record, *synced*."""

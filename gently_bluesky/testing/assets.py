@@ -242,7 +242,7 @@ class Tested:
     @pytest.fixture
     def backend(self) -> Backend:
         """Return the backend that is tested."""
-        raise NotImplementedError("give the class a fixture `backend`")
+        pytest.fail("give the class a fixture `backend` that returns the backend to test")
 
     @pytest.fixture
     def path(self, backend: Backend, tmp_path: Path) -> Path:
