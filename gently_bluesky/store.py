@@ -7,21 +7,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.derived import Derivation, parent_uids, record_run, steps_um
 from gently_bluesky.documents.handling import Handler, checked_handlers
 from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import (
-    InputError,
     InvalidSetting,
-    StoreReadOnly,
-    WriterClosed,
 )
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.lazy import LazyArray
-from gently_bluesky.model import Chunks, Compression, Packing, Record, Settings
+from gently_bluesky.maintaining import MaintainedStore
+from gently_bluesky.model import Chunks, Compression, Record, Settings
 from gently_bluesky.opening import index_to_read, index_to_write, open_root
-from gently_bluesky.reading import StoreView
 from gently_bluesky.results import take_apart
 from gently_bluesky.writing import Writing
 
@@ -31,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Store"]
 
 
-class Store(StoreView):
+class Store(MaintainedStore):
     """A root folder that keeps runs, and the index that finds them. Any thread; a context manager.
 
     Parameters
@@ -80,10 +76,8 @@ class Store(StoreView):
         given = checked_handlers(handlers, "nothing was opened")
         uid = open_root(place, mode)
         opened = (index_to_read if mode == "r" else index_to_write)(place, index)
-        super().__init__(place, uid, opened, roots, given)
-        self.mode = mode
+        super().__init__(place, uid, opened, roots, given, mode)
         self._writing = Writing(place, uid, self._index)
-        self._closed = False
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -202,14 +196,6 @@ class Store(StoreView):
         self._require_writable()
         return self._writing.recorder(settings)
 
-    def _require_writable(self) -> None:
-        if self.mode == "r":
-            raise StoreReadOnly(
-                f"{self.root} was opened with mode='r'; nothing was written; open it with mode='a'"
-            )
-        if self._closed:
-            raise WriterClosed(f"the store {self.root} was closed; nothing was written; open it again")
-
     def put(
         self,
         data: Any,
@@ -286,61 +272,6 @@ class Store(StoreView):
             if any(steps) and all(step == steps[0] for step in steps):
                 return steps[0]
         return {}
-
-    # -- keeping ----------------------------------------------------------------------------------------
-
-    def materialize(
-        self,
-        uid: str,
-        *,
-        format: str = "zarr",  # as in `writer`
-        chunks: Chunks | None = None,
-        compression: Compression | None = None,
-        levels: int = 1,
-    ) -> Record:
-        """Put on disk what a run, or an asset, keeps in memory; *synced* on return. Any thread.
-
-        Every event is checked against the digest it was announced with, in memory and again in the copy, and
-        the memory is given back. Uids, lineage and all that the run says stay as they are; arrays that are
-        open, here and in other processes, go on from the copy. Where nothing is in memory, nothing is done.
-        Takes memory for one event.
-
-        Parameters
-        ----------
-        uid
-            Of a run that has ended, or of one of its assets.
-        format, chunks, compression, levels
-            As in `writer`; any format but ``"memory"``.
-
-        Returns
-        -------
-        Record
-            Of the run or asset.
-
-        Raises
-        ------
-        UnknownUid, AmbiguousUid
-            There is no such run or asset, or there are several.
-        InputError
-            The run is still being written, or a setting is out of range; nothing was changed.
-        AssetMissing, AssetDamaged
-            The pixels are gone, or not those that were announced; nothing was changed.
-        StoreReadOnly, StorageError
-            The copy cannot be written; nothing was changed.
-        """
-        from gently_bluesky.upkeep.materialize import materialize  # a store brings no backend
-
-        self._require_writable()
-        backend, packing = get_backend(format), Packing(chunks, compression, levels)
-        backend.check_packing(packing)
-        record = self._index.record(uid)
-        if record.kind == "datum" or format == "memory":
-            raise InputError(
-                f"expected the uid of a run or an asset, and a format that keeps pixels on disk, got that of "
-                f"the {record.kind} {record.uid} and {format!r}; nothing was changed"
-            )
-        materialize(self.root, self._index, record, backend, packing)
-        return self._index.record(record.uid)
 
     # -- the end ----------------------------------------------------------------------------------------
 

@@ -1,0 +1,103 @@
+"""A store as it is looked after: what keeps the files honest, between the runs that write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from gently_bluesky.backends.registry import get_backend
+from gently_bluesky.documents.handling import Handler
+from gently_bluesky.errors import InputError, StoreReadOnly, WriterClosed
+from gently_bluesky.foreign.roots import Roots
+from gently_bluesky.index.index import Index
+from gently_bluesky.model import Chunks, Compression, Packing, Record
+from gently_bluesky.reading import StoreView
+
+__all__ = ["MaintainedStore"]
+
+
+class MaintainedStore(StoreView):
+    """What a `Store` is to those who look after it.
+
+    Parameters
+    ----------
+    root, uid, index, roots, handlers
+        As of `StoreView`.
+    mode
+        ``"a"``, or ``"r"`` where nothing may be written.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        uid: str,
+        index: Index,
+        roots: Roots,
+        handlers: Mapping[str, Handler],
+        mode: Literal["a", "r"],
+    ) -> None:
+        super().__init__(root, uid, index, roots, handlers)
+        self.mode = mode
+        self._closed = False
+
+    def _require_writable(self) -> None:
+        if self.mode == "r":
+            raise StoreReadOnly(
+                f"{self.root} was opened with mode='r'; nothing was written; open it with mode='a'"
+            )
+        if self._closed:
+            raise WriterClosed(f"the store {self.root} was closed; nothing was written; open it again")
+
+    def materialize(
+        self,
+        uid: str,
+        *,
+        format: str = "zarr",  # as in `writer`
+        chunks: Chunks | None = None,
+        compression: Compression | None = None,
+        levels: int = 1,
+    ) -> Record:
+        """Put on disk what a run, or an asset, keeps in memory; *synced* on return. Any thread.
+
+        Every event is checked against the digest it was announced with, in memory and again in the copy, and
+        the memory is given back. Uids, lineage and all that the run says stay as they are; arrays that are
+        open, here and in other processes, go on from the copy. Where nothing is in memory, nothing is done.
+        Takes memory for one event.
+
+        Parameters
+        ----------
+        uid
+            Of a run that has ended, or of one of its assets.
+        format, chunks, compression, levels
+            As in `writer`; any format but ``"memory"``.
+
+        Returns
+        -------
+        Record
+            Of the run or asset.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run or asset, or there are several.
+        InputError
+            The run is still being written, or a setting is out of range; nothing was changed.
+        AssetMissing, AssetDamaged
+            The pixels are gone, or not those that were announced; nothing was changed.
+        StoreReadOnly, StorageError
+            The copy cannot be written; nothing was changed.
+        """
+        from gently_bluesky.upkeep.materialize import materialize  # a store brings no backend
+
+        self._require_writable()
+        backend, packing = get_backend(format), Packing(chunks, compression, levels)
+        backend.check_packing(packing)
+        record = self._index.record(uid)
+        if record.kind == "datum" or format == "memory":
+            raise InputError(
+                f"expected the uid of a run or an asset, and a format that keeps pixels on disk, got that of "
+                f"the {record.kind} {record.uid} and {format!r}; nothing was changed"
+            )
+        materialize(self.root, self._index, record, backend, packing)
+        return self._index.record(record.uid)
