@@ -19,13 +19,13 @@ from gently_bluesky.testing.frames import encoded_frame
 
 SHAPE = (3, 16, 20)
 KEYS = ("view_a", "view_b")
+PATIENCE_S = 60.0
 
 
 def ask_to_pause(engine: Any) -> None:
     """Have a RunEngine pause, from a thread that it may come to wait for: return when it has begun to."""
-    asyncio.run_coroutine_threadsafe(engine._request_pause_coro(False), engine.loop)
-    while engine.state == "running":
-        threading.Event().wait(0.001)
+    # its state would not tell: it may have been resumed before this thread looks
+    asyncio.run_coroutine_threadsafe(engine._request_pause_coro(False), engine.loop).result(PATIENCE_S)
 
 
 def frame(number: int, key: str = "view_a", shape: tuple[int, ...] = SHAPE) -> np.ndarray:
