@@ -26,7 +26,7 @@ FAILED = 1
 
 @dataclass(frozen=True)
 class Sabotage:
-    """One change to the package, and the tests that are expected to notice it first."""
+    """One change to the package, and the test, as pytest names it, that has to notice it."""
 
     name: str
     path: str
@@ -41,21 +41,23 @@ SABOTAGES = (
         "devices/handover.py",
         "    return event.stored.done() and event.stored.exception() is None\n",
         "    return True\n",
-        "tests/devices/test_recording.py",
+        "tests/devices/test_recording.py::test_events_are_handed_out_up_to_the_first_that_is_not_stored",
     ),
     Sabotage(
         "files outside of the allowed roots are read",
         "foreign/roots.py",
         "        if not below:\n",
         "        if not resolved:\n",
-        "tests/foreign/test_refused.py",
+        "tests/foreign/test_refused.py"
+        "::test_paths_that_lead_out_of_the_allowed_roots_are_refused[AD_HDF5-up]",
     ),
     Sabotage(
         "subscribers are told before the journal has it",
         "documents/run_storage.py",
         "        end = self.home.append(raw)\n",
         "        self._tell(raw)\n        end = self.home.append(raw)\n        raw = []\n",
-        "tests/bluesky/test_writer_announcing.py",
+        "tests/bluesky/test_writer_announcing.py"
+        "::test_a_document_is_announced_when_an_outsider_finds_it_in_the_journal_and_its_pixels_on_disk",
     ),
     Sabotage(
         "documents are announced before the frames are stored",
@@ -63,70 +65,75 @@ SABOTAGES = (
         "                self._assets[uid].publish(count)\n            self._announce(lines, frames, nbytes)\n",
         "                self._announce(lines, frames, nbytes)\n                lines = lines[:0]\n"
         "                self._assets[uid].publish(count)\n",
-        "tests/bluesky/test_writer_documents.py",
+        "tests/bluesky/test_writer_announcing.py"
+        "::test_a_document_is_announced_when_an_outsider_finds_it_in_the_journal_and_its_pixels_on_disk",
     ),
     Sabotage(
         "frames go to the index beside their own",
         "documents/announcing.py",
         "        return self.placed - 1\n",
         "        return (self.placed - 1) ^ 1\n",
-        "tests/bluesky/test_writer_arrays.py",
+        "tests/bluesky/test_writer_arrays.py::test_every_dtype_in_either_byte_order_comes_back[?-<]",
     ),
     Sabotage(
         "a datum names the frame after its own",
         "documents/announcing.py",
         'kwargs = {"point_number": index}',
         'kwargs = {"point_number": max(index - 1, 0)}',
-        "tests/bluesky/test_writer_arrays.py",
+        "tests/bluesky/test_writer_arrays.py::test_every_layout_of_one_to_five_axes_comes_back[C-1]",
     ),
     Sabotage(
         "a stream_datum names the event after its own",
         "documents/announcing.py",
         "(seq_num, seq_num + 1))",
         "(seq_num + 1, seq_num + 2))",
-        "tests/bluesky/test_stream_assets.py",
+        "tests/bluesky/test_stream_assets.py"
+        "::test_each_document_is_valid_and_says_exactly_what_is_stored[zarr]",
     ),
     Sabotage(
         "a failure is swallowed",
         "documents/failure.py",
         "            raise self.error\n",
         "            return\n",
-        "tests/bluesky/test_writer_failures.py",
+        "tests/bluesky/test_writer_failures.py"
+        "::test_what_storage_fails_at_is_raised_by_the_next_document_and_at_stop_the_same_object[write]",
     ),
     Sabotage(
         "a failed write ends in nothing",
         "documents/run_storage.py",
         "        if failure is not None:\n            raise failure\n",
         "",
-        "tests/crash/test_failures.py",
+        "tests/crash/test_failures.py::test_failure_at_one_event_spares_those_before_it[zarr-fill]",
     ),
     Sabotage(
         "frames are placed by seq_num",
         "documents/run_writer.py",
         "frame._replace(place=frame.asset.place())",
         'frame._replace(place=doc["seq_num"] - 1)',
-        "tests/bluesky/test_writer_devices.py",
+        "tests/bluesky/test_writer_devices.py"
+        "::test_a_device_that_was_reconfigured_to_another_shape_gets_a_second_asset",
     ),
     Sabotage(
         "the device's buffer is used again too early",
         "documents/intake.py",
         "        if not self._copies and array",
         "        if array",
-        "tests/bluesky/test_writer_devices.py",
+        "tests/bluesky/test_writer_devices.py"
+        "::test_the_frame_is_believed_not_the_device[returns the same buffer]",
     ),
     Sabotage(
         "memory is given back before the frame is stored",
         "documents/pipeline.py",
         "        while _has_ended_head(self._unstored):\n",
         "        while self._unstored:\n",
-        "tests/bluesky/test_writer_buffer.py",
+        "tests/bluesky/test_writer_buffer.py::test_a_full_buffer_makes_the_producer_wait_and_loses_no_frame",
     ),
     Sabotage(
         "a hot pool shows what was not announced",
         "documents/tasks.py",
         "elif self.pool is not None and is_announced:",
         "elif self.pool is not None:",
-        "tests/bluesky/test_writer_hot.py",
+        "tests/bluesky/test_writer_hot.py::test_events_that_are_not_stored_leave_their_room",
     ),
     Sabotage(
         "a descriptor is not held back",
@@ -134,14 +141,15 @@ SABOTAGES = (
         '        self._descriptors[doc["uid"]] = _Descriptor(doc)\n',
         '        self._descriptors[doc["uid"]] = _Descriptor(doc)\n'
         '        self._release(doc["uid"], {}, {})\n',
-        "tests/bluesky/test_writer_devices.py",
+        "tests/bluesky/test_writer_devices.py"
+        "::test_the_frame_is_believed_not_the_device[says nothing before the first trigger]",
     ),
     Sabotage(
         "recovery forgets what was announced last",
         "upkeep/recovery.py",
         "            live.release_reserve()\n            _cut(path, end)\n",
         "            live.release_reserve()\n            _cut(path, max(0, end - 400))\n",
-        "tests/crash/test_kill.py",
+        "tests/crash/test_kill.py::test_killed_writer_loses_no_announced_event[zarr-0-datum]",
     ),
 )
 
