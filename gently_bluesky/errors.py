@@ -206,7 +206,7 @@ class AssetDamaged(StorageError):
 
 
 class JournalDamaged(StorageError):
-    """A run's journal is damaged in the middle; the run is not opened and the file is not changed."""
+    """A journal is damaged in the middle; what it tells of is not opened and the file is not changed."""
 
     code = "journal-damaged"
 

@@ -7,17 +7,20 @@ refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gently_bluesky.errors import JournalDamaged
 from gently_bluesky.files import storage_error, try_lock, wait_for_lock, write_all
 from gently_bluesky.jsontext import decode, encode
 from gently_bluesky.model import JournalLine
 
-__all__ = ["Journal", "encode_line", "read_journal", "scan_journal"]
+__all__ = ["Journal", "encode_line", "read_journal", "scan_journal", "scan_lines"]
+
+Line = TypeVar("Line")
+PIECE_BYTES = 2**16
 
 
 def encode_line(line: JournalLine) -> bytes:
@@ -113,28 +116,63 @@ def read_journal(path: Path, start: int = 0) -> Iterator[JournalLine]:
 
 def scan_journal(path: Path, start: int = 0) -> Iterator[tuple[JournalLine, int]]:
     """Yield each whole line with the offset behind it; raises as `read_journal` does."""
+    return scan_lines(path, _parse, start, what="a document", so="its run is not opened")
+
+
+def scan_lines(
+    path: Path, parse: Callable[[bytes], Line], start: int = 0, *, what: str, so: str
+) -> Iterator[tuple[Line, int]]:
+    """Yield what is in the whole lines of a file that is only appended to, each with the offset behind it.
+
+    Parameters
+    ----------
+    path, start
+        The file, and the byte to begin at.
+    parse
+        Makes of a line, newline included, what it says; raises ValueError, KeyError, TypeError or
+        RecursionError where it says nothing. The last line may: it is torn, and left out.
+    what, so
+        What each line is, and what damage in the middle leads to, for messages.
+
+    Raises
+    ------
+    JournalDamaged
+        A line in the middle cannot be read; the message names it.
+    FileNotFoundError
+        There is no such file.
+    """
     with path.open("rb") as file:
         file.seek(start)
         position = start
         torn: tuple[int, Exception] | None = None
-        for number, raw in enumerate(file, 1):
+        for raw in file:
             if torn is not None:
+                number = _number_of_line(path, torn[0])
                 raise JournalDamaged(
-                    f"{path}: line {torn[0]} is not a document ({torn[1]}) but others follow it: the file was damaged "
-                    "after it was written; it is not changed and its run is not opened; restore the line from a copy"
+                    f"{path}: line {number} is not {what} ({torn[1]}) but others follow it: the file was damaged "
+                    f"after it was written; it is not changed and {so}; restore the line from a copy"
                 ) from torn[1]
-            position += len(raw)
             try:
-                line = _parse(raw)
+                if not raw.endswith(b"\n"):
+                    raise ValueError("the line has no end")
+                line = parse(raw)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
-                torn = number, error
+                torn = position, error
                 continue
+            position += len(raw)
             yield line, position
 
 
+def _number_of_line(path: Path, position: int) -> int:
+    number = 1
+    with path.open("rb") as file:
+        while position > 0 and (piece := file.read(min(position, PIECE_BYTES))):
+            number += piece.count(b"\n")
+            position -= len(piece)
+    return number
+
+
 def _parse(raw: bytes) -> JournalLine:
-    if not raw.endswith(b"\n"):
-        raise ValueError("the line has no end")
     envelope = decode(raw)
     if not isinstance(envelope, dict):
         raise TypeError(f"expected an object, got {type(envelope).__name__}")

@@ -1,0 +1,134 @@
+"""The logbook of upkeep: what was done to a store that no run's journal tells. One JSON object per line.
+
+Lines are only ever appended, by any process. As in a journal a torn last line is a crash, and is cut by
+whoever appends next; damage in the middle is corruption, and is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gently_bluesky.documents.journal import scan_lines
+from gently_bluesky.errors import InputError
+from gently_bluesky.files import storage_error, sync_folder, wait_for_lock, write_all
+from gently_bluesky.jsontext import decode, encode
+
+__all__ = ["LOGBOOK", "Logbook"]
+
+LOGBOOK = "upkeep.jsonl"
+PIECE_BYTES = 2**16
+
+
+class Logbook:
+    """The logbook of one store. Holds nothing open; any thread, any process.
+
+    An entry has a ``kind`` ("quarantine", "verified", ...), a ``time`` (seconds since the epoch) and what
+    belongs to its kind.
+
+    Parameters
+    ----------
+    root
+        Of the store. The file is made by the first entry.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / LOGBOOK
+
+    def append(self, *entries: Mapping[str, Any]) -> None:
+        """Append entries, all of them or none; *synced* on return. The time is added where one has none.
+
+        Raises
+        ------
+        InputError
+            An entry has no kind, or is not of JSON types; nothing was written.
+        StorageError
+            The entries are not in the logbook.
+        """
+        data = b"".join(_encoded(entry) for entry in entries)
+        if not data:
+            return
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        try:
+            fd = os.open(self.path, flags, 0o644)
+            try:
+                wait_for_lock(fd)  # goes when the file is closed
+                self._append_locked(fd, data)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise storage_error(
+                error, f"{self.path}: {len(entries)} entries could not be recorded"
+            ) from error
+
+    def entries(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the entries, of one kind if that is given, oldest first; a torn tail is left out.
+
+        Safe while others append. No logbook is an empty one.
+
+        Raises
+        ------
+        JournalDamaged
+            A line in the middle cannot be read; the message names it.
+        StorageError
+            The file cannot be read.
+        """
+        try:
+            for entry, _ in scan_lines(self.path, _parse, what="an entry", so="nothing behind it was read"):
+                if kind is None or entry["kind"] == kind:
+                    yield entry
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise storage_error(error, f"{self.path} cannot be read") from error
+
+    def _append_locked(self, fd: int, data: bytes) -> None:
+        end = _end_of_whole_lines(fd)
+        os.ftruncate(fd, end)
+        if end == 0:
+            sync_folder(self.path.parent)
+        try:
+            os.lseek(fd, end, os.SEEK_SET)
+            write_all(fd, data)
+            os.fsync(fd)
+        except BaseException:
+            with suppress(OSError):  # else the next one to append cuts it
+                os.ftruncate(fd, end)
+                os.fsync(fd)
+            raise
+
+
+def _encoded(entry: Mapping[str, Any]) -> bytes:
+    if not isinstance(entry.get("kind"), str):
+        raise InputError(f"expected an entry with a kind, got {dict(entry)!r:.200}; nothing was written")
+    return encode({"time": time.time(), **entry}) + b"\n"
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    entry = decode(raw)
+    if not isinstance(entry, dict) or not isinstance(entry["kind"], str):
+        raise TypeError("expected an object with a kind")
+    return entry
+
+
+def _end_of_whole_lines(fd: int) -> int:
+    """Return where the last line that can be read ends, by a look at the last one only."""
+    size = os.fstat(fd).st_size
+    begin, last = size, b""
+    while begin > 0 and b"\n" not in last[:-1]:
+        length = min(begin, PIECE_BYTES)
+        begin -= length
+        os.lseek(fd, begin, os.SEEK_SET)
+        last = os.read(fd, length) + last
+    last = last[last.rfind(b"\n", 0, -1) + 1 :]
+    try:
+        if last.endswith(b"\n"):
+            _parse(last)
+            return size
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return size - len(last)
