@@ -31,6 +31,7 @@ from gently_bluesky.files import remove_tree, try_lock, wait_for_lock, write_all
 __all__ = [
     "BINARY",
     "HOT",
+    "LOCK",
     "MARKER",
     "NO_LINKS",
     "Owner",

@@ -10,11 +10,11 @@ from __future__ import annotations
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from gently_bluesky.errors import AssetDamaged, FrameMismatch, InvalidSetting
 from gently_bluesky.files import remove_tree, storage_error
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import ArraySpec, Packing, storable_dtype
+
+if TYPE_CHECKING:
+    from gently_bluesky.backends.inspecting import Fault
 
 __all__ = [
     "DEFAULT_PACKING",
@@ -261,13 +264,32 @@ class Backend(ABC):
         """
         return {"chunk_shape": [1, *resource_kwargs["frame_shape"]], "join_method": "stack"}
 
+    @abstractmethod
+    def inspect(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> Iterable[Fault]:
+        """Look for files that are missing, torn, unreadable or nobody's; yield one fault for each of them.
+
+        Sizes, headers and tables of contents are looked at, pixels are not read. What a dead writer leaves half
+        written, for `recover` to sweep, is no fault; what it has stored beyond ``count`` is foreign. Nothing is
+        changed and nothing raised, whatever is found. Of an asset that is being written the answer is worth
+        nothing.
+
+        Parameters
+        ----------
+        path
+            Where it was made.
+        resource_kwargs
+            Of its sink, after a way through JSON. Not trusted.
+        count
+            Of events that were announced.
+        """
+
     # Doing nothing is right where assets are always whole.
     def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:  # noqa: B027
         """After the death of a writer: publish exactly ``count`` events and sweep what it left half done.
 
-        Events that were announced are not touched; stored ones beyond ``count`` need not be kept. Doing it
-        again changes nothing. Synced on return. A backend whose assets are always whole need not override
-        this.
+        Events that were announced are not touched; stored ones beyond ``count`` need not be kept: the caller
+        has put away what `inspect` names. Doing it again changes nothing. Synced on return. A backend whose
+        assets are always whole need not override this.
 
         Raises
         ------

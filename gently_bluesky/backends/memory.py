@@ -11,7 +11,7 @@ Nothing has a checksum: a changed pixel is found by ``verify`` and the journal's
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +29,7 @@ from gently_bluesky.backends.base import (
     declared_frame,
     frame_kwargs,
 )
+from gently_bluesky.backends.inspecting import Fault, fault_of
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.memory_source import (
     EVENT_FILE,
@@ -37,11 +38,12 @@ from gently_bluesky.backends.memory_source import (
     count_events,
     event_name,
     find_pixels,
+    inspect_events,
     read_place,
 )
 from gently_bluesky.backends.planes import as_bytes
 from gently_bluesky.backends.registry import backend_for_spec
-from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError
+from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError, InputError
 from gently_bluesky.files import (
     create_file,
     remove_tree,
@@ -132,6 +134,19 @@ class MemoryBackend(Backend):
         folder = find_pixels(path, place, shape, dtype)
         events = count_events(path, folder) if count is None else count
         return MemorySource(path, folder, (events, *shape), dtype, _follow)
+
+    def inspect(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> Iterator[Fault]:
+        """Look at the size of each event's file, or at what the asset was materialised to; see ``Backend.inspect``."""
+        try:
+            shape, dtype = declared_frame(path, resource_kwargs)
+            place = read_place(path)
+            moved_to = place.moved_to
+            if moved_to is None:
+                folder = find_pixels(path, place, shape, dtype)
+                return inspect_events(folder, shape, dtype, count)
+            return iter(_backend_of(moved_to).inspect(moved_to.path, moved_to.resource_kwargs, count))
+        except GentlyError as error:
+            return iter([fault_of(path, error, range(count))])
 
     def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:
         """Remove files of events from ``count`` on, never announced, and those that are half written.
@@ -240,6 +255,10 @@ def drop_segment(path: Path, name: str) -> None:
 
 
 def _follow(moved_to: Moved, count: int | None) -> ArraySource:
+    return _backend_of(moved_to).open(moved_to.path, moved_to.resource_kwargs, count)
+
+
+def _backend_of(moved_to: Moved) -> Backend:
     if moved_to.spec == MemoryBackend.spec:
         raise AssetDamaged(
             f"{moved_to.path}: expected an asset on disk, where one in memory was moved to, got another in memory; no "
@@ -251,7 +270,7 @@ def _follow(moved_to: Moved, count: int | None) -> ArraySource:
             f"{moved_to.path} is of the kind {moved_to.spec!r}, which nothing installed here opens; no pixels "
             "were returned; install the package that brings it"
         )
-    return backend.open(moved_to.path, moved_to.resource_kwargs, count)
+    return backend
 
 
 class MemorySink(Sink):

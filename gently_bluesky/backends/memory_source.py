@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -15,11 +15,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from gently_bluesky.backends.inspecting import Fault, inspect_event_files
 from gently_bluesky.backends.planes import places, read_planes
 from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError
 from gently_bluesky.files import storage_error
 from gently_bluesky.lazy import ArraySource, Selection
-from gently_bluesky.segments import is_segment_name, shared_folder
+from gently_bluesky.segments import LOCK, is_segment_name, shared_folder
 
 __all__ = [
     "EVENT_FILE",
@@ -29,6 +30,7 @@ __all__ = [
     "count_events",
     "event_name",
     "find_pixels",
+    "inspect_events",
     "read_place",
 ]
 
@@ -158,6 +160,24 @@ def count_events(path: Path, folder: Path) -> int:
             f"{path}: names {count} events, holds {len(events)} files; no pixels were returned"
         )
     return count
+
+
+def inspect_events(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any], count: int) -> Iterator[Fault]:
+    """Return the faults of a segment folder, where each file has the size of one event."""
+    nbytes = prod(shape) * dtype.itemsize
+
+    def look(file_path: Path) -> None:
+        size = file_path.stat().st_size
+        if size < nbytes:
+            raise EOFError(f"it has {size} bytes, an event has {nbytes}")
+        if size > nbytes:
+            raise AssetDamaged(f"it has {size} bytes, an event has {nbytes}")
+
+    def is_half_written(name: str) -> bool:
+        hidden = EVENT_FILE.fullmatch(name)
+        return name == LOCK or (hidden is not None and bool(hidden["hidden"]))
+
+    return inspect_event_files(folder, count, event_name, look, is_half_written)
 
 
 class MemorySource(ArraySource):

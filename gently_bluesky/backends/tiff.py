@@ -10,7 +10,7 @@ Uncompressed TIFF has no checksum: a changed pixel is found by ``verify`` and th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
@@ -28,10 +28,12 @@ from gently_bluesky.backends.base import (
     declared_frame,
     frame_kwargs,
 )
+from gently_bluesky.backends.inspecting import Fault, fault_of
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import tiff_metadata
 from gently_bluesky.backends.page_cache import NewestFiles
 from gently_bluesky.backends.planes import as_bytes
+from gently_bluesky.backends.tiff_inspecting import inspect_tiff
 from gently_bluesky.backends.tiff_layout import (
     EVENT_FILE,
     check_folder,
@@ -108,16 +110,22 @@ class TiffBackend(Backend):
             What is there is not a folder of events, or ``resource_kwargs`` is not what this backend writes.
         """
         shape, dtype = declared_frame(path, resource_kwargs)
-        template = resource_kwargs.get("template")
-        if template not in {OME_TEMPLATE, PLAIN_TEMPLATE}:
-            raise AssetDamaged(
-                f"{path}: expected template {OME_TEMPLATE!r} or {PLAIN_TEMPLATE!r}, got {template!r}"
-            )
+        template = _declared_template(path, resource_kwargs)
         if count is None:
             count = count_events(path)
         else:
             check_folder(path)
         return TiffSource(path, template, (count, *shape), dtype)
+
+    def inspect(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> Iterator[Fault]:
+        """Look at the header and the size of each file; see ``Backend.inspect``."""
+        try:
+            shape, dtype = declared_frame(path, resource_kwargs)
+            template = _declared_template(path, resource_kwargs)
+        except AssetDamaged as error:
+            yield fault_of(path, error, range(count))
+            return
+        yield from inspect_tiff(path, template, shape, dtype, count, TEMPORARY)
 
     def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:
         """Remove temporary files; give files of events from ``count`` on, never announced, another name.
@@ -252,6 +260,15 @@ class TiffSink(Sink):
             if isinstance(error, OSError):
                 raise storage_error(error, f"{self._path.name}: event {index} was not stored") from error
             raise
+
+
+def _declared_template(path: Path, resource_kwargs: Mapping[str, Any]) -> str:
+    template = resource_kwargs.get("template")
+    if template not in (OME_TEMPLATE, PLAIN_TEMPLATE):
+        raise AssetDamaged(
+            f"{path}: expected template {OME_TEMPLATE!r} or {PLAIN_TEMPLATE!r}, got {template!r}"
+        )
+    return template
 
 
 def _write_header(file: FileIO, spec: ArraySpec, time: float) -> int:

@@ -10,7 +10,7 @@ import operator
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -29,10 +29,12 @@ from gently_bluesky.backends.base import (
     frame_kwargs,
 )
 from gently_bluesky.backends.chunks import Layout, choose_layout
+from gently_bluesky.backends.inspecting import Fault
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import median_interval_s, ngff_attributes, ome_axes
 from gently_bluesky.backends.packing import Choice, check_fit, check_packing, choose
 from gently_bluesky.backends.zarr_folders import remove_if_empty
+from gently_bluesky.backends.zarr_inspecting import LOCK_SUFFIX, inspect_zarr
 from gently_bluesky.backends.zarr_levels import Coarse, LevelMaker, coarse_factors, coarse_shape
 from gently_bluesky.backends.zarr_source import ARRAY, ZarrSource, open_published
 from gently_bluesky.backends.zarr_writing import ArrayWriter, as_json, when_all_ended
@@ -50,8 +52,6 @@ from gently_bluesky.model import ArraySpec, Packing
 __all__ = ["ZarrBackend", "ZarrSink"]
 
 LEVEL = re.compile(r"[0-9]+")
-LOCK_SUFFIX = ".__lock"
-"""Of what TensorStore writes before it renames; a kill leaves them."""
 
 
 class ZarrBackend(Backend):
@@ -128,6 +128,10 @@ class ZarrBackend(Backend):
         """Return ``chunk_shape`` and ``join_method``: a chunk is what a reader decodes at once, not a shard."""
         chunks = [1, *resource_kwargs["packing"]["chunks"]]
         return {**super().stream_parameters(resource_kwargs), "chunk_shape": chunks}
+
+    def inspect(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> Iterator[Fault]:
+        """Look at the metadata, and at the index of each shard; see ``Backend.inspect``."""
+        return inspect_zarr(path, resource_kwargs, count)
 
     def recover(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> None:
         """Set the shape of all levels to ``count``, sweep lock files and empty folders; no shard is deleted.

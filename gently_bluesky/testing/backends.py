@@ -18,11 +18,12 @@ less.
 from __future__ import annotations
 
 from gently_bluesky.testing.assets import array_spec, full, selections, write_asset
+from gently_bluesky.testing.backend_inspecting import InspectingConformance
 from gently_bluesky.testing.backend_reading import ReadingConformance
 from gently_bluesky.testing.backend_writing import WritingConformance
 
 __all__ = ["BackendConformance", "array_spec", "full", "selections", "write_asset"]
 
 
-class BackendConformance(WritingConformance, ReadingConformance):
+class BackendConformance(WritingConformance, ReadingConformance, InspectingConformance):
     """Every backend passes all of these, as far as its ``capabilities`` go."""

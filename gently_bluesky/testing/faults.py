@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import DEFAULT_PACKING, Backend, Capabilities, Pending, Sink, frame_kwargs
+from gently_bluesky.backends.inspecting import Fault
 from gently_bluesky.backends.zarr import ZarrBackend
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import ArraySpec, Packing
@@ -44,6 +45,9 @@ class _Onto(Backend):
 
     def open(self, path: Path, resource_kwargs: Mapping[str, Any], count: int | None = None) -> ArraySource:
         return ZarrBackend().open(path, resource_kwargs, count)
+
+    def inspect(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> Iterable[Fault]:
+        return ZarrBackend().inspect(path, resource_kwargs, count)
 
 
 class _Front(Sink):
