@@ -1,7 +1,7 @@
 """File operations that survive a crash: synced writes, atomic replacement, locks that die with their process.
 
 Nothing here knows what the bytes mean. Every function returns only when what it did is *synced*, unless it
-says otherwise. Any thread.
+says otherwise, or is told ``sync=False``: then it leaves that to whoever calls. Any thread.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from gently_bluesky.errors import InvalidDocument, StorageError, StorageFull
@@ -26,11 +27,15 @@ __all__ = [
     "is_leftover",
     "is_there",
     "make_folders",
+    "may_pass",
     "remove_tree",
     "replace_file",
     "side_by_side",
     "storage_error",
+    "sync_file",
     "sync_folder",
+    "sync_tree",
+    "sync_up",
     "try_lock",
     "unlock",
     "wait_for_lock",
@@ -45,8 +50,11 @@ REPLACE_ATTEMPTS = 50
 REPLACE_PAUSE_S = 0.02
 LOCK_OFFSET = 1 << 40
 SYNCING_THREADS = 4
+SYNCS_AT_ONCE = 256
+"""That are noted before they are made, however many files there are."""
 LEFTOVER = re.compile(r"\..+\.\d+(-\d+)?\.tmp")
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+PASSING = {errno.EIO, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
 
 
 def inside(root: Path, relative: str) -> Path:
@@ -92,6 +100,15 @@ def storage_error(error: OSError, what: str) -> StorageError:
     return kind(error.errno, f"{what}: {reason}")
 
 
+def may_pass(error: BaseException) -> bool:
+    """Say whether an error is one after which the same bytes, written anew, may well reach the disk.
+
+    Written, and never only synced again: after a sync that failed the system may take for clean what never
+    left memory.
+    """
+    return isinstance(error, OSError) and error.errno in PASSING
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write every byte; not synced."""
     view = memoryview(data)
@@ -99,28 +116,37 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def create_file(path: Path, data: bytes) -> None:
+def create_file(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Make a new file of these bytes and sync it, not its folder. Refuses (FileExistsError) what exists."""
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o644)
     try:
         write_all(fd, data)
-        os.fsync(fd)
+        if sync:
+            os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put these bytes at ``path``: a reader, or a crash, finds either the old file or the new one, whole."""
+def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Put these bytes at ``path``: a reader, or a crash, finds either the old file or the new one, whole.
+
+    After an error that may pass they are written once more, to another new file. Without ``sync`` a loss of
+    power may leave neither file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        create_file(temporary, data)
-        replace_file(temporary, path)
-    except BaseException:
-        with suppress(OSError):  # what is raised is why it could not be written
+    for is_last in (False, True):
+        try:
             temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+            create_file(temporary, data, sync=sync)
+            replace_file(temporary, path)
+            break
+        except BaseException as error:
+            with suppress(OSError):  # what is raised is why it could not be written
+                temporary.unlink(missing_ok=True)
+            if is_last or not may_pass(error):
+                raise
+    if sync:
+        sync_folder(path.parent)
 
 
 def is_leftover(name: str) -> bool:
@@ -156,6 +182,53 @@ def sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_file(path: Path) -> None:
+    """Sync a file that others have written. One that is gone needs none."""
+    with suppress(FileNotFoundError):
+        # Windows syncs only what is open for writing
+        fd = os.open(path, os.O_RDONLY if sys.platform != "win32" else os.O_RDWR | os.O_BINARY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def sync_tree(path: Path) -> None:
+    """Sync a file, or a folder with all that is in it, and its entry in the folder that it is in.
+
+    Follows no links, and takes the same little memory for any number of files.
+
+    Raises
+    ------
+    OSError
+        Something of it could not be synced.
+    """
+    syncs = [partial(sync_folder, path.parent)]
+    if not path.is_dir():
+        syncs.append(partial(sync_file, path))
+    for folder, _, names in os.walk(path, onerror=_raise):
+        syncs.append(partial(sync_folder, Path(folder)))
+        for name in names:
+            syncs.append(partial(sync_file, Path(folder, name)))
+            if len(syncs) >= SYNCS_AT_ONCE:
+                side_by_side(syncs)
+                syncs = []
+    side_by_side(syncs)
+
+
+def sync_up(folder: Path, root: Path) -> None:
+    """Sync a folder below ``root`` and every one above it up to that, whoever made them. Raises OSError.
+
+    Those that are synced already cost next to nothing.
+    """
+    above = folder.relative_to(root).parents
+    side_by_side([partial(sync_folder, place) for place in (folder, *(root / known for known in above))])
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def side_by_side(calls: Sequence[Callable[[], None]]) -> None:
@@ -202,7 +275,7 @@ def remove_tree(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def make_folders(path: Path) -> None:
+def make_folders(path: Path, *, sync: bool = True) -> None:
     """Make a folder and its missing parents, each entry synced. An existing folder is fine."""
     missing: list[Path] = []
     while not path.is_dir():
@@ -210,7 +283,8 @@ def make_folders(path: Path) -> None:
         path = path.parent
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+        if sync:
+            sync_folder(folder.parent)
 
 
 if sys.platform == "win32":

@@ -12,11 +12,12 @@ import numpy as np
 
 from gently_bluesky.errors import InvalidSetting, UnstorableDtype
 
-__all__ = ["ArraySpec", "JournalLine", "Packing", "Record", "Settings", "storable_dtype"]
+__all__ = ["SYNCS", "ArraySpec", "JournalLine", "Packing", "Record", "Settings", "storable_dtype"]
 
 STORABLE_KINDS = "biufc"
 ASSETS = ("datum", "stream")
 ADOPTIONS = ("reference", "move")
+SYNCS = ("event", "run", "never")
 
 
 def storable_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -171,7 +172,7 @@ class JournalLine:
         not name them.
     storing
         For a stop: what its frames took on their way, ``{"frames", "bytes", "bytes_per_s", "waited_s",
-        "peak_pending_bytes"}``.
+        "peak_pending_bytes"}``, and ``"written_anew"`` where the disk refused some at first.
     """
 
     name: str
@@ -296,6 +297,9 @@ class Settings:
     adopt
         What becomes of files that others put into the store's ``incoming`` folder: ``"reference"`` (nothing) or
         ``"move"`` (they are renamed into the folder of their run when it ends).
+    sync
+        When what is written is *synced*: ``"event"``, before an event is announced; ``"run"``, before the
+        run's stop is; ``"never"``, when the system sees fit.
     copy
         Arrays are copied as they come; otherwise taken as they are where that is possible.
     hot_bytes
@@ -315,6 +319,7 @@ class Settings:
     levels: int | Mapping[str, int] = 1
     assets: str = "datum"
     adopt: str = "reference"
+    sync: str = "event"
     copy: bool = True
     hot_bytes: int = 0
     max_pending_bytes: int | None = None
@@ -330,14 +335,12 @@ class Settings:
                 raise InvalidSetting(
                     f"{name} must be a whole number of bytes, 0 or more, got {value!r}; nothing was written"
                 )
-        if self.assets not in ASSETS:
-            raise InvalidSetting(
-                f"assets must be one of {', '.join(map(repr, ASSETS))}, got {self.assets!r:.200}; nothing was written"
-            )
-        if self.adopt not in ADOPTIONS:
-            raise InvalidSetting(
-                f"adopt must be one of {', '.join(map(repr, ADOPTIONS))}, got {self.adopt!r:.200}; nothing was written"
-            )
+        for name, words in (("assets", ASSETS), ("adopt", ADOPTIONS), ("sync", SYNCS)):
+            value = getattr(self, name)
+            if value not in words:
+                raise InvalidSetting(
+                    f"{name} must be one of {', '.join(map(repr, words))}, got {value!r:.200}; nothing was written"
+                )
         if self.hot_bytes and not self.copy:
             raise InvalidSetting(
                 "copy=False takes arrays where they are, and hot_bytes copies them into shared memory: give one "

@@ -90,6 +90,7 @@ class Store(MaintainedStore):
         levels: int | Mapping[str, int] = 1,
         assets: str = "datum",
         adopt: str = "reference",
+        sync: str = "event",
         copy: bool = True,
         hot_bytes: int = 0,
         max_pending_bytes: int | None = None,
@@ -120,6 +121,10 @@ class Store(MaintainedStore):
             What becomes of files that devices put into the store's ``incoming`` folder: ``"reference"`` reads them
             where they lie, ``"move"`` renames them into the folder of their run when that ends; a RuntimeWarning
             says of what stays where it is, and why. For devices that begin new files for each run.
+        sync
+            What survives a loss of power: with ``"event"`` every event that was announced; with ``"run"`` every
+            run whose stop was, for nothing is synced between a run's start and its stop; with ``"never"`` what
+            the system has happened to write. The death of the process takes nothing that was announced in any case.
         copy
             Copy each array as it comes. False takes it as it is, where it is laid out as it is stored: for
             devices that give their buffer away and never touch it again.
@@ -150,6 +155,7 @@ class Store(MaintainedStore):
             levels=levels,
             assets=assets,
             adopt=adopt,
+            sync=sync,
             copy=copy,
             hot_bytes=hot_bytes,
             max_pending_bytes=max_pending_bytes,
@@ -166,6 +172,7 @@ class Store(MaintainedStore):
         chunks: Chunks | Mapping[str, Chunks] | None = None,
         compression: Compression | Mapping[str, Compression] | None = None,
         levels: int | Mapping[str, int] = 1,
+        sync: str = "event",
         copy: bool = True,
         max_pending_bytes: int | None = None,
         stall_timeout_s: float = 60.0,
@@ -188,6 +195,7 @@ class Store(MaintainedStore):
             chunks=chunks,
             compression=compression,
             levels=levels,
+            sync=sync,
             copy=copy,
             max_pending_bytes=max_pending_bytes,
             stall_timeout_s=stall_timeout_s,

@@ -53,7 +53,7 @@ class Pending(Protocol):
     def result(self) -> object:
         """Wait for the write; afterwards the frame is *synced* and its buffer may be used again.
 
-        A backend that keeps pixels in memory gives *stored* only, and says so in ``resource_kwargs["sync"]``.
+        An asset whose ``resource_kwargs["sync"]`` is not ``"event"`` gives *stored* only.
 
         Raises
         ------
@@ -135,7 +135,9 @@ class Sink(ABC):
 
     @abstractmethod
     def publish(self, count: int) -> None:
-        """Let outside readers see the events 0 ... count - 1, all of which are stored. Synced on return.
+        """Let outside readers see the events 0 ... count - 1, all of which are stored.
+
+        Synced on return where frames are.
 
         Raises
         ------
@@ -156,6 +158,19 @@ class Sink(ABC):
         OSError
             The metadata could not be finished. Everything is let go of all the same; published events are
             safe.
+        """
+
+    # Doing nothing is right where what is written is synced at once, or never.
+    def sync(self) -> None:  # noqa: B027
+        """Sync all that is published and is not synced yet, metadata, folders and the asset's own entry too.
+
+        Called with ``sync="run"`` before the run's end is announced: after `close`, and before it where the
+        run has failed; with other ways of syncing it does nothing.
+
+        Raises
+        ------
+        OSError
+            Something could not be synced: a loss of power may take any of it.
         """
 
 
@@ -209,8 +224,10 @@ class Backend(ABC):
         spec: ArraySpec,
         packing: Packing = DEFAULT_PACKING,
         sample: NDArray[Any] | None = None,
+        *,
+        sync: str = "event",
     ) -> Sink:
-        """Make a new, empty asset at ``path``, which must not exist; synced on return.
+        """Make a new, empty asset at ``path``, which must not exist; synced on return where frames are.
 
         Parameters
         ----------
@@ -222,6 +239,11 @@ class Backend(ABC):
             How to cut and compress; `check_packing` has accepted it.
         sample
             The first event's array, for a choice that depends on what the pixels are like.
+        sync
+            ``"event"``: what the sink writes is synced as it is written, before anybody hears of it.
+            ``"run"``: it is synced by `Sink.sync`, and not before. ``"never"``: it is left to the system. The
+            order of the writes is the same. A backend that syncs earlier, or cannot sync at all, says so in
+            ``resource_kwargs["sync"]``.
 
         Raises
         ------
@@ -338,8 +360,10 @@ class Backend(ABC):
             raise storage_error(error, f"{path} could not be removed") from error
 
 
-def frame_kwargs(spec: ArraySpec) -> dict[str, Any]:
-    """Return the part of ``resource_kwargs`` that every backend gives: what one event is, and its axes."""
+def frame_kwargs(spec: ArraySpec, sync: str = "event") -> dict[str, Any]:
+    """Return the part of ``resource_kwargs`` that every backend gives: what one event is, its axes, and when
+    it is synced.
+    """
     return {
         "frame_shape": list(spec.shape),
         "dtype": spec.dtype.str,
@@ -347,7 +371,7 @@ def frame_kwargs(spec: ArraySpec) -> dict[str, Any]:
         "scale": list(spec.scale),
         "units": list(spec.units),
         "channel_names": list(spec.channel_names),
-        "sync": "event",
+        "sync": sync,
     }
 
 

@@ -86,6 +86,8 @@ class MemoryBackend(Backend):
         spec: ArraySpec,
         packing: Packing = DEFAULT_PACKING,  # noqa: ARG002 # there is one way only
         sample: NDArray[Any] | None = None,  # noqa: ARG002
+        *,
+        sync: str = "event",  # noqa: ARG002 # no way of syncing has anything to do here
     ) -> MemorySink:
         """Make a new, empty asset at ``path``, which must not exist; the file there is synced on return.
 
@@ -286,7 +288,7 @@ class MemorySink(Sink):
     @property
     def resource_kwargs(self) -> Mapping[str, Any]:
         """What ``open`` needs; ``sync`` says that no loss of power is survived."""
-        return {**frame_kwargs(self._spec), "sync": "never"}
+        return frame_kwargs(self._spec, sync="never")
 
     def write(self, index: int, frame: NDArray[Any], time: float) -> Future[None]:
         """Store one event's array at ``index``; it is *stored*, or has failed to be, on return.

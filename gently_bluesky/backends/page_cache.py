@@ -21,14 +21,17 @@ SMALLEST_BYTES = 64 * 2**10
 
 
 class NewestFiles:
-    """The newest synced files of one asset, which stay in the page cache. For one thread at a time."""
+    """The newest files of one asset, which stay in the page cache. For one thread at a time.
+
+    Of older ones that are not synced the system begins to write what it is to forget, and waits for nothing.
+    """
 
     def __init__(self) -> None:
         self._files: deque[tuple[str, int]] = deque()
         self._nbytes: int = 0
 
     def add(self, files: Iterable[str]) -> None:
-        """Note files that are synced, and let the system forget older ones; it may ignore that."""
+        """Note files that are written, and let the system forget older ones; it may ignore that."""
         if sys.platform != "linux":
             return
         for path in files:

@@ -1,8 +1,8 @@
 """Pixels in OME-TIFF: one uncompressed, contiguous, memory-mappable file per event.
 
 What OME cannot hold (waveforms, 5-D events, 64-bit integers, float16) becomes a plain TIFF of the same build.
-A file is written and synced under a hidden temporary name; its renaming is its publication, so that whoever
-looks into the folder sees whole, published events and nothing else.
+A file is written, and synced if events are, under a hidden temporary name; its renaming is its publication, so
+that whoever looks into the folder sees whole, published events and nothing else.
 
 Uncompressed TIFF has no checksum: a changed pixel is found by ``verify`` and the journal's digests, not here.
 """
@@ -43,7 +43,7 @@ from gently_bluesky.backends.tiff_layout import (
 )
 from gently_bluesky.backends.tiff_source import TiffSource
 from gently_bluesky.errors import AssetDamaged, InputError
-from gently_bluesky.files import replace_file, storage_error, sync_folder
+from gently_bluesky.files import replace_file, storage_error, sync_folder, sync_tree
 from gently_bluesky.model import ArraySpec, Packing
 
 __all__ = ["TiffBackend", "TiffSink"]
@@ -77,8 +77,10 @@ class TiffBackend(Backend):
         spec: ArraySpec,
         packing: Packing = DEFAULT_PACKING,  # noqa: ARG002 # there is one way only
         sample: NDArray[Any] | None = None,  # noqa: ARG002
+        *,
+        sync: str = "event",
     ) -> TiffSink:
-        """Make a new, empty folder at ``path``, which must not exist; synced on return.
+        """Make a new, empty folder at ``path``, which must not exist; with ``sync="event"`` synced on return.
 
         Raises
         ------
@@ -89,12 +91,13 @@ class TiffBackend(Backend):
         """
         try:
             path.mkdir()
-            sync_folder(path.parent)
+            if sync == "event":
+                sync_folder(path.parent)
         except FileExistsError:
             raise
         except OSError as error:
             raise storage_error(error, f"{path} could not be made; nothing was written") from error
-        return TiffSink(path, spec)
+        return TiffSink(path, spec, sync)
 
     def open(self, path: Path, resource_kwargs: Mapping[str, Any], count: int | None = None) -> TiffSource:
         """Open an asset as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
@@ -153,9 +156,10 @@ class TiffBackend(Backend):
 class TiffSink(Sink):
     """Files being written by two threads of its own; renamed, and so published, by ``publish``."""
 
-    def __init__(self, path: Path, spec: ArraySpec) -> None:
+    def __init__(self, path: Path, spec: ArraySpec, sync: str) -> None:
         self._path: Path = path
         self._spec: ArraySpec = spec
+        self._sync: str = sync
         self._template: str = PLAIN_TEMPLATE if tiff_metadata(spec, 0.0) is None else OME_TEMPLATE
         self._ledger: Ledger = Ledger(path.name)
         self._newest: NewestFiles = NewestFiles()
@@ -164,7 +168,7 @@ class TiffSink(Sink):
     @property
     def resource_kwargs(self) -> Mapping[str, Any]:
         """What ``open`` needs, and what a reader wants to know of the axes; bool stays bool here."""
-        return {**frame_kwargs(self._spec), "template": self._template}
+        return {**frame_kwargs(self._spec, self._sync), "template": self._template}
 
     def write(self, index: int, frame: NDArray[Any], time: float) -> Future[None]:
         """Begin to store one event's array at ``index``; see ``Sink.write``.
@@ -188,7 +192,7 @@ class TiffSink(Sink):
         return future
 
     def publish(self, count: int) -> None:
-        """Let outside readers see the events 0 ... count - 1, by their names. Synced on return.
+        """Let outside readers see the events 0 ... count - 1, by their names. Synced where frames are.
 
         Raises
         ------
@@ -200,7 +204,7 @@ class TiffSink(Sink):
             for index in stored:
                 if (temporary := self._temporary(index)).exists():
                     replace_file(temporary, self._file(index))
-            sync_folder(self._path)
+            self._sync_names()
         except OSError as error:
             raise storage_error(error, f"{self._path.name}: {count} events could not be published") from error
         self._newest.add(str(self._file(index)) for index in stored)
@@ -225,10 +229,29 @@ class TiffSink(Sink):
                 if index < self._ledger.count and temporary.exists():
                     replace_file(temporary, self._file(index))
                 temporary.unlink(missing_ok=True)
-            sync_folder(self._path)
+            self._sync_names()
         except OSError as error:
             what = f"{self._path.name}: files could not be tidied up, published events are safe"
             raise storage_error(error, what) from error
+
+    def sync(self) -> None:
+        """Sync all files and their folder, if that was left for the end of the run. See ``Sink.sync``.
+
+        Raises
+        ------
+        StorageError
+            One of them could not be synced.
+        """
+        if self._sync != "run":
+            return
+        try:
+            sync_tree(self._path)
+        except OSError as error:
+            raise storage_error(error, f"{self._path.name}: its events could not be synced") from error
+
+    def _sync_names(self) -> None:
+        if self._sync == "event":
+            sync_folder(self._path)
 
     def _file(self, index: int) -> Path:
         return self._path / self._template.format(index)
@@ -254,7 +277,8 @@ class TiffSink(Sink):
                 view = as_bytes(frame)
                 while view:
                     view = view[file.write(view) :]
-                os.fsync(file.fileno())
+                if self._sync == "event":
+                    os.fsync(file.fileno())
         except BaseException as error:
             temporary.unlink(missing_ok=True)
             if isinstance(error, OSError):

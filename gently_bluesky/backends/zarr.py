@@ -45,6 +45,7 @@ from gently_bluesky.files import (
     side_by_side,
     storage_error,
     sync_folder,
+    sync_tree,
     write_atomic,
 )
 from gently_bluesky.model import ArraySpec, Packing
@@ -78,8 +79,10 @@ class ZarrBackend(Backend):
         spec: ArraySpec,
         packing: Packing = DEFAULT_PACKING,
         sample: NDArray[Any] | None = None,
+        *,
+        sync: str = "event",
     ) -> ZarrSink:
-        """Make a new, empty asset at ``path``, which must not exist; synced on return.
+        """Make a new, empty asset at ``path``, which must not exist; with ``sync="event"`` synced on return.
 
         Raises
         ------
@@ -103,9 +106,13 @@ class ZarrBackend(Backend):
             for level in range(plan.levels):
                 (path / str(level) / "c").mkdir(parents=True)
                 folders.append(path / str(level))
-            side_by_side([partial(create_file, path / name, data) for name, data in files.items()])
-            side_by_side([partial(sync_folder, folder) for folder in folders])
-            return ZarrSink(path, plan, files)
+            syncs = sync == "event"
+            side_by_side(
+                [partial(create_file, path / name, data, sync=syncs) for name, data in files.items()]
+            )
+            if syncs:
+                side_by_side([partial(sync_folder, folder) for folder in folders])
+            return ZarrSink(path, plan, files, sync)
         except BaseException as error:
             shutil.rmtree(path, ignore_errors=True)
             if isinstance(error, OSError):
@@ -201,13 +208,16 @@ class _Plan:
 class ZarrSink(Sink):
     """The arrays of one image being written, the full resolution and those made of it."""
 
-    def __init__(self, path: Path, plan: _Plan, files: Mapping[str, bytes]) -> None:
+    def __init__(self, path: Path, plan: _Plan, files: Mapping[str, bytes], sync: str) -> None:
         self._path: Path = path
         self._plan: _Plan = plan
+        self._sync: str = sync
         self._group: dict[str, Any] = orjson.loads(files["zarr.json"])
         self._ledger: Ledger = Ledger(path.name)
         self._arrays: list[ArrayWriter] = [
-            ArrayWriter(path / str(level), orjson.loads(files[f"{level}/zarr.json"]), layout)
+            ArrayWriter(
+                path / str(level), orjson.loads(files[f"{level}/zarr.json"]), layout, syncs=sync == "event"
+            )
             for level, layout in enumerate(plan.layouts)
         ]
         coarse = [Coarse(*pair) for pair in zip(plan.factors[1:], self._arrays[1:], strict=True)]
@@ -217,7 +227,7 @@ class ZarrSink(Sink):
     @property
     def resource_kwargs(self) -> Mapping[str, Any]:
         """What ``open`` needs, and what a reader wants to know about axes and packing."""
-        return {**frame_kwargs(self._plan.spec), "packing": self._plan.packing_kwargs}
+        return {**frame_kwargs(self._plan.spec, self._sync), "packing": self._plan.packing_kwargs}
 
     def write(self, index: int, frame: NDArray[Any], time: float) -> Future[None]:
         """Begin to store one event's array at ``index``, and its coarser levels; see ``Sink.write``.
@@ -241,7 +251,7 @@ class ZarrSink(Sink):
         return future
 
     def publish(self, count: int) -> None:
-        """Let outside readers see the events 0 ... count - 1. Synced on return: pixels, folders and shapes.
+        """Let outside readers see the events 0 ... count - 1. Where frames are synced, so are folders and shapes.
 
         Coarser levels come first, so that at no time one lacks an event that the full resolution has.
 
@@ -281,10 +291,25 @@ class ZarrSink(Sink):
         if "ome" in attributes:
             attributes["ome"] = _ome_attributes(self._plan, median_interval_s(times))
         try:
-            write_atomic(self._path / "zarr.json", as_json(self._group))
+            write_atomic(self._path / "zarr.json", as_json(self._group), sync=self._sync == "event")
         except OSError as error:
             what = f"{self._path.name}: the times of its events were not stored, the events are safe"
             raise storage_error(error, what) from error
+
+    def sync(self) -> None:
+        """Sync all files and folders, if that was left for the end of the run. See ``Sink.sync``.
+
+        Raises
+        ------
+        StorageError
+            One of them could not be synced.
+        """
+        if self._sync != "run":
+            return
+        try:
+            sync_tree(self._path)
+        except OSError as error:
+            raise storage_error(error, f"{self._path.name}: its events could not be synced") from error
 
 
 def _metadata_of(file: Path) -> dict[str, Any]:

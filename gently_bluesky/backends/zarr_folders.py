@@ -67,8 +67,7 @@ class EventFolders:
         self._wait()
         for event in range(self._end):
             if not was_written(event):
-                for folder, _, _ in os.walk(self._chunks / str(event), topdown=False):
-                    remove_if_empty(Path(folder))
+                _remove_folders(self._chunks / str(event))
 
     def _make_ahead(self, events: Sequence[int]) -> None:
         def make() -> None:
@@ -93,20 +92,34 @@ class EventFolders:
         made = [self._chunks]
         for event in events:
             made += _make_folders(self._chunks / str(event), self._grid)
-        syncs = [partial(sync_folder, folder) for folder in made]
+        try:
+            self._sync(made)
+        except OSError:
+            for event in events:  # to be made anew: what is only synced again may seem to be
+                _remove_folders(self._chunks / str(event))
+            raise
+        self._made += len(events)
+        self._unused.update(events)
+
+    def _sync(self, folders: Sequence[Path]) -> None:
+        syncs = [partial(sync_folder, folder) for folder in folders]
         if threading.current_thread() is self._ahead:
             for sync in syncs:  # nobody waits, and every thread that was ever there keeps memory of its own
                 sync()
         else:
             side_by_side(syncs)
-        self._made += len(events)
-        self._unused.update(events)
 
 
 def remove_if_empty(folder: Path) -> None:
     """Remove a folder; one that is not empty, or gone, is left as it is."""
     with suppress(OSError):
         folder.rmdir()
+
+
+def _remove_folders(folder: Path) -> None:
+    """Remove a folder and those in it, as far as nothing is in them."""
+    for inner, _, _ in os.walk(folder, topdown=False):
+        remove_if_empty(Path(inner))
 
 
 def _make_folders(folder: Path, grid: tuple[int, ...]) -> list[Path]:

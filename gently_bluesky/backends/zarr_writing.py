@@ -45,21 +45,24 @@ class ArrayWriter:
         What is in it.
     layout
         Of one event.
+    syncs
+        Whether what is written is synced before it is said to be stored.
     """
 
-    def __init__(self, folder: Path, metadata: Mapping[str, Any], layout: Layout) -> None:
+    def __init__(self, folder: Path, metadata: Mapping[str, Any], layout: Layout, *, syncs: bool) -> None:
         self.layout: Layout = layout
+        self._syncs: bool = syncs
         self.shape: tuple[int, ...] = tuple(metadata["shape"][1:])
         self._folder: Path = folder
         self._metadata: dict[str, Any] = dict(metadata)
-        self._shards: _ShardWriter = _ShardWriter(_open_unbounded(folder, metadata))
+        self._shards: _ShardWriter = _ShardWriter(_open_unbounded(folder, metadata, syncs=syncs))
         self._grid: tuple[int, ...] = tuple(map(_ceil_div, self.shape, layout.shard))
         # Folders above the shards: one for each place along each axis of an event but the last.
         self._folders: EventFolders = EventFolders(folder / "c", self._grid[:-1])
         self._newest: NewestFiles = NewestFiles()
 
     def write(self, index: int, frame: NDArray[Any], what: str) -> Future[None]:
-        """Begin to store an event; the future ends when all its shards are synced, or have failed to be.
+        """Begin to store an event; the future ends when all its shards are stored, or have failed to be.
 
         Parameters
         ----------
@@ -87,12 +90,14 @@ class ArrayWriter:
     def prepare(self, index: int, what: str) -> None:
         """Make and sync the folders of an event: TensorStore syncs only the folder that the shard is in.
 
+        Where nothing is synced they are left to TensorStore, which makes what is missing.
+
         Raises
         ------
         StorageError
             They could not be made.
         """
-        if not self.shape:
+        if not self.shape or not self._syncs:
             return
         try:
             self._folders.prepare(index)
@@ -100,9 +105,9 @@ class ArrayWriter:
             raise storage_error(error, f"{what} was not stored") from error
 
     def publish(self, count: int, events: Iterable[int]) -> None:
-        """Set the shape on disk, where these events are new. Synced on return. Raises OSError."""
+        """Set the shape on disk, where these events are new. Synced where shards are. Raises OSError."""
         self._metadata["shape"] = [count, *self.shape]
-        write_atomic(self._folder / "zarr.json", as_json(self._metadata))
+        write_atomic(self._folder / "zarr.json", as_json(self._metadata), sync=self._syncs)
         for event in events:
             self._newest.add(
                 "/".join(map(str, (self._folder, "c", event, *place)))
@@ -209,7 +214,7 @@ class _ShardWriter:
             shard.written.set_exception(told)
 
 
-def _open_unbounded(folder: Path, metadata: Mapping[str, Any]) -> ts.TensorStore:
+def _open_unbounded(folder: Path, metadata: Mapping[str, Any], *, syncs: bool) -> ts.TensorStore:
     unbounded = {
         key: value for key, value in metadata.items() if key not in {"attributes", "storage_transformers"}
     }
@@ -220,7 +225,7 @@ def _open_unbounded(folder: Path, metadata: Mapping[str, Any]) -> ts.TensorStore
         "metadata": unbounded,
         "store_data_equal_to_fill_value": True,
     }
-    context = ts.Context({"file_io_sync": True, **NO_CACHE})
+    context = ts.Context({"file_io_sync": syncs, **NO_CACHE})
     return ts.open(spec, open=True, assume_metadata=True, context=context).result()
 
 

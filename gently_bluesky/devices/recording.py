@@ -10,8 +10,10 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,8 +47,9 @@ class Written(NamedTuple):
     time_s
         When they were taken, in seconds since 1970.
     stored
-        Done when they are *synced*, and readers may see them; holds the failure if they are not stored. What
-        is called back runs on the storing thread, and must be quick.
+        Done when they are *synced*, if events are, and readers may see them; holds the failure if they are not
+        stored, or storage hangs. What is called back runs on the storing thread, or on the one that notices that
+        it hangs, and must be quick.
     """
 
     places: Mapping[str, tuple[Asset, int]]
@@ -78,7 +81,8 @@ class Recording(Owner):
         self._desk = desk
         self._family = assets
         self._about = {"uid": str(uuid.uuid4()), "time": time.time(), "device": device}
-        self._home = FolderHome(desk.root, desk.settings.min_free_bytes, incoming_folder)
+        settings = desk.settings
+        self._home = FolderHome(desk.root, settings.min_free_bytes, incoming_folder, settings.sync)
         self._failure = FirstFailure(None, desk.pipeline.wake)
         self._tally = Tally()
         self._intake = Intake(desk.pipeline, self._tally, copies=desk.settings.copy)
@@ -114,7 +118,9 @@ class Recording(Owner):
     def write(
         self, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any], time_s: float | None = None
     ) -> Written:
-        """Take the arrays of one event: *accepted* on return, *synced* when ``stored`` of the result is done.
+        """Take the arrays of one event: *accepted* on return, and *synced* when ``stored`` of the result is done.
+
+        With ``sync="run"`` they are synced by `close`, with ``"never"`` when the system sees fit.
 
         Waits while the buffer is full.
 
@@ -167,7 +173,9 @@ class Recording(Owner):
                     asset.placed = min(asset.placed, index)
 
     def close(self) -> None:
-        """End the recording when all it accepted is stored. Idempotent.
+        """End the recording when all it accepted is stored, and *synced* unless that is left to the system.
+
+        A RuntimeWarning says of frames that had to be written anew how many there were. Idempotent.
 
         Raises
         ------
@@ -186,6 +194,8 @@ class Recording(Owner):
         finally:
             self._desk.pipeline.release(join=self._ended)
         self._failure.raise_if_set()
+        for remark in self._tally.remarks(self.device):
+            warnings.warn(remark, RuntimeWarning, stacklevel=3)
 
     def _asset(self, key: str, array: NDArray[Any], about: Mapping[str, Any]) -> Asset:
         """Return the asset for arrays made like this; another make opens another asset."""
@@ -199,7 +209,7 @@ class Recording(Owner):
             number = 1 + sum(known == key for known, _ in self._assets)
             path = f"{self.folder}/{device_asset_name(key, number, backend.suffix)}"
             self._assets[key, spec.make] = Asset(
-                backend, self._desk.root, path, spec, None, key, packing, self._family
+                backend, self._desk.root, path, spec, None, key, packing, self._family, settings.sync
             )
         return self._assets[key, spec.make]
 
@@ -239,6 +249,7 @@ class Recording(Owner):
             for task in batch:
                 self._failure.raise_if_set()
                 task.wait()
+                self._tally.store(len(task.frames), anew=task.is_begun_anew)
                 stored.append(task)
         except Exception as error:  # noqa: BLE001 # given to whoever waits for the events that it concerns
             self._fail(error)
@@ -248,10 +259,14 @@ class Recording(Owner):
             self._fail(error)
             stored = []
         for task in batch:
-            if task in stored:
-                task.stored.set_result(None)
-            else:
-                task.stored.set_exception(self._failure.error)
+            _settle(task.stored, None if task in stored else self._failure.error)
+
+    def stall(self, tasks: Sequence[Task], error: Exception) -> None:
+        """Fail at once, and let nobody wait for these events any longer."""
+        self._failure.set(error)
+        for task in tasks:
+            if isinstance(task, _EventTask):
+                _settle(task.stored, self._failure.error)
 
     def _record(self, stored: Sequence[_EventTask]) -> None:
         """Publish events and put them on record, *synced*."""
@@ -286,13 +301,24 @@ class Recording(Owner):
             except Exception as error:  # noqa: BLE001 # raised where the recording is closed
                 self._fail(error)
         try:
-            if not self._assets:
+            if self._assets:
+                self._home.append([], is_edge=True)
+            else:
                 self._home.discard()
             self._home.close(recorded=self._failure.error is None)
         except OSError as error:
             self._fail(error)
         self._ended = True
         self._desk.pipeline.wake()
+
+
+def _settle(stored: Future[None], error: BaseException | None) -> None:
+    """Say how it ended, unless that was said already: that storage hangs, or just before it was said to."""
+    with suppress(InvalidStateError):
+        if error is None:
+            stored.set_result(None)
+        else:
+            stored.set_exception(error)
 
 
 def _require_declared(device: str, spec: ArraySpec, declared: object) -> None:

@@ -20,7 +20,7 @@ from gently_bluesky.errors import GentlyError
 from gently_bluesky.files import make_folders, sync_folder, write_atomic
 from gently_bluesky.foreign.names import named_by
 from gently_bluesky.index.fields import path_of_uri
-from gently_bluesky.model import JournalLine
+from gently_bluesky.model import JournalLine, Settings
 
 __all__ = ["Adoption", "adopted_place", "below_incoming", "has_files_at", "settled_lines"]
 
@@ -114,8 +114,8 @@ class Adoption:
         Of the store.
     run_uid
         For messages.
-    moves
-        Whether anything is moved at all.
+    settings
+        Whether anything is moved at all, and whether it is synced where it comes to lie.
 
     Attributes
     ----------
@@ -123,11 +123,12 @@ class Adoption:
         What stays where it is, and why.
     """
 
-    def __init__(self, root: Path, run_uid: str, *, moves: bool) -> None:
+    def __init__(self, root: Path, run_uid: str, settings: Settings) -> None:
         self.remarks: list[str] = []
         self._root = root
         self._run = run_uid[:8]
-        self._moves = moves
+        self._moves = settings.adopt == "move"
+        self._syncs = settings.sync != "never"
         self._announced: list[tuple[PurePath, Mapping[str, Any]]] = []
 
     def note(self, name: str, doc: Mapping[str, Any]) -> None:
@@ -144,7 +145,7 @@ class Adoption:
     def move(self, folder: str) -> None:
         """Rename what was noted into a run's folder; what cannot be moved stays, and is remarked on. Never raises.
 
-        Each file or folder is *synced* where it is when this returns. Twice is as once.
+        Each file or folder is *synced* where it is when this returns, if this syncs at all. Twice is as once.
         """
         claims: list[_Claim] = []
         for below, kwargs in self._announced:
@@ -228,12 +229,13 @@ class Adoption:
 
     def _rename(self, unit: PurePath, folder: Path) -> None:
         source, target = self._root / INCOMING / unit, folder / INCOMING / unit
-        make_folders(target.parent)
+        make_folders(target.parent, sync=self._syncs)
         if not (folder / ORIGIN).exists():
-            write_atomic(folder / ORIGIN, str(self._root).encode())
+            write_atomic(folder / ORIGIN, str(self._root).encode(), sync=self._syncs)
         source.rename(target)
-        sync_folder(target.parent)
-        sync_folder(source.parent)
+        if self._syncs:
+            sync_folder(target.parent)
+            sync_folder(source.parent)
 
 
 def _takes_from_others(path: Path) -> bool:

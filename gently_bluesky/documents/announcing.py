@@ -50,6 +50,7 @@ class Asset:
         data_key: str,
         packing: Packing,
         assets: str,
+        sync: str = "event",
     ) -> None:
         self.uid = str(uuid.uuid4())
         self.spec = spec
@@ -63,6 +64,7 @@ class Asset:
         self._run = {} if run_uid is None else {"run_start": run_uid}
         self._data_key = data_key
         self._packing = packing
+        self._sync = sync
         self._sink: Sink | None = None
         self._introduced = False
 
@@ -78,7 +80,8 @@ class Asset:
     def write(self, index: int, frame: NDArray[Any], time_s: float) -> Pending:
         """Begin to store a frame; the first one makes the asset. Raises OSError."""
         if self._sink is None:
-            self._sink = self._backend.create(self._root / self._path, self.spec, self._packing, frame)
+            path = self._root / self._path
+            self._sink = self._backend.create(path, self.spec, self._packing, frame, sync=self._sync)
         return self._sink.write(index, frame, time_s)
 
     def documents(self, index: int, event: Mapping[str, Any]) -> Iterator[Named]:
@@ -150,7 +153,13 @@ class Asset:
             self._sink.publish(count)
             self.announced = count
 
+    def sync(self) -> None:
+        """Sync what was left for the end of the run. Raises OSError."""
+        if self._sink is not None:
+            self._sink.sync()
+
     def close(self) -> None:
-        """Finish the asset. Idempotent. Raises OSError."""
+        """Finish the asset, and sync what was left for the end of the run. Idempotent. Raises OSError."""
         if self._sink is not None:
             self._sink.close()
+            self._sink.sync()

@@ -13,7 +13,7 @@ from gently_bluesky.documents.journal import Journal
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.names import day_folder, run_folder
 from gently_bluesky.errors import StorageError, StorageFull
-from gently_bluesky.files import make_folders, storage_error, sync_folder
+from gently_bluesky.files import make_folders, storage_error, sync_up
 
 __all__ = ["FolderHome", "RunHome", "SharedHome", "SharedJournal"]
 
@@ -39,8 +39,12 @@ class RunHome(ABC):
         """Undo `open`: the start could not be recorded, so there is no run."""
 
     @abstractmethod
-    def append(self, lines: Sequence[bytes]) -> int:
-        """Append to the journal, *synced*, and return its length. Raises StorageError."""
+    def append(self, lines: Sequence[bytes], *, is_edge: bool = False) -> int:
+        """Append to the journal and return its length. Raises StorageError.
+
+        *Synced* on return; with ``sync="run"`` only where the lines begin or end a run (``is_edge``), and all
+        before them too; with ``"never"`` not at all.
+        """
 
     @abstractmethod
     def count_received(self, frames: int) -> None:
@@ -70,6 +74,9 @@ class FolderHome(RunHome):
         With less free space nothing begins.
     folder_of
         Gives the wanted path of the folder, relative to the root, by what it is opened with.
+    sync
+        As in `Settings`. Unless that is ``"never"``, the folder's entry is synced when it is opened, and so
+        is that of every folder above it: it may have been made by a writer that left that to the system.
     """
 
     whole_runs = False
@@ -79,8 +86,10 @@ class FolderHome(RunHome):
         root: Path,
         min_free_bytes: int,
         folder_of: Callable[[Mapping[str, Any]], str] = run_folder,
+        sync: str = "event",
     ) -> None:
         self._root = root
+        self._sync = sync
         self._min_free_bytes = min_free_bytes
         self._folder_of = folder_of
         self._live: LiveFile | None = None
@@ -92,10 +101,11 @@ class FolderHome(RunHome):
         wanted = self._folder_of(start)
         try:
             self._require_room()
-            make_folders((self._root / wanted).parent)
+            make_folders((self._root / wanted).parent, sync=False)
             folder = self._make_folder(wanted)
             self._journal = Journal(folder / "documents.jsonl")
-            sync_folder(folder)
+            if self._sync != "never":
+                sync_up(folder, self._root)
         except OSError as error:
             self.discard()
             if isinstance(error, StorageError):
@@ -125,7 +135,6 @@ class FolderHome(RunHome):
                 self._live = LiveFile.create(folder)
             except FileNotFoundError:
                 continue  # swept away by a process that is opening the store, before the lock was there
-            sync_folder(folder.parent)
             return folder
         raise FileExistsError(f"{self._root / wanted} and {MOST_NAMESAKES} namesakes exist")
 
@@ -140,9 +149,10 @@ class FolderHome(RunHome):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 
-    def append(self, lines: Sequence[bytes]) -> int:
+    def append(self, lines: Sequence[bytes], *, is_edge: bool = False) -> int:
         """Append to the run's own journal."""
-        return _opened(self._journal).append(lines)
+        sync = self._sync == "event" or (is_edge and self._sync == "run")
+        return _opened(self._journal).append(lines, sync=sync)
 
     def count_received(self, frames: int) -> None:
         """Count in the ``.live`` file."""
@@ -184,10 +194,10 @@ class SharedJournal:
         path = f"{day_folder(time_s)}/derived-{self._name}.jsonl"
         if path != self._path:
             self.close()
-            make_folders((self._root / path).parent)
+            make_folders((self._root / path).parent, sync=False)
             existing = (self._root / path).exists()
             self._journal = Journal(self._root / path, lock=True, existing=existing)
-            sync_folder((self._root / path).parent)
+            sync_up((self._root / path).parent, self._root)
             self._path = path
         return path
 
@@ -222,7 +232,7 @@ class SharedHome(RunHome):
     def discard(self) -> None:
         """Nothing to do: the run would have been appended whole."""
 
-    def append(self, lines: Sequence[bytes]) -> int:
+    def append(self, lines: Sequence[bytes], *, is_edge: bool = False) -> int:  # noqa: ARG002 # it is both
         """Append to the shared journal."""
         return self._shared.append(lines)
 

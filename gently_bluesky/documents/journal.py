@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gently_bluesky.errors import JournalDamaged
-from gently_bluesky.files import storage_error, try_lock, wait_for_lock, write_all
+from gently_bluesky.files import may_pass, storage_error, try_lock, wait_for_lock, write_all
 from gently_bluesky.jsontext import decode, encode
 from gently_bluesky.model import JournalLine
 
@@ -59,12 +59,17 @@ class Journal:
         except BaseException:
             self.close()
             raise
+        self._synced = -1 if existing else self.end
+        """Up to where the lines are known to be on the disk."""
         self._is_torn = False
 
-    def append(self, lines: Sequence[bytes]) -> int:
-        """Append whole lines; *synced* on return. Return the offset behind them.
+    def append(self, lines: Sequence[bytes], *, sync: bool = True) -> int:
+        """Append whole lines; they and those before them are *synced* on return. Return the offset behind them.
 
-        After a failure the file is as it was before, or, if that cannot be, nothing more is appended.
+        Without ``sync`` they are only *stored*. After a failure the file is as it was before, or, if that
+        cannot be, nothing more is appended. After an error that may pass the lines are cut off and written
+        anew, once, where all those before them are on the disk: of lines that were never synced nobody could
+        say what is left of them.
 
         Raises
         ------
@@ -72,25 +77,35 @@ class Journal:
             The lines are not in the journal.
         """
         data = b"".join(lines)
-        try:
-            if self._is_torn:
-                self._cut()
-            os.lseek(self._fd, self.end, os.SEEK_SET)
-            write_all(self._fd, data)
-            os.fsync(self._fd)
-        except OSError as error:
-            self._is_torn = True
-            with suppress(OSError):  # tried again before anything is appended; a reader drops the torn tail
-                self._cut()
-            raise storage_error(
-                error, f"{self.path}: {len(lines)} documents could not be recorded"
-            ) from error
+        for is_last in (False, True):
+            try:
+                self._write(data, sync=sync)
+                break
+            except OSError as error:
+                self._is_torn = True
+                with suppress(OSError):  # tried again before anything is appended; readers drop a torn tail
+                    self._cut(sync=sync)
+                if is_last or not may_pass(error) or self._synced != self.end:
+                    raise storage_error(
+                        error, f"{self.path}: {len(lines)} documents could not be recorded"
+                    ) from error
         self.end += len(data)
+        if sync:
+            self._synced = self.end
         return self.end
 
-    def _cut(self) -> None:
+    def _write(self, data: bytes, *, sync: bool) -> None:
+        if self._is_torn:
+            self._cut(sync=sync)
+        os.lseek(self._fd, self.end, os.SEEK_SET)
+        write_all(self._fd, data)
+        if sync:
+            os.fsync(self._fd)
+
+    def _cut(self, *, sync: bool) -> None:
         os.ftruncate(self._fd, self.end)
-        os.fsync(self._fd)
+        if sync:
+            os.fsync(self._fd)
         self._is_torn = False
 
     def close(self) -> None:

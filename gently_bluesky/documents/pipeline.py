@@ -3,8 +3,9 @@
 Tasks go in by ``put``, after ``reserve``, which waits while too many bytes are pending, and are begun and
 committed in that order on the pipeline's thread; the writes that ``begin`` starts may overlap. A task whose
 writes have ended gives its bytes back, and waits a moment for more before it is committed, unless somebody
-waits for it, so that many tasks share one commit. The pipeline knows nothing of documents: a task and its
-owner do. The thread lives while somebody holds the pipeline open.
+waits for it, so that many tasks share one commit. Where nothing moves for too long, the owners of what is on its
+way are told. The pipeline knows nothing of documents: a task and its owner do. The thread lives while somebody
+holds the pipeline open.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import atexit
 import sys
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 
-from gently_bluesky.backends.base import Pending
+from gently_bluesky.documents.hanging import Watch
 from gently_bluesky.documents.ring import Ring
+from gently_bluesky.documents.work import Owner, Task
 from gently_bluesky.errors import InputError, InvalidSetting, StorageError, StorageStalled
 
 __all__ = ["Owner", "Pipeline", "Task"]
@@ -36,38 +37,6 @@ SUBSCRIBERS_PATIENCE = 10
 """A server that a subscriber talks to may take longer than a disk, and tries again."""
 
 
-class Task:
-    """Something to be stored, in its turn."""
-
-    __slots__ = ("nbytes", "owner", "pendings")
-
-    is_patient = False
-    """May be committed a moment later, together with others."""
-
-    def __init__(self, owner: Owner, nbytes: int = 0) -> None:
-        self.owner = owner
-        self.nbytes = nbytes
-        self.pendings: list[Pending] = []
-
-    def let_go_stored(self) -> None:
-        """Drop what is large: the task's writes have ended, well or badly, and its bytes are given back."""
-
-    def let_go(self) -> None:
-        """Drop everything: the task is committed."""
-
-
-class Owner(ABC):
-    """Whoever tasks belong to. Both methods are called on the pipeline's thread and raise nothing."""
-
-    @abstractmethod
-    def begin(self, task: Task) -> None:
-        """Start the task's writes and leave them in ``task.pendings``."""
-
-    @abstractmethod
-    def commit(self, tasks: Sequence[Task]) -> None:
-        """Take tasks whose writes have ended, well or badly, in the order they were put."""
-
-
 class Pipeline:
     """A queue bounded in bytes, and its thread.
 
@@ -77,7 +46,8 @@ class Pipeline:
         Most bytes of tasks that were put and are not yet stored; None is `DEFAULT_PENDING_BYTES`, or one task
         where that is larger.
     stall_timeout_s
-        A wait without any progress for longer than this raises StorageStalled.
+        A wait without any progress for longer than this raises StorageStalled; and the owners of what is on
+        its way are told, whether somebody waits or not.
 
     Attributes
     ----------
@@ -94,7 +64,7 @@ class Pipeline:
         self._queue: deque[Task] = deque()
         self._in_flight: deque[Task] = deque()
         self._unstored: deque[Task] = deque()
-        self._committing = False
+        self._committing: Sequence[Task] = ()
         self._telling = False
         self._commit_from_s = 0.0
         self._to_begin = False
@@ -195,6 +165,8 @@ class Pipeline:
     def put(self, task: Task) -> None:
         """Queue a task whose bytes are reserved: *accepted*."""
         with self._changed:
+            if self._is_idle():
+                self._progress_s = time.monotonic()
             self._queue.append(task)
             self._to_begin |= task.nbytes > 0
             self._hurry += not task.is_patient
@@ -259,6 +231,9 @@ class Pipeline:
                 "the interpreter has exited and stores nothing more; what was accepted before is stored; the "
                 "run ends as incomplete when the store is next opened"
             )
+        return self._left_s(since_s)
+
+    def _left_s(self, since_s: float) -> float:
         # a slow disk that works on a large volume makes progress without a commit
         patience_s = self._stall_timeout_s + self._pending_bytes / SLOWEST_BYTES_PER_S
         if self._telling:
@@ -291,6 +266,11 @@ class Pipeline:
             self._telling = False
 
     def _work(self) -> None:
+        watch = Watch(
+            lambda: None if self._is_idle() else self._left_s(0.0),
+            self._tell_who_hangs,
+            self._stall_timeout_s,
+        )
         try:
             while self._wait_for_work():
                 self._begin_queued()
@@ -303,6 +283,16 @@ class Pipeline:
                 self._thread = None
                 self._changed.notify_all()
             raise
+        finally:
+            watch.end()
+
+    def _tell_who_hangs(self) -> None:
+        """Tell the owners of all that is on its way. On the watch's thread."""
+        with self._changed:
+            tasks = [*self._committing, *self._in_flight, *self._queue]
+        for owner in dict.fromkeys(task.owner for task in tasks):
+            mine = [task for task in tasks if task.owner is owner]
+            owner.stall(mine, self.stalled("what was accepted to be stored"))
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to begin, give back or commit; False is the end of the thread."""
@@ -332,9 +322,12 @@ class Pipeline:
             self._in_flight.extend(fresh)
             self._unstored.extend(task for task in fresh if task.nbytes)
         for task in fresh:
-            task.owner.begin(task)
-            for pending in task.pendings:
-                pending.add_done_callback(self._on_done)
+            self._begin(task)
+
+    def _begin(self, task: Task) -> None:
+        task.owner.begin(task)
+        for pending in task.pendings:
+            pending.add_done_callback(self._on_done)
 
     def _on_done(self, _: object) -> None:
         self.wake()
@@ -342,6 +335,9 @@ class Pipeline:
     def _give_back_stored(self) -> None:
         nbytes = 0
         while _has_ended_head(self._unstored):
+            if self._unstored[0].is_to_begin_anew():
+                self._begin(self._unstored[0])
+                continue
             task = self._unstored.popleft()
             task.let_go_stored()  # before its bytes are given back, so that the bound is one of memory
             nbytes += task.nbytes
@@ -353,9 +349,9 @@ class Pipeline:
         ended: list[Task] = []
         with self._changed:
             if time.monotonic() >= self._commit_from_s or self._hurry > 0:
-                while _has_ended_head(self._in_flight):
+                while self._has_committable_head():
                     ended.append(self._in_flight.popleft())
-            self._committing = bool(ended)
+            self._committing = ended
         for owner, tasks in groupby(ended, key=lambda task: task.owner):
             mine = list(tasks)
             owner.commit(mine)
@@ -366,8 +362,13 @@ class Pipeline:
             if ended:
                 self._hurry -= sum(not task.is_patient for task in ended)
                 self._commit_from_s = time.monotonic() + BETWEEN_COMMITS_S
-            self._committing = False
+            self._committing = ()
             self._changed.notify_all()
+
+    def _has_committable_head(self) -> bool:
+        """Say whether a task is first whose writes have ended, and were found not to need another try."""
+        is_looked_at = not self._unstored or self._unstored[0] is not self._in_flight[0]
+        return _has_ended_head(self._in_flight) and is_looked_at
 
 
 def _has_ended_head(tasks: deque[Task]) -> bool:

@@ -76,7 +76,7 @@ class RunStorage(Owner):
         self._broken = False
         self._recorded = False
         self.tally = Tally(desk.tally)
-        self.adoption = Adoption(desk.root, start["uid"], moves=desk.settings.adopt == "move")
+        self.adoption = Adoption(desk.root, start["uid"], desk.settings)
         self._received = 0
         self._events = EventCount()
         self._assets: dict[str, Asset] = {}
@@ -120,6 +120,11 @@ class RunStorage(Owner):
             elif isinstance(task, StopTask):
                 self._finish(task)
         self._guarded(self._commit_documents, batch)
+
+    def stall(self, tasks: Sequence[Task], error: Exception) -> None:  # noqa: ARG002 # they may end yet
+        """Fail the run at once; on record it is when the disk goes on, behind what was accepted before."""
+        if self._failure.set(error):
+            self._desk.pipeline.put(FailTask(self))
 
     def _guarded(self, step: Callable[[Any], None], argument: object) -> None:
         if self._broken or not argument:
@@ -191,7 +196,7 @@ class RunStorage(Owner):
             stored.append(task)
             frames += len(task.frames)
             nbytes += task.nbytes
-            self.tally.store(len(task.frames))
+            self.tally.store(len(task.frames), anew=task.is_begun_anew)
             counts.update({frame.asset.uid: frame.place + 1 for frame in task.frames})
         if lines:
             for uid, count in counts.items():
@@ -244,7 +249,7 @@ class RunStorage(Owner):
             self._events.note(new)
             return
         raw = [encode_line(line) for line in lines]
-        end = self.home.append(raw)
+        end = self.home.append(raw, is_edge=last or lines[0].name == "start")
         self._unwritten = []
         self._recorded = last
         self.tally.announce(frames, nbytes)
@@ -306,6 +311,9 @@ class RunStorage(Owner):
         if self._recorded or not self._open or self.ended:
             return
         self._broken = True
+        for asset in self._assets.values():
+            with suppress(Exception):  # what cannot be synced is no worse off than before; the run has failed
+                asset.sync()
         try:
             self.home.make_room(self._reason())
             self._announce([self._stop_line("failed", stop or self._own_stop())], last=True)

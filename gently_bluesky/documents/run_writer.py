@@ -131,6 +131,8 @@ class RunWriter:
                 self._pipeline.put(StopTask(self._storage, None))  # should it open yet, it ends on record
             self._move(RunState.ENDED)
             self._pipeline.release(join=task.ended)
+            if isinstance(error, Exception):
+                self.failure.raise_if_set()
             raise
         self._move(RunState.OPEN)
 
@@ -159,8 +161,9 @@ class RunWriter:
 
         A copy of a recorded run ends on record with the ``outcome`` of that one.
 
-        On return everything is *synced* and announced, and nothing of the run is left in memory. Of files that
-        the run was to adopt and did not, a RuntimeWarning says why.
+        On return everything is announced, and *synced* unless that is left to the system, and nothing of the run
+        is left in memory. Of files that the run was to adopt and did not, a RuntimeWarning says why, and of
+        frames that had to be written anew how many.
 
         Raises
         ------
@@ -183,7 +186,8 @@ class RunWriter:
         try:
             self._raise_what_failed()
         finally:
-            for remark in self._storage.adoption.remarks:
+            of_disk = self._storage.tally.remarks(f"run {self.uid[:8]}")
+            for remark in [*self._storage.adoption.remarks, *of_disk]:
                 warnings.warn(remark, RuntimeWarning, stacklevel=4)
 
     def _release_held(self) -> None:
@@ -384,7 +388,7 @@ class RunWriter:
             backend.check_fit(packing, spec)
             path = f"{self._storage.home.folder}/{name}"
             self._assets[made] = Asset(
-                backend, self._desk.root, path, spec, self.uid, key, packing, settings.assets
+                backend, self._desk.root, path, spec, self.uid, key, packing, settings.assets, settings.sync
             )
         return self._assets[made]
 

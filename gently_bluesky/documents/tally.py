@@ -18,6 +18,8 @@ class Tally:
     ----------
     accepted, stored, announced
         Frames.
+    written_anew
+        Frames of events that the disk took only when they were written a second time.
     accepted_bytes, announced_bytes
         Of their pixels.
     waited_s
@@ -27,7 +29,7 @@ class Tally:
     """
 
     def __init__(self, whole: Tally | None = None) -> None:
-        self.accepted = self.stored = self.announced = 0
+        self.accepted = self.stored = self.announced = self.written_anew = 0
         self.accepted_bytes = self.announced_bytes = 0
         self.waited_s = 0.0
         self.peak_pending_bytes = 0
@@ -46,11 +48,12 @@ class Tally:
         if self._whole is not None:
             self._whole.accept(frames, nbytes, waited_s, pending_bytes)
 
-    def store(self, frames: int) -> None:
+    def store(self, frames: int, *, anew: bool = False) -> None:
         """Count frames whose pixels are stored. On the pipeline's thread."""
         self.stored += frames
+        self.written_anew += frames if anew else 0
         if self._whole is not None:
-            self._whole.store(frames)
+            self._whole.store(frames, anew=anew)
 
     def announce(self, frames: int, nbytes: int) -> None:
         """Count frames whose documents are in the journal. On the pipeline's thread."""
@@ -75,4 +78,14 @@ class Tally:
             "bytes_per_s": round(self.bytes_per_s),
             "waited_s": round(self.waited_s, 3),
             "peak_pending_bytes": self.peak_pending_bytes,
+            **({"written_anew": self.written_anew} if self.written_anew else {}),
         }
+
+    def remarks(self, whose: str) -> list[str]:
+        """Return what whoever looks after the disk has to know."""
+        if not self.written_anew:
+            return []
+        return [
+            f"{whose}: {self.written_anew} frames failed to reach the disk, by an error of its own, and did when they "
+            "were written anew; all are safe; look after the disk"
+        ]

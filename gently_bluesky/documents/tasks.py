@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.ring import Ring
+from gently_bluesky.files import may_pass
 from gently_bluesky.jsontext import digest_of
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class OpenTask(Task):
 class FramesTask(Task):
     """Frames to be stored."""
 
-    __slots__ = ("digest", "error", "frames", "is_announced")
+    __slots__ = ("digest", "error", "frames", "is_announced", "is_begun_anew")
 
     is_patient = True
 
@@ -95,9 +96,12 @@ class FramesTask(Task):
         self.digest: Mapping[str, str] = {}
         """Of the pixels, by data key."""
         self.error: Exception | None = None
+        self.is_begun_anew = False
+        """The frames were written, or begun to be, a second time."""
 
     def begin_writes(self, time_s: float) -> None:
         """Start to write the frames of an event, and compute the digest of their pixels; `wait` raises."""
+        self.error = None
         try:
             for frame in self.frames:
                 self.pendings.append(frame.asset.write(frame.place, frame.array, time_s))
@@ -105,8 +109,26 @@ class FramesTask(Task):
         except Exception as error:  # noqa: BLE001 # whatever a backend raises ends its run, not the pipeline
             self.error = error
 
+    def is_to_begin_anew(self) -> bool:
+        """Say, once, that all that went wrong may pass: the frames, whose pixels are still here, are written anew.
+
+        To the same places, and all of the event: a backend makes new files of them. Until they are begun it
+        is `wait` that raises what went wrong.
+        """
+        errors = [] if self.error is None else [self.error]
+        for pending in self.pendings:
+            try:
+                pending.result()
+            except Exception as error:  # noqa: BLE001 # as `begin_writes`
+                errors.append(error)
+        if self.is_begun_anew or not errors or not all(map(may_pass, errors)):
+            return False
+        self.is_begun_anew = True
+        self.error, self.pendings = errors[0], []
+        return True
+
     def wait(self) -> None:
-        """Wait for the writes; afterwards the frames are *synced*. Raises what they raised."""
+        """Wait for the writes; afterwards the frames are what their assets' ``sync`` says. Raises what they raised."""
         if self.error is not None:
             raise self.error
         for pending in self.pendings:

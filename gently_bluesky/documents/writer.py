@@ -48,13 +48,17 @@ class _Barrier(Owner):
         """Tell whoever waits."""
         self.reached.set_result(None)
 
+    def stall(self, tasks: Sequence[Task], error: Exception) -> None:
+        """Nothing to tell: whoever waits looks for as long as there is progress."""
+
 
 class StoreWriter:
     """Takes documents, stores the arrays in them, and announces documents that refer to what is stored.
 
     Made by ``store.writer()``; hand it to ``RE.subscribe`` as it is. Documents may come on any thread; runs
     may be interleaved. Call it with a document's name and the document: *accepted* on return; after a stop
-    document everything of its run is *synced* and announced. The documents that come in are not changed.
+    document everything of its run is announced, and *synced* as its ``sync`` says. The documents that come in are
+    not changed.
 
     The first failure of a run is final: it is raised by the next document of the run, whatever thread it
     comes on, and at its stop, always the same object; ``on_failure`` is called with it at once.
@@ -183,7 +187,8 @@ class StoreWriter:
             Frames ``accepted``, ``stored`` (found to be when they are committed) and ``announced``,
             ``accepted_bytes`` and ``announced_bytes`` of pixels, ``bytes_per_s`` from the first frame to the
             last; ``pending_documents`` and ``pending_bytes`` in the buffer now, ``peak_pending_bytes`` at
-            most; ``waited_s``, for which producers were held because the buffer was full.
+            most; ``waited_s``, for which producers were held because the buffer was full; ``written_anew``,
+            frames of events that the disk took only at the second try.
         """
         tally, (documents, nbytes) = self._desk.tally, self._desk.pipeline.pending
         return {
@@ -197,6 +202,7 @@ class StoreWriter:
             "pending_bytes": nbytes,
             "peak_pending_bytes": tally.peak_pending_bytes,
             "waited_s": tally.waited_s,
+            "written_anew": tally.written_anew,
         }
 
     def close(self) -> None:
@@ -259,7 +265,8 @@ class StoreWriter:
     def _home(self) -> RunHome:
         if self._shared is not None:
             return SharedHome(self._shared)
-        return FolderHome(self._desk.root, self._desk.settings.min_free_bytes)
+        settings = self._desk.settings
+        return FolderHome(self._desk.root, settings.min_free_bytes, sync=settings.sync)
 
     def _introduce(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take a document that names its run and will be named by others."""

@@ -36,8 +36,10 @@ class _Onto(Backend):
         spec: ArraySpec,
         packing: Packing = DEFAULT_PACKING,
         sample: NDArray[Any] | None = None,
+        *,
+        sync: str = "event",
     ) -> Sink:
-        return self.wrapped(ZarrBackend().create(path, spec, packing, sample))
+        return self.wrapped(ZarrBackend().create(path, spec, packing, sample, sync=sync))
 
     def wrapped(self, sink: Sink) -> Sink:
         """Return what stands in front of a Zarr sink."""
@@ -66,6 +68,9 @@ class _Front(Sink):
 
     def close(self) -> None:
         self.sink.close()
+
+    def sync(self) -> None:
+        self.sink.sync()
 
 
 class GatedBackend(_Onto):
@@ -145,6 +150,8 @@ class ForgetfulBackend(_Onto):
         spec: ArraySpec,
         packing: Packing = DEFAULT_PACKING,  # noqa: ARG002
         sample: NDArray[Any] | None = None,  # noqa: ARG002
+        *,
+        sync: str = "event",  # noqa: ARG002
     ) -> Sink:
         """Return a sink that keeps nothing."""
         return _ForgetfulSink(spec)

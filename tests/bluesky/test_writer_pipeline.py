@@ -49,6 +49,9 @@ class Recorder(Owner):
             raise self.error
         self.said.extend(f"{task.name} committed" for task in tasks if isinstance(task, Payload))
 
+    def stall(self, tasks: Sequence[Task], error: Exception) -> None:
+        self.said.extend(f"{task.name} hangs" for task in tasks if isinstance(task, Payload))
+
 
 def test_room_is_given_back_when_the_memory_is_though_nothing_is_committed_yet() -> None:
     said: list[str] = []

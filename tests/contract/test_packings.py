@@ -52,9 +52,15 @@ class Packed(ZarrBackend):
     packing: ClassVar[Packing] = DEFAULT_PACKING
 
     def create(
-        self, path: Path, spec: ArraySpec, packing: Packing = DEFAULT_PACKING, sample: Any = None
+        self,
+        path: Path,
+        spec: ArraySpec,
+        packing: Packing = DEFAULT_PACKING,
+        sample: Any = None,
+        *,
+        sync: str = "event",
     ) -> ZarrSink:
-        return super().create(path, spec, self.packing, sample)
+        return super().create(path, spec, self.packing, sample, sync=sync)
 
 
 class TestBlocksInZstd(BackendConformance):

@@ -14,7 +14,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from zygote import Zygote
 
 collect_ignore = (
-    ["zygote.py", "scenes.py", "faults.py", "looking.py", "readers.py", "recorders.py"]
+    [
+        "zygote.py",
+        "scenes.py",
+        "faults.py",
+        "looking.py",
+        "readers.py",
+        "recorders.py",
+        "traces.py",
+        "durable.py",
+    ]
     if sys.platform != "win32"
     else ["."]
 )

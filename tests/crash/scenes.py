@@ -23,6 +23,7 @@ import bluesky.preprocessors as bpp
 import faults
 import numpy as np
 from bluesky import RunEngine
+from durable import write_and_tell
 from faults import die_at_kth_call, fill, limit_all_files, limits_restored
 from looking import examine, open_again_and_again, told_answers
 from ophyd import Signal
@@ -48,6 +49,7 @@ __all__ = [
     "open_again_and_again",
     "told_answers",
     "wait_for_more",
+    "write_and_tell",
 ]
 
 SHAPE = (3, 64, 96)
@@ -151,6 +153,7 @@ def acquire(
     die_after_events: int = 0,
     shape: tuple[int, ...] = SHAPE,
     assets: str = "datum",
+    sync: str = "event",
 ) -> dict[str, Any]:
     """Acquire a run and tell each announced document. ``pause_before`` an event: say so and wait."""
 
@@ -164,7 +167,8 @@ def acquire(
             os._exit(9)
 
     with Store(root) as store, run_engine() as RE:
-        writer = store.writer(format=format, min_free_bytes=0, max_pending_bytes=1 << 22, assets=assets)
+        kept = {"format": format, "assets": assets, "sync": sync}
+        writer = store.writer(min_free_bytes=0, max_pending_bytes=1 << 22, **kept)
         RE.subscribe(writer)
         writer.subscribe(lambda name, doc: channel.tell({"name": name, "doc": doc}))
         channel.tell({"ready": os.getpid()})

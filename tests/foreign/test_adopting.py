@@ -21,6 +21,7 @@ from gently_bluesky import Store, handler_registry, replay
 from gently_bluesky.documents.adopting import Adoption
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.errors import AssetMissing, InvalidSetting, PathNotAllowed
+from gently_bluesky.model import Settings
 from gently_bluesky.testing.documents import HandMadeRun
 
 POINTS = [{"point_number": number} for number in range(3)]
@@ -428,7 +429,7 @@ def test_moving_twice_is_as_moving_once(store, incoming, made):
     run = adopt(store, documents)
     folder = folder_of(store, run)
     before = files_below(folder)
-    again = Adoption(store.root, run.uid, moves=True)
+    again = Adoption(store.root, run.uid, Settings(adopt="move"))
     for name, doc in documents:
         again.note(name, doc)
     again.move(folder.relative_to(store.root).as_posix())
@@ -440,7 +441,7 @@ def test_what_has_its_name_in_the_runs_folder_already_is_not_written_over(store,
     documents = hdf5_file(incoming)
     run = adopt(store, documents)
     write_hdf5(incoming / "scan.h5", 1)
-    again = Adoption(store.root, run.uid, moves=True)
+    again = Adoption(store.root, run.uid, Settings(adopt="move"))
     again.note(*documents[2])
     again.move(folder_of(store, run).relative_to(store.root).as_posix())
     assert "there is something of that name" in again.remarks[0]
