@@ -21,6 +21,7 @@ from pathlib import Path
 from gently_bluesky.errors import InvalidDocument, StorageError, StorageFull
 
 __all__ = [
+    "NO_LOCKS",
     "PATH_SEMANTICS",
     "create_file",
     "inside",
@@ -53,6 +54,8 @@ SYNCING_THREADS = 4
 SYNCS_AT_ONCE = 256
 """That are noted before they are made, however many files there are."""
 LEFTOVER = re.compile(r"\..+\.\d+(-\d+)?\.tmp")
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system says that keeps no locks."""
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 PASSING = {errno.EIO, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
 
@@ -302,7 +305,16 @@ else:
     import fcntl
 
     def _lock(fd: int, *, wait: bool, shared: bool) -> None:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: this file system keeps no locks (flock), by which a living run is told from "
+                "a dead one; keep the store on one that does, such as a local disk",
+            ) from error
 
     def _unlock(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_UN)

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from gently_bluesky.derived import Derivation, parent_uids, record_run, steps_um
 from gently_bluesky.documents.handling import Handler, checked_handlers
 from gently_bluesky.documents.writer import StoreWriter
-from gently_bluesky.errors import (
-    InvalidSetting,
-)
+from gently_bluesky.errors import InvalidSetting, StorageStalled, UnknownUid
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.maintaining import MaintainedStore
@@ -265,7 +263,16 @@ class Store(MaintainedStore):
         )
         documents = derivation.documents(result)
         record_run(self._writing.of_results(format if result.has_assets else None), documents)
-        return self._index.record(documents[0][1]["uid"])
+        return self._recorded(documents[0][1]["uid"])
+
+    def _recorded(self, uid: str) -> Record:
+        try:
+            return self._index.record(uid)
+        except UnknownUid as error:
+            raise StorageStalled(
+                f"result {uid} is stored, but another process has held the index for too long, so that it cannot "
+                "be found; do not store it again; end that process, and open the store again"
+            ) from error
 
     def _steps_um(self, arrays: list[object], parents: list[Record]) -> dict[str, float]:
         """Return the steps of the first of these that has any: lazy arrays know how they were sliced."""

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from gently_bluesky.files import try_lock, unlock, wait_for_lock, write_all
+from gently_bluesky.files import NO_LOCKS, try_lock, unlock, wait_for_lock, write_all
 
 __all__ = ["LiveFile", "is_live"]
 
@@ -145,6 +145,10 @@ def is_live(folder: Path) -> bool:
         return False
     try:
         return not try_lock(fd, shared=True)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return True  # nobody can say: who takes it for alive leaves it alone
+        raise
     finally:
         os.close(fd)
 

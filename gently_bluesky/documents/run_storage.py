@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -21,7 +21,8 @@ from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.event_count import EventCount, events_missing
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
-from gently_bluesky.documents.journal import encode_line, read_journal
+from gently_bluesky.documents.index_feed import NOT_INDEXED, IndexFeed
+from gently_bluesky.documents.journal import encode_line
 from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.documents.tasks import (
@@ -33,7 +34,7 @@ from gently_bluesky.documents.tasks import (
 )
 from gently_bluesky.errors import AssetDamaged, ConflictingDocument, LookupFailed, RunExists, StorageError
 from gently_bluesky.files import storage_error
-from gently_bluesky.index.index import Index, JournalOutOfStep
+from gently_bluesky.index.index import Index
 from gently_bluesky.jsontext import decode
 from gently_bluesky.model import JournalLine, Record, Settings
 
@@ -58,6 +59,10 @@ class Desk:
     on_failure: Callable[[Exception], object] | None = None
     tally: Tally = field(default_factory=Tally)
     pool: HotPool | None = None
+    feed: IndexFeed = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.feed = IndexFeed(self.root, self.index, self.settings.stall_timeout_s)
 
 
 class RunStorage(Owner):
@@ -88,6 +93,13 @@ class RunStorage(Owner):
         """Count frames as they come, stored or not. On the producer's thread; no call to the system."""
         self._received += frames
         self.home.count_received(self._received)
+
+    def remarks(self) -> Iterator[str]:
+        """Yield what to warn of, of a run that has ended and lost nothing by it."""
+        yield from self.adoption.remarks
+        yield from self.tally.remarks(f"run {self._start['uid'][:8]}")
+        if self._open and self._desk.feed.is_behind(self.home.journal):
+            yield f"run {self._start['uid']} is stored and on record, {NOT_INDEXED}"
 
     # -- the pipeline's calls --------------------------------------------------------------------------------
 
@@ -256,16 +268,13 @@ class RunStorage(Owner):
         self.home.count_stored(self.tally.announced)
         self._events.note(new)
         try:
-            self._index(lines, end, end - sum(map(len, raw)))
+            self._index(lines, end, end - sum(map(len, raw)), last=last)
         finally:
             self._tell(raw)  # the journal has them: they are announced, whatever became of the index
 
-    def _index(self, lines: Sequence[JournalLine], end: int, begin: int) -> None:
-        index, journal = self._desk.index, self.home.journal
+    def _index(self, lines: Sequence[JournalLine], end: int, begin: int, *, last: bool) -> None:
         try:
-            index.add(journal, lines, end, begin=begin)
-        except JournalOutOfStep:  # an earlier call failed, or somebody else has indexed a part
-            index.add(journal, list(read_journal(self._desk.root / journal)), end, anew=True)
+            self._desk.feed.add(self.home.journal, lines, end, begin, last=last)
         except StorageError as error:
             raise type(error)(
                 error.errno,

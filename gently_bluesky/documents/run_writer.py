@@ -162,8 +162,8 @@ class RunWriter:
         A copy of a recorded run ends on record with the ``outcome`` of that one.
 
         On return everything is announced, and *synced* unless that is left to the system, and nothing of the run
-        is left in memory. Of files that the run was to adopt and did not, a RuntimeWarning says why, and of
-        frames that had to be written anew how many.
+        is left in memory. A RuntimeWarning says why files that the run was to adopt were not, how many frames
+        had to be written anew, and when another process holds the index.
 
         Raises
         ------
@@ -186,8 +186,7 @@ class RunWriter:
         try:
             self._raise_what_failed()
         finally:
-            of_disk = self._storage.tally.remarks(f"run {self.uid[:8]}")
-            for remark in [*self._storage.adoption.remarks, *of_disk]:
+            for remark in self._storage.remarks():
                 warnings.warn(remark, RuntimeWarning, stacklevel=4)
 
     def _release_held(self) -> None:

@@ -107,8 +107,10 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Generator[Connection]:
+    def writing(self, patience_s: float | None = None) -> Generator[Connection]:
         """Lend a connection in a transaction that has the write lock from its beginning.
+
+        Other processes that write are waited for, for ``patience_s`` at most; None is a minute.
 
         Raises
         ------
@@ -124,7 +126,7 @@ class Database:
         with (
             self._turn,
             self._translated(),
-            self._current().connect().execution_options(**{sqlite.WRITING: True}) as connection,
+            self._current().connect().execution_options(**sqlite.writing(patience_s)) as connection,
             connection.begin(),
         ):
             yield connection

@@ -90,6 +90,7 @@ class Index:
         *,
         begin: int | None = None,
         anew: bool = False,
+        patience_s: float | None = None,
     ) -> None:
         """Index lines that stand in a journal up to byte ``end``, all of them or none.
 
@@ -107,6 +108,8 @@ class Index:
             Offset of the first of them, where it is known: then it is checked that no line is left out.
         anew
             They are all of the journal, which was rewritten: what was indexed of it is replaced, at once.
+        patience_s
+            Longest wait for other processes that write; by default a minute.
 
         Raises
         ------
@@ -118,14 +121,14 @@ class Index:
         InvalidDocument, UnknownReference
             When a document lacks what the index needs, or names one that did not come before it.
         StorageError
-            When the database cannot be written.
+            When the database cannot be written; as StorageStalled, when others write for too long.
         """
         batch: Batch | None = None
         with self._states_lock:
             # Taken out, and put back when all is done: after a failure the rows say what was indexed.
             state = self._states.pop(journal, None)
             try:
-                with self._database.writing() as connection:
+                with self._database.writing(patience_s) as connection:
                     if anew:
                         state = None
                         keeping.forget_journal(connection, journal)

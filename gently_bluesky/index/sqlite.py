@@ -20,10 +20,10 @@ from sqlalchemy.pool import StaticPool
 from gently_bluesky.errors import GentlyError, StorageError, StorageFull, StorageStalled, StoreReadOnly
 from gently_bluesky.index.schema import IndexUnusable, has_tables
 
-__all__ = ["WRITING", "ReadOnlyFile", "explained", "in_memory", "sqlite_engine"]
+__all__ = ["ReadOnlyFile", "explained", "in_memory", "sqlite_engine", "writing"]
 
-WRITING: Final = "gently_writing"
-"""The execution option of a connection that is going to write."""
+PATIENCE_MS: Final = "gently_patience_ms"
+"""The execution option of a connection that is going to write: how long it waits for others that do."""
 
 BUSY_TIMEOUT_S: Final = 60.0
 """A write waits as long as this for the writes of other processes."""
@@ -35,6 +35,11 @@ COPY_REST: Final = 10.0
 """A copy is read for at least this many times as long as it took to make, whatever happens to the file."""
 
 DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
+
+
+def writing(patience_s: float | None = None) -> dict[str, Any]:
+    """Return the execution options of a connection that is going to write."""
+    return {PATIENCE_MS: int(1000 * (BUSY_TIMEOUT_S if patience_s is None else patience_s))}
 
 
 def in_memory(url: URL) -> bool:
@@ -63,7 +68,9 @@ def sqlite_engine(url: URL, *, read_only: bool, connection: sqlite3.Connection |
     def begin(connection: Connection) -> None:
         # Reads are single statements and need no BEGIN. To a write that begins without the lock and wants it
         # later, SQLite says "database is locked" at once, whatever the timeout.
-        if connection.get_execution_options().get(WRITING):
+        patience_ms = connection.get_execution_options().get(PATIENCE_MS)
+        if patience_ms is not None:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience_ms:d}")
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
@@ -95,7 +102,7 @@ def explained(error: BaseException, place: str) -> GentlyError:
         return StoreReadOnly(f"{reason}; nothing was written; open the store with mode='r'")
     if code == sqlite3.SQLITE_BUSY:
         return StorageStalled(
-            f"{reason} for {BUSY_TIMEOUT_S:g} s; nothing of this call was indexed; end the other process "
+            f"{reason} for longer than was waited for it; nothing of this call was indexed; end the other process "
             "that writes, or give the store an index of its own"
         )
     return StorageError(f"{reason}; nothing of this call was indexed; the journals hold everything")

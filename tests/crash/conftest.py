@@ -14,16 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from zygote import Zygote
 
 collect_ignore = (
-    [
-        "zygote.py",
-        "scenes.py",
-        "faults.py",
-        "looking.py",
-        "readers.py",
-        "recorders.py",
-        "traces.py",
-        "durable.py",
-    ]
+    [path.name for path in Path(__file__).parent.glob("*.py") if not path.name.startswith(("test_", "conftest"))]
     if sys.platform != "win32"
     else ["."]
 )

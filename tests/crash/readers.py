@@ -14,11 +14,11 @@ KEY = "view_a"
 PATIENCE_S = 60.0
 
 
-def follow_next_run(channel: Channel, root: str, mode: str) -> dict[str, Any]:
-    """Wait for a run, tell each event of it that comes, and say how it ended and what there is then."""
+def follow_next_run(channel: Channel, root: str, mode: str, after: str | None = None) -> dict[str, Any]:
+    """Wait for a run, that after another one if that is named, tell each event of it that comes, and say how it ended and what there is then."""
     with Store(root, mode=mode) as store:
         channel.tell({"ready": mode})
-        run = store.wait_for_run(timeout_s=PATIENCE_S)
+        run = store.wait_for_run(after, timeout_s=PATIENCE_S)
         night = run.start["night"]
         early = run.wait("primary", KEY, timeout_s=PATIENCE_S)
         seen: list[str] = []

@@ -25,6 +25,7 @@ import numpy as np
 from bluesky import RunEngine
 from durable import write_and_tell
 from faults import die_at_kth_call, fill, limit_all_files, limits_restored
+from halting import acquire_beside, acquire_without_locks, halt_inside_transaction
 from looking import examine, open_again_and_again, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
@@ -42,9 +43,12 @@ for module in ("gently_bluesky.backends.tiff", "gently_bluesky.backends.zarr", "
     import_module(module)  # else each child would, and one without descriptors could not
 
 __all__ = [
+    "acquire_beside",
     "acquire_by_device",
+    "acquire_without_locks",
     "examine",
     "follow_next_run",
+    "halt_inside_transaction",
     "numbers_shown",
     "open_again_and_again",
     "told_answers",

@@ -1,0 +1,110 @@
+"""Tells the index what the journals of one writer's runs say; where another process holds the index, later.
+
+The index is a cache: no run waits for it for long, and none fails because somebody else has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gently_bluesky.documents.journal import scan_journal
+from gently_bluesky.errors import GentlyError, StorageStalled
+from gently_bluesky.index.index import Index, JournalOutOfStep
+from gently_bluesky.model import JournalLine
+
+__all__ = ["NOT_INDEXED", "IndexFeed"]
+
+PATIENCE_S = 1.0
+"""A transaction of another process takes milliseconds; one that lasts longer than this is of one that hangs."""
+PATIENCE_WHEN_BEHIND_S = 0.02
+"""Each commit asks again, and storing waits meanwhile."""
+
+NOT_INDEXED = (
+    "but another process has held the index for too long, so that it does not know all of it yet; end that "
+    "process: the index follows with the next run, or when the store is next opened"
+)
+"""What is said of a run in the end."""
+
+
+class IndexFeed:
+    """What the runs of one writer tell the index. For the pipeline's thread.
+
+    Parameters
+    ----------
+    root
+        Of the store.
+    index
+        Of the store.
+    stall_timeout_s
+        Of the writer: nobody is to take a wait for the index for a disk that hangs.
+    """
+
+    def __init__(self, root: Path, index: Index, stall_timeout_s: float) -> None:
+        self._root = root
+        self._index = index
+        self._patience_s = min(PATIENCE_S, stall_timeout_s / 4)
+        self._behind: set[str] = set()
+
+    def is_behind(self, journal: str) -> bool:
+        """Say whether the index has not been told of all that this journal says. Any thread."""
+        return journal in self._behind
+
+    def add(
+        self, journal: str, lines: Sequence[JournalLine], end: int, begin: int, *, last: bool = False
+    ) -> None:
+        """Index lines of a journal; where another process holds the index, with what comes next.
+
+        With the ``last`` of a run it is waited for once more.
+
+        Parameters
+        ----------
+        journal
+            Its path, relative to the root.
+        lines, end, begin
+            As `Index.add`.
+
+        Raises
+        ------
+        GentlyError
+            The index refuses the lines, or cannot be written.
+        """
+        patience_s = PATIENCE_WHEN_BEHIND_S if self._behind and not last else self._patience_s
+        try:
+            if self.is_behind(journal):
+                self._add_whole(journal, patience_s)
+            else:
+                self._add(journal, lines, end, begin, patience_s)
+        except StorageStalled:
+            self._behind.add(journal)
+            return
+        self._behind.discard(journal)
+        if self._behind:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Tell the index of runs that ended, or wait, while it could not be told."""
+        for journal in sorted(self._behind):
+            try:
+                self._add_whole(journal, PATIENCE_WHEN_BEHIND_S)
+            except StorageStalled:
+                return
+            except (GentlyError, OSError):
+                pass  # whoever opens the store next is told what is wrong with it
+            self._behind.discard(journal)
+
+    def _add(
+        self, journal: str, lines: Sequence[JournalLine], end: int, begin: int, patience_s: float
+    ) -> None:
+        try:
+            self._index.add(journal, lines, end, begin=begin, patience_s=patience_s)
+        except JournalOutOfStep:  # an earlier call failed, or somebody else has indexed a part
+            self._add_whole(journal, patience_s)
+
+    def _add_whole(self, journal: str, patience_s: float) -> None:
+        lines: list[JournalLine] = []
+        end = 0
+        for line, position in scan_journal(self._root / journal):
+            lines.append(line)
+            end = position
+        self._index.add(journal, lines, end, anew=True, patience_s=patience_s)
