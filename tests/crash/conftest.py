@@ -14,7 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from zygote import Zygote
 
 collect_ignore = (
-    [path.name for path in Path(__file__).parent.glob("*.py") if not path.name.startswith(("test_", "conftest"))]
+    [
+        path.name
+        for path in Path(__file__).parent.glob("*.py")
+        if not path.name.startswith(("test_", "conftest"))
+    ]
     if sys.platform != "win32"
     else ["."]
 )

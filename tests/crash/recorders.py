@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from gently_bluesky import Store
 from gently_bluesky.devices.ophyd import WritesDatums, WritesStreams
 from gently_bluesky.testing.frames import encoded_frame
 
-__all__ = ["acquire_by_device", "numbers_shown"]
+__all__ = ["DatumCamera", "StreamCamera", "acquire_by_device", "numbered", "numbers_shown"]
 
 
 class Camera(Device):
@@ -60,6 +60,15 @@ class StreamCamera(Camera, WritesStreams):
     pass
 
 
+def numbered(
+    camera: Camera, events: int, before: Callable[[int], Iterator[Any]] = lambda number: iter(())
+) -> Iterator[Any]:
+    """A plan of so many events; ``before(number)`` is called ahead of each and may yield messages."""
+    for number in range(1, events + 1):
+        yield from before(number)
+        yield from bps.trigger_and_read([camera])
+
+
 def acquire_by_device(
     channel: Channel,
     root: str,
@@ -75,11 +84,10 @@ def acquire_by_device(
     """Acquire a run and tell each announced document; ``fault`` happens before the event ``at``."""
     from scenes import _raised_by, run_engine
 
-    def plan() -> Iterator[Any]:
-        for number in range(1, events + 1):
-            if number == at:
-                getattr(faults, fault)(Path(root))
-            yield from bps.trigger_and_read([camera])
+    def before(number: int) -> Iterator[Any]:
+        if number == at:
+            yield from writer.stored()
+            getattr(faults, fault)(Path(root))
 
     with limits_restored(), Store(root) as store, run_engine() as RE:
         kind = DatumCamera if assets == "datum" else StreamCamera
@@ -90,8 +98,8 @@ def acquire_by_device(
         writer.subscribe(lambda name, doc: channel.tell({"name": name, "doc": doc}))
         channel.tell({"ready": os.getpid()})
         calls = die_at_kth_call(die_at_call)
-        decorated = bpp.stage_decorator([camera])(bpp.run_decorator(md={"night": night})(plan))
-        error = _raised_by(lambda: RE(decorated()))
+        plan = bpp.run_wrapper(numbered(camera, events, before), md={"night": night})
+        error = _raised_by(lambda: RE(bpp.stage_wrapper(plan, [camera])))
         raised, seen = [], error
         while seen is not None and seen not in raised:
             raised.append(seen)

@@ -23,10 +23,11 @@ import bluesky.preprocessors as bpp
 import faults
 import numpy as np
 from bluesky import RunEngine
+from busy import look_around, put_again_and_again, work
 from durable import write_and_tell
 from faults import die_at_kth_call, fill, limit_all_files, limits_restored
 from halting import acquire_beside, acquire_without_locks, halt_inside_transaction
-from looking import examine, open_again_and_again, told_answers
+from looking import examine, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
@@ -49,10 +50,12 @@ __all__ = [
     "examine",
     "follow_next_run",
     "halt_inside_transaction",
+    "look_around",
     "numbers_shown",
-    "open_again_and_again",
+    "put_again_and_again",
     "told_answers",
     "wait_for_more",
+    "work",
     "write_and_tell",
 ]
 

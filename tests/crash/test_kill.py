@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from busy import check_results
 from looking import answers, examine, snapshot
 from zygote import Zygote
 
@@ -24,7 +25,7 @@ def killed_at_random(
     job = {"root": str(root), "format": format, "night": night, "events": EVENTS, "shape": SHAPE}
     job["assets"] = assets
     child = zygote.start("acquire", **job)
-    heard = [child.hear() for _ in range(1 + dice.randrange(120))]
+    heard = [child.hear() for _ in range(int(160 ** dice.random()))]  # the first moments are the richest
     wait_at_most(dice.random() * 0.01)
     heard += child.kill()
     return [message for message in heard if message is not None and "name" in message]
@@ -88,10 +89,20 @@ def kill_and_recover(zygote: Zygote, root: Path, format: str, seed: int, assets:
         assert announced == []
     assert_nothing_half_done(root, format)
 
+    assert_opening_changes_nothing(root)
+
+
+def assert_opening_changes_nothing(root: Path) -> None:
+    """No file is touched by whoever opens a store that was recovered, and the files alone say all that the index does."""
     files = snapshot(root)
     said = answers(root, "a")
     assert snapshot(root) == files
-    assert answers(root, "a") == answers(root, "r") == said
+    assert answers(root, "r") == said
+    (root / "index.sqlite").unlink()
+    assert answers(root, "a") == said
+    assert snapshot(root, index=False) == {
+        name: about for name, about in files.items() if not name.startswith("index.sqlite")
+    }
 
 
 @pytest.mark.parametrize("assets", ["datum", "stream"])
@@ -104,11 +115,45 @@ def test_killed_writer_loses_no_announced_event(
 
 @pytest.mark.long
 @pytest.mark.parametrize("assets", ["datum", "stream"])
-@pytest.mark.parametrize("seed", range(1000, 1400))
+@pytest.mark.parametrize("seed", range(1000, 1200))
 def test_killed_writer_loses_no_announced_event_at_many_moments(
     zygote: Zygote, root: Path, format: str, seed: int, assets: str
 ) -> None:
     kill_and_recover(zygote, root, format, seed, assets)
+
+
+def kill_while_putting(zygote: Zygote, root: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    child = zygote.start("put_again_and_again", root=str(root), of=f"{seed}")
+    heard = [child.hear() for _ in range(int(40 ** dice.random()))]
+    wait_at_most(dice.random() * 0.01)
+    heard += child.kill()
+    told = {word["put"]: (word["of"], word["n"]) for word in heard if "put" in word}
+    with Store(root, mode="r") as store:
+        seen = check_results(store)
+    assert told.items() <= seen.items()
+    with Store(root) as store:
+        kept = check_results(store)
+        assert seen.items() <= kept.items()
+        assert sorted(n for _, n in kept.values()) == list(range(len(kept)))
+        assert {record.status for record in store.query()} <= {"complete", "incomplete"}
+        for record in store.query(status="incomplete"):
+            assert record.metadata["n"] == len(kept)
+            assert record.lost == record.received - record.stored
+    assert_opening_changes_nothing(root)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_killed_process_loses_no_result_that_it_had_put(zygote: Zygote, root: Path, seed: int) -> None:
+    kill_while_putting(zygote, root, seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1000, 1200))
+def test_killed_process_loses_no_result_that_it_had_put_at_many_moments(
+    zygote: Zygote, root: Path, seed: int
+) -> None:
+    kill_while_putting(zygote, root, seed)
 
 
 def kill_at_calls(zygote: Zygote, folder: Path, format: str, calls: range) -> None:
