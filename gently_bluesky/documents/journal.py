@@ -1,16 +1,19 @@
 """The journal: a run's documents as they were announced, one JSON object per line. The record of truth.
 
 Lines are only ever appended. A torn last line is a crash and is dropped; damage in the middle is corruption and is
-refused.
+refused. So that a flipped bit is not taken for what a document says, each line ends with a checksum of itself.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+from crc32c import crc32c
 
 from gently_bluesky.errors import JournalDamaged
 from gently_bluesky.files import may_pass, storage_error, try_lock, wait_for_lock, write_all
@@ -21,6 +24,10 @@ __all__ = ["Journal", "encode_line", "read_journal", "scan_journal", "scan_lines
 
 Line = TypeVar("Line")
 PIECE_BYTES = 2**16
+
+CHECKSUM = re.compile(rb',"crc32c":"([0-9a-f]{8})"\}\s*')
+"""How a line of ours ends. One without it, made by hand or by others, is believed as it stands."""
+LONGEST_END = 64
 
 
 def encode_line(line: JournalLine) -> bytes:
@@ -34,7 +41,8 @@ def encode_line(line: JournalLine) -> bytes:
         envelope["outcome"] = line.outcome
     if line.storing is not None:
         envelope["storing"] = line.storing
-    return encode(envelope) + b"\n"
+    said = encode(envelope)[:-1]
+    return b'%b,"crc32c":"%08x"}\n' % (said, crc32c(said))
 
 
 class Journal:
@@ -188,6 +196,10 @@ def _number_of_line(path: Path, position: int) -> int:
 
 
 def _parse(raw: bytes) -> JournalLine:
+    end = max(0, len(raw) - LONGEST_END)
+    checksum = CHECKSUM.fullmatch(raw, max(end, raw.rfind(b",", end)))
+    if checksum is not None and int(checksum[1], 16) != crc32c(raw[: checksum.start()]):
+        raise ValueError("its checksum is that of other bytes; take it away if the line was changed on purpose")
     envelope = decode(raw)
     if not isinstance(envelope, dict):
         raise TypeError(f"expected an object, got {type(envelope).__name__}")

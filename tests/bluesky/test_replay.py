@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 import uuid
@@ -612,6 +613,7 @@ def test_a_resource_that_leads_out_of_the_store_is_not_read(small):
     path, _ = sorted(
         doc["resource_path"] for name, doc in read_documents(journal, fill=False) if name == "resource"
     )
+    text = re.sub(r',"crc32c":"\w+"\}$', "}", text, flags=re.MULTILINE)
     journal.write_text(text.replace(path, "../../elsewhere"))
     with pytest.raises(InvalidDocument, match="expected a path below"):
         replay(journal)

@@ -66,6 +66,7 @@ def _timeless(line: bytes) -> object:
     decoded = orjson.loads(line)
     if decoded["name"] == "stop":
         decoded["doc"] |= {"uid": "", "time": 0}
+        decoded["crc32c"] = ""
     return decoded
 
 

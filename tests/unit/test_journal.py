@@ -157,7 +157,34 @@ def test_digest_and_outcome_stand_in_the_envelope(tmp_path: Path) -> None:
     journal.close()
     assert list(read_journal(tmp_path / "a")) == [EVENT, stop]
     first = json.loads((tmp_path / "a").read_text().splitlines()[0])
+    assert first.pop("crc32c")
     assert first == {"name": "event", "doc": dict(EVENT.doc), "digest": dict(EVENT.digest)}
+
+
+def test_a_flipped_bit_of_a_line_is_never_taken_for_what_it_says(tmp_path: Path) -> None:
+    """The name of the checksum's own member apart, without which the line is believed: it says what it said."""
+    lines = [encode_line(JournalLine("datum", {"datum_kwargs": {"point_number": n}})) for n in range(3)]
+    path = tmp_path / "a"
+    noticed = 0
+    for place in range(8 * len(lines[0])):
+        spoilt = bytearray(lines[0])
+        spoilt[place // 8] ^= 1 << place % 8
+        path.write_bytes(spoilt + lines[1] + lines[2])
+        try:
+            assert [line.doc["datum_kwargs"]["point_number"] for line in read_journal(path)] == [0, 1, 2]
+        except JournalDamaged:
+            noticed += 1
+    assert noticed > 7 * len(lines[0])
+
+
+def test_a_line_changed_on_purpose_is_believed_without_its_checksum(tmp_path: Path) -> None:
+    line = encode_line(EVENT)
+    (tmp_path / "a").write_bytes(line.replace(b'"x":1', b'"x":2') + line)
+    with pytest.raises(JournalDamaged, match="take it away if the line was changed on purpose"):
+        list(read_journal(tmp_path / "a"))
+    whole = line[: line.rindex(b',"crc32c"')] + b"}\n"
+    (tmp_path / "a").write_bytes(whole + line)
+    assert list(read_journal(tmp_path / "a")) == [EVENT, EVENT]
 
 
 def test_journal_is_never_written_over(tmp_path: Path) -> None:
