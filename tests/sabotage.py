@@ -151,6 +151,27 @@ SABOTAGES = (
         "            live.release_reserve()\n            _cut(path, max(0, end - 400))\n",
         "tests/crash/test_kill.py::test_killed_writer_loses_no_announced_event[zarr-0-datum]",
     ),
+    Sabotage(
+        "events are announced before their pixels are synced",
+        "backends/zarr_writing.py",
+        '"file_io_sync": syncs',
+        '"file_io_sync": False',
+        "tests/crash/test_durability.py",
+    ),
+    Sabotage(
+        "a frame whose sync failed is given up",
+        "documents/tasks.py",
+        "        self.is_begun_anew = True\n        self.error, self.pendings = errors[0], []\n        return True\n",
+        "        return False\n",
+        "tests/crash/test_written_anew.py",
+    ),
+    Sabotage(
+        "a disk that hangs is noticed only by who waits for it",
+        "documents/pipeline.py",
+        "            self._tell_who_hangs,\n",
+        "            lambda: None,\n",
+        "tests/bluesky/test_hanging.py",
+    ),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import warnings
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from zygote import Channel
 
 from gently_bluesky import Store
 from gently_bluesky.testing.documents import HandMadeRun
-from gently_bluesky.testing.frames import encoded_frame
+from gently_bluesky.testing.frames import check_frame, encoded_frame
 
-__all__ = ["write_and_tell"]
+__all__ = ["write_and_tell", "write_on_ailing_disk"]
 
 SHAPE = (18, 32, 48)
 """Of two shards."""
@@ -61,7 +62,7 @@ def write_and_tell(channel: Channel, root: str, told: str, format: str, sync: st
 
 
 def _frame(number: int) -> Any:
-    return encoded_frame(SHAPE, "u2", event=number)
+    return encoded_frame(SHAPE, "u2", key="frame", event=number)
 
 
 def _write_a_run(writer: Any, note: Any) -> None:
@@ -102,3 +103,69 @@ def _record_events(recorder: Any, note: Any) -> None:
     recording.close()
     note("unstaged")
     recorder.close()
+
+
+def write_on_ailing_disk(
+    channel: Channel,
+    root: str,
+    notes: str,
+    format: str,
+    sync: str,
+    failing: str,
+    count: int,
+    error: int,
+    by: str,
+) -> dict[str, Any]:
+    """Write three events, by a writer or by a device's recording; from the second on so many syncs fail."""
+    fails = ctypes.CDLL(os.environ["LD_PRELOAD"]).fail_syncs
+    raised: list[BaseException] = []
+    with warnings.catch_warnings(record=True) as caught, Store(root) as store:
+        warnings.simplefilter("always")
+        write = _by_writer if by == "writer" else _by_recorder
+        uid = write(
+            store,
+            {"format": format, "sync": sync},
+            raised,
+            lambda: fails(os.fsencode(failing), count, error, os.fsencode(notes)),
+        )
+        run = store[uid] if uid else None
+        told = {
+            "raised": [[type(one).__name__, getattr(one, "errno", None), str(one)] for one in raised],
+            "warned": [str(warning.message) for warning in caught],
+            "notes": [line.split(" ", 1) for line in Path(notes).read_text().splitlines()],
+        }
+        if run is None:
+            return told
+        for place, frame in enumerate(run["primary"]["view_a"]):
+            check_frame(frame.compute(), key="frame", event=place)
+        return {**told, "status": run.status, "events": len(run["primary"].events), "storing": run.storing}
+
+
+def _by_writer(store: Store, settings: dict[str, Any], raised: list[BaseException], ail: Any) -> str:
+    run = HandMadeRun()
+    descriptor = run.descriptor(view_a={})
+    announced = threading.Event()
+    with store.writer(min_free_bytes=0, **settings) as writer:
+        writer.subscribe(lambda name, _: announced.set() if name == "event" else None)
+        writer("start", run.start)
+        writer("descriptor", descriptor)
+        writer("event", run.event(descriptor, view_a=_frame(0)))
+        assert announced.wait(30)
+        ail()
+        documents = [("event", run.event(descriptor, view_a=_frame(number))) for number in (1, 2)]
+        for name, doc in [*documents, ("stop", run.stop())]:
+            try:
+                writer(name, doc)
+            except Exception as error:
+                raised.append(error)
+    return run.uid
+
+
+def _by_recorder(store: Store, settings: dict[str, Any], raised: list[BaseException], ail: Any) -> None:
+    recorder = store.recorder(min_free_bytes=0, **settings)
+    recording = recorder.record("camera")
+    for number in range(3):
+        recording.write({"view_a": _frame(number)}, {"data_keys": {"view_a": SAID}}).stored.result(30)
+        if number == 0:
+            ail()
+    recording.close()

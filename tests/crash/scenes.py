@@ -24,7 +24,7 @@ import faults
 import numpy as np
 from bluesky import RunEngine
 from busy import look_around, put_again_and_again, work
-from durable import write_and_tell
+from durable import write_and_tell, write_on_ailing_disk
 from faults import die_at_kth_call, fill, limit_all_files, limits_restored
 from halting import acquire_beside, acquire_without_locks, halt_inside_transaction
 from looking import examine, told_answers
@@ -57,6 +57,7 @@ __all__ = [
     "wait_for_more",
     "work",
     "write_and_tell",
+    "write_on_ailing_disk",
 ]
 
 SHAPE = (3, 64, 96)
