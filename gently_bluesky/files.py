@@ -199,7 +199,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_tree(path: Path) -> None:
-    """Sync a file, or a folder with all that is in it, and its entry in the folder that it is in.
+    """Sync a folder with all that is in it, and its entry in the folder that it is in.
 
     Follows no links, and takes the same little memory for any number of files.
 
@@ -209,8 +209,6 @@ def sync_tree(path: Path) -> None:
         Something of it could not be synced.
     """
     syncs = [partial(sync_folder, path.parent)]
-    if not path.is_dir():
-        syncs.append(partial(sync_file, path))
     for folder, _, names in os.walk(path, onerror=_raise):
         syncs.append(partial(sync_folder, Path(folder)))
         for name in names:

@@ -10,6 +10,8 @@ __all__ = ["ROWS", "load_row"]
 
 ROWS: dict[str, str] = {
     "write-zarr": "writing.row",
+    "sync-zarr": "durability.zarr_row",
+    "sync-tiff": "durability.tiff_row",
     "flying": "flying.row",
     "held": "producer.held_row",
     "scalar-events": "producer.scalar_row",

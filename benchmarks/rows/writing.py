@@ -15,7 +15,7 @@ from benchmarks.frames import BankCamera, acquire, open_bank
 from benchmarks.harness import Contender, Goal, Metric, Row
 from benchmarks.worker import Place, Sampler
 
-__all__ = ["row", "store_frames"]
+__all__ = ["row", "store_frames", "timed"]
 
 WARM_UP = 8
 OURS, GIVEN_AWAY, MINIMAL = "gently-bluesky", "gently-bluesky, copy=False", "minimal callback"
@@ -159,7 +159,7 @@ def _goals() -> tuple[Goal, ...]:
     )
 
 
-def _timed(frames: int, nbytes: int, act: Callable[[], object], unsynced: Path | None) -> dict[str, Any]:
+def timed(frames: int, nbytes: int, act: Callable[[], object], unsynced: Path | None) -> dict[str, Any]:
     """Return what an act that stores so many frames gives; what it left to the system is synced after it."""
     spent_s, begun_s = time.process_time(), time.perf_counter()
     act()
@@ -204,7 +204,7 @@ def _engine_sampler(
         with subscriber(folder, number) as callback:
             camera = BankCamera(bank)
             run = partial(engine, acquire([camera], number), callback or [])
-            taken = _timed(number, bank[0].nbytes, run, None if syncs else folder)
+            taken = timed(number, bank[0].nbytes, run, None if syncs else folder)
             assert camera.reads == number
             return taken
 
@@ -312,7 +312,7 @@ def tensorstore_alone(place: Place, frames: int) -> Iterator[Sampler]:
                 sink.write(index, bank[index % len(bank)])
             sink.close()
 
-        return _timed(frames, bank[0].nbytes, act, None)
+        return timed(frames, bank[0].nbytes, act, None)
 
     yield sample
 
@@ -329,6 +329,6 @@ def bytes_to_file(place: Place, frames: int) -> Iterator[Sampler]:
                     file.write(bank[index % len(bank)].data)
                 os.fsync(file.fileno())
 
-        return _timed(frames, bank[0].nbytes, act, None)
+        return timed(frames, bank[0].nbytes, act, None)
 
     yield sample

@@ -13,6 +13,7 @@ import pytest
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.errors import AssetMissing, FrameMismatch, InputError, StorageError
+from gently_bluesky.model import SYNCS
 from gently_bluesky.testing.assets import (
     DTYPES,
     SHAPES,
@@ -202,6 +203,23 @@ class WritingConformance(Tested):
         sink.close()
         assert all(one.done() for one in pending)
         check_events(backend.open(path, as_documented(sink)), 1)
+
+    @pytest.mark.parametrize("sync", SYNCS)
+    def test_every_way_of_syncing_keeps_what_is_written(
+        self, backend: Backend, path: Path, sync: str
+    ) -> None:
+        """``sync`` changes nothing but when; it may be called at any time, and again after ``close``."""
+        spec = array_spec((33, 47))
+        sink = backend.create(path, spec, sync=sync)
+        for event in range(3):
+            begin(sink, spec, [event])
+            sink.publish(event + 1)
+            sink.sync()
+        sink.close()
+        sink.sync()
+        resource_kwargs = as_documented(sink)
+        assert resource_kwargs["sync"] in SYNCS
+        check_events(backend.open(path, resource_kwargs), 3)
 
     # -- publishing ----------------------------------------------------------------------------------------
 

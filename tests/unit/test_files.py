@@ -18,7 +18,9 @@ from gently_bluesky.files import (
     make_folders,
     replace_file,
     storage_error,
+    sync_file,
     sync_folder,
+    sync_tree,
     try_lock,
     unlock,
     wait_for_lock,
@@ -276,3 +278,30 @@ def test_lock_is_waited_for_until_its_holder_closes(tmp_path: Path) -> None:
         holder.close()
         assert has_it.wait(10)
         thread.join()
+
+
+def test_a_tree_is_synced_with_every_file_and_folder_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "store" / "asset"
+    for number in range(300):
+        folder = tree / str(number % 3)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}").write_bytes(b"pixels")
+    synced: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd))[1])
+    sync_tree(tree)
+    there = [path.stat().st_ino for path in [tree.parent, tree, *tree.rglob("*")] if sync_is_known(path)]
+    assert sorted(synced) == sorted(there)
+
+
+def sync_is_known(path: Path) -> bool:
+    """Say whether the system has a call to sync a path: Windows has none for folders."""
+    return sys.platform != "win32" or path.is_file()
+
+
+def test_what_is_gone_or_cannot_be_looked_at_is_told_apart_when_a_tree_is_synced(tmp_path: Path) -> None:
+    sync_file(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError):
+        sync_tree(tmp_path / "gone" / "asset")

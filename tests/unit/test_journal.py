@@ -283,3 +283,37 @@ def test_journal_that_is_locked_is_refused_to_others_and_closing_it_twice_is_fin
     again = Journal(tmp_path / "a", lock=True, existing=True)
     assert again.append([encode_line(EVENT)]) == len(encode_line(EVENT))
     again.close()
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the next sync fail, as of a disk that could not write."""
+    fsync, failures = os.fsync, [errno.EIO]
+
+    def fail(fd: int) -> None:
+        if failures:
+            raise OSError(failures.pop(), "the disk could not write")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+def test_lines_whose_sync_failed_are_written_anew_where_all_before_them_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, journal = encode_line(EVENT), Journal(tmp_path / "a")
+    journal.append([line])
+    failing_once(monkeypatch)
+    assert journal.append([line]) == 2 * len(line)
+    journal.append([line], sync=False)
+    failing_once(monkeypatch)
+    with pytest.raises(StorageError, match="could not be recorded") as caught:
+        journal.append([line])
+    assert caught.value.errno == errno.EIO
+    assert journal.append([line]) == 4 * len(line)
+    journal.close()
+    again = Journal(tmp_path / "a", existing=True)
+    failing_once(monkeypatch)
+    with pytest.raises(StorageError, match="could not be recorded"):  # who knows what its writer had synced
+        again.append([line])
+    again.close()
+    assert (tmp_path / "a").read_bytes() == line * 4
