@@ -121,7 +121,7 @@ def look_around(channel: Channel, root: str, how: str, seed: int) -> int:
     dice, looked = Random(seed), 0
     for seen in {"follow": _followed, "plain": _read_plainly}.get(how, _opened)(Path(root), how, dice):
         looked += seen
-        if enough.is_set():
+        if enough.wait(0.002):  # the processor is for those who write
             break
     return looked
 
@@ -190,7 +190,8 @@ def _read_plainly(root: Path, how: str, dice: Random) -> Iterator[int]:
 def _night(folder: Path) -> str | None:
     with suppress(FileNotFoundError, NotADirectoryError, ValueError):  # not yet, not a run, not whole
         with (folder / "documents.jsonl").open() as file:
-            return json.loads(file.readline())["doc"].get("night")
+            start = json.loads(file.readline())["doc"]
+        return None if "lineage" in start else start.get("night")  # results take over what their parents say
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from gently_bluesky.testing.frames import check_frame
 def examine(channel: Channel | None, root: str, mode: str = "r") -> dict[str, Any]:
     """Look at a store as somebody else would: every run, every event, every pixel. By the runs' nights."""
     with Store(root, mode=mode) as store:
-        acquired = [record for record in store.query() if "night" in record.metadata]
+        acquired = [record for record in store.query(derived=False) if "night" in record.metadata]
         return {record.metadata["night"]: _examined(store, record.uid) for record in acquired}
 
 
@@ -89,18 +88,3 @@ def answers(root: Path, mode: str = "r", **options: Any) -> list[str]:
 def told_answers(channel: Channel, root: str, mode: str = "r") -> list[str]:
     """What the index of a store answers to a process of its own."""
     return answers(Path(root), mode)
-
-
-def open_again_and_again(channel: Channel, root: str, mode: str) -> int:
-    """Open a store and look at its runs, again and again, until told that it is enough; return how often."""
-    enough = threading.Event()
-    threading.Thread(target=lambda: (channel.hear(), enough.set())).start()
-    opened = 0
-    while not enough.is_set():
-        if not (Path(root) / "gently-store.json").exists():
-            continue
-        with Store(root, mode=mode) as store:
-            for record in store.query():
-                assert store[record.uid].status in ("running", "complete")
-        opened += 1
-    return opened

@@ -125,7 +125,7 @@ def test_killed_writer_loses_no_announced_event_at_many_moments(
 def kill_while_putting(zygote: Zygote, root: Path, seed: int) -> None:
     dice = random.Random(seed)
     child = zygote.start("put_again_and_again", root=str(root), of=f"{seed}")
-    heard = [child.hear() for _ in range(int(40 ** dice.random()))]
+    heard = [child.hear() for _ in range(int(24 ** dice.random()))]
     wait_at_most(dice.random() * 0.01)
     heard += child.kill()
     told = {word["put"]: (word["of"], word["n"]) for word in heard if "put" in word}

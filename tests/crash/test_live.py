@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from looking import answers, examine, snapshot
+from looking import examine, snapshot
 from zygote import Child, Zygote
 
 from gently_bluesky import Store
@@ -112,25 +112,6 @@ def test_store_that_stays_open_sees_what_another_process_wrote(
         assert run["view_a"].shape[0] == 6
         assert store.record(run.uid).received == 6
     assert examine(None, str(root))["live"]["status"] == "complete"
-
-
-def test_many_readers_and_writers_at_once_agree_in_the_end(zygote: Zygote, root: Path, format: str) -> None:
-    writers = [
-        zygote.start("acquire", root=str(root), format=format, night=f"night-{i}", events=8) for i in range(4)
-    ]
-    openers = [zygote.start("open_again_and_again", root=str(root), mode=mode) for mode in ("a", "r")]
-    for writer in writers:
-        writer.result()
-    for opener in openers:
-        opener.tell("enough")
-        assert opener.result() > 0
-    seen = zygote.call("examine", root=str(root))
-    assert {night: (run["status"], len(run["events"]), run["stops"]) for night, run in seen.items()} == {
-        f"night-{i}": ("complete", 8, 1) for i in range(4)
-    }
-    told = answers(root, "a")
-    (root / "index.sqlite").unlink()
-    assert answers(root, "a") == told
 
 
 # -- the lock itself -----------------------------------------------------------------------------------------

@@ -103,6 +103,18 @@ def test_recovery_that_dies_inside_itself_is_finished_by_the_next(
     dies_and_recovers(zygote, wreck, tmp_path, range(2, calls, 19), whole)
 
 
+def test_recoveries_at_once_end_as_one_does(
+    zygote: Zygote, wreck: Path, tmp_path: Path, recovered: tuple[int, object]
+) -> None:
+    _, whole = recovered
+    for attempt in range(3):
+        root = tmp_path / f"store-{attempt}"
+        shutil.copytree(wreck, root)
+        for child in [zygote.start("recover", root=str(root), die_at_call=0) for _ in range(3)]:
+            child.result()
+        assert end_state(root) == whole
+
+
 @pytest.mark.long
 def test_recovery_that_dies_at_any_of_its_calls_is_finished_by_the_next(
     zygote: Zygote, wreck: Path, tmp_path: Path, recovered: tuple[int, object]
