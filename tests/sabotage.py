@@ -172,6 +172,20 @@ SABOTAGES = (
         "            lambda: None,\n",
         "tests/bluesky/test_hanging.py",
     ),
+    Sabotage(
+        "outsiders see an event more than there are",
+        "documents/announcing.py",
+        "            self._sink.publish(count)\n",
+        "            self._sink.publish(count + 1)\n",
+        "tests/crash/test_at_once.py",
+    ),
+    Sabotage(
+        "each run keeps a descriptor",
+        "documents/journal.py",
+        "            os.close(self._fd)\n            self._fd = -1\n",
+        "            self._fd = -1\n",
+        "tests/crash/test_endurance.py",
+    ),
 )
 
 

@@ -84,9 +84,9 @@ def work(channel: Channel, root: str, name: str, rounds: int, events: int = 6) -
 
     dice, numbers = Random(name), count()
     with Store(root) as store, run_engine() as RE:
-        for round in range(rounds):
+        for number in range(rounds):
             format, assets = dice.choice(WAYS)
-            night = f"{name}-{round}"
+            night = f"{name}-{number}"
             by_device = format != "memory" and dice.random() < 0.3
             writer = store.writer(
                 **({} if by_device else {"format": format, "assets": assets}), min_free_bytes=0

@@ -110,7 +110,7 @@ def acquire_without_locks(channel: Channel, root: str, number: int, night: str) 
 
 
 def _refuse_flock(number: int) -> None:
-    """Have the kernel answer ``flock`` with this error, to this thread and all that it starts, for good (seccomp(2))."""
+    """Have the kernel answer ``flock`` with this error, to this thread and those it starts, for good: seccomp(2)."""
     architecture, call = {"x86_64": (0xC000003E, 73), "aarch64": (0xC00000B7, 32)}[platform.machine()]
     load, equal, answer = 0x20, 0x15, 0x06
     allow, refuse = 0x7FFF0000, 0x00050000 | number

@@ -15,7 +15,10 @@ PATIENCE_S = 60.0
 
 
 def follow_next_run(channel: Channel, root: str, mode: str, after: str | None = None) -> dict[str, Any]:
-    """Wait for a run, that after another one if that is named, tell each event of it that comes, and say how it ended and what there is then."""
+    """Wait for a run, that ``after`` another one if need be, and tell each event of it that comes.
+
+    Say how it ended and what there is then.
+    """
     with Store(root, mode=mode) as store:
         channel.tell({"ready": mode})
         run = store.wait_for_run(after, timeout_s=PATIENCE_S)

@@ -25,6 +25,7 @@ import numpy as np
 from bluesky import RunEngine
 from busy import look_around, put_again_and_again, work
 from durable import write_and_tell, write_on_ailing_disk
+from enduring import endure
 from faults import die_at_kth_call, fill, limit_all_files, limits_restored
 from halting import acquire_beside, acquire_without_locks, halt_inside_transaction
 from looking import examine, told_answers
@@ -47,6 +48,7 @@ __all__ = [
     "acquire_beside",
     "acquire_by_device",
     "acquire_without_locks",
+    "endure",
     "examine",
     "follow_next_run",
     "halt_inside_transaction",

@@ -14,13 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
+import zarr
 from busy import check_results
 from looking import answers, examine
 from memory_left import clear
 from zygote import Child, Zygote
 
 from gently_bluesky import Store
+from gently_bluesky.testing.frames import check_frame
 
 LOOKERS = ["index", "journals", "follow", "plain"]
 
@@ -90,14 +94,34 @@ def assert_nothing_lost(root: Path, heard: list[Any]) -> None:
         if word.get("name") == "event":
             assert kept[word["doc"]["uid"]] == word["doc"]["data"]["number"]
     for night, run in seen.items():
-        assert run["status"] == ("incomplete" if run["lost"] or run["stop"]["exit_status"] == "abort" else "complete")
+        assert run["status"] == (
+            "incomplete" if run["lost"] or run["stop"]["exit_status"] == "abort" else "complete"
+        )
         assert night.startswith("k") or run["status"] == "complete"
         assert run["stops"] == 1
     with Store(root, mode="r") as store:
         results = check_results(store)
-    assert {word["put"]: (word["of"], word["n"]) for word in heard if "put" in word}.items() <= results.items()
+    assert {
+        word["put"]: (word["of"], word["n"]) for word in heard if "put" in word
+    }.items() <= results.items()
     (root / "index.sqlite").unlink()
     assert answers(root, "a") == said
+
+
+def test_outsider_sees_what_was_announced_and_nothing_else(started: Any, root: Path, format: str) -> None:
+    writer = started("acquire", format=format, night="n", events=6, pause_before=4)
+    while "waiting" not in writer.hear():
+        pass
+    (asset,) = root.glob("runs/*/*/*/*/primary-view_a*")
+    if format == "zarr":
+        frames = zarr.open_group(asset, mode="r")["0"][:]
+    else:
+        frames = np.stack([tifffile.imread(file) for file in sorted(asset.iterdir())])
+    assert len(frames) == 3
+    for number, frame in enumerate(frames, start=1):
+        check_frame(frame, run="n", key="view_a", event=number)
+    writer.tell("go on")
+    assert "error" not in writer.last_words()[-1]
 
 
 def test_processes_that_write_read_die_and_recover_at_once_agree_in_the_end(started: Any, root: Path) -> None:

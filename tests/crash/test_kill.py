@@ -93,7 +93,7 @@ def kill_and_recover(zygote: Zygote, root: Path, format: str, seed: int, assets:
 
 
 def assert_opening_changes_nothing(root: Path) -> None:
-    """No file is touched by whoever opens a store that was recovered, and the files alone say all that the index does."""
+    """Whoever opens a store that was recovered touches no file, and the files alone say what the index does."""
     files = snapshot(root)
     said = answers(root, "a")
     assert snapshot(root) == files
