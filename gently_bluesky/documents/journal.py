@@ -199,7 +199,9 @@ def _parse(raw: bytes) -> JournalLine:
     end = max(0, len(raw) - LONGEST_END)
     checksum = CHECKSUM.fullmatch(raw, max(end, raw.rfind(b",", end)))
     if checksum is not None and int(checksum[1], 16) != crc32c(raw[: checksum.start()]):
-        raise ValueError("its checksum is that of other bytes; take it away if the line was changed on purpose")
+        raise ValueError(
+            "its checksum is that of other bytes; take it away if the line was changed on purpose"
+        )
     envelope = decode(raw)
     if not isinstance(envelope, dict):
         raise TypeError(f"expected an object, got {type(envelope).__name__}")
