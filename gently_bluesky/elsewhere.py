@@ -24,6 +24,7 @@ from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.model import Record
 from gently_bluesky.sources import InlineSource
+from gently_bluesky.upkeep.quarantine import Explained, explained
 
 __all__ = ["Means", "Places", "axes_of", "foreign_source", "handled_source", "means_of", "place_of"]
 
@@ -146,12 +147,18 @@ def foreign_source(
 
     def open_at(path: Path) -> ArraySource:
         if backend is not None:
-            return backend.open(path, record.metadata, count)
+            return Explained(backend.open(path, record.metadata, count), places.root, record.uid)
         if not count:
             return _no_events(record)
         return open_foreign(means.kind, ForeignAsset(path, kwargs, count, _declared(record), places.roots))
 
-    return _opened_where_it_is(places, index, record, open_at)
+    try:
+        return _opened_where_it_is(places, index, record, open_at)
+    except AssetMissing as error:
+        found = explained(places.root, record.uid, error)
+        if found is error:
+            raise
+        raise found from error
 
 
 def handled_source(

@@ -14,6 +14,7 @@ __all__ = [
     "AmbiguousUid",
     "AssetDamaged",
     "AssetMissing",
+    "AssetQuarantined",
     "ConflictingDocument",
     "EventsMissing",
     "FixedArray",
@@ -197,6 +198,12 @@ class AssetMissing(StorageError, FileNotFoundError):
     """The files of an announced asset are not where the record says."""
 
     code = "asset-missing"
+
+
+class AssetQuarantined(AssetMissing):
+    """A file of an announced asset was put in quarantine when its run was recovered; the message says where it is."""
+
+    code = "asset-quarantined"
 
 
 class AssetDamaged(StorageError):

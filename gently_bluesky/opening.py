@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from sqlalchemy import Executable, Row
@@ -33,18 +33,32 @@ from gently_bluesky.files import create_file, make_folders, sync_folder
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.schema import IndexUnusable
 from gently_bluesky.segments import MARKER
-from gently_bluesky.upkeep.recovery import find_journals, index_journals, reconcile, whole_lines
+from gently_bluesky.upkeep.findings import Reconciliation
+from gently_bluesky.upkeep.journals import find_journals, whole_lines
+from gently_bluesky.upkeep.recovery import index_journals, reconcile
 
-__all__ = ["FollowingIndex", "index_to_read", "index_to_write", "open_root"]
+__all__ = [
+    "FollowingIndex",
+    "index_as_it_is",
+    "index_to_read",
+    "index_to_write",
+    "open_root",
+    "reconcile_root",
+]
 
 INDEX = "index.sqlite"
 FORMAT_VERSION = 1
+WRITE_PROTECTED = 19
+"""What Windows says of a medium that is mounted read-only."""
 REST = 10.0
 """Looking for news of other processes takes at most one part in so many of a reader's time."""
 
 
-def open_root(root: Path, mode: str) -> str:
-    """Return the store's uid, from its marker, which is made where there may be a new store.
+def open_root(root: Path, mode: Literal["a", "r"]) -> tuple[str, Literal["a", "r"]]:
+    """Return the store's uid, from its marker, which is made where there may be a new store, and how it is open.
+
+    That is ``"r"`` where the file system is mounted read-only: who may not write elsewhere may have made a mistake,
+    here there is nothing to choose.
 
     Raises
     ------
@@ -67,9 +81,7 @@ def open_root(root: Path, mode: str) -> str:
     except OSError as error:
         raise StoreUnusable(f"the store at {root} cannot be opened: {error}; nothing was written") from error
     uid = _checked_marker(root, content)
-    if mode == "a":
-        _require_writable(root)
-    return uid
+    return uid, "a" if mode == "a" and _is_writable(root) else "r"
 
 
 def _make_root(root: Path, marker: Path) -> None:
@@ -124,16 +136,20 @@ def _checked_marker(root: Path, content: bytes) -> str:
     return uid
 
 
-def _require_writable(root: Path) -> None:
+def _is_writable(root: Path) -> bool:
+    """Say whether the root can be written: False on a read-only mount, and StoreReadOnly where it is not allowed."""
     probe = root / f".probe-{uuid.uuid4().hex}"
     try:
         probe.touch()
         for left in root.glob(".probe-*"):  # ours, and those of processes that died just here
             left.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno == errno.EROFS or getattr(error, "winerror", None) == WRITE_PROTECTED:
+            return False
         raise StoreReadOnly(
             f"{root} cannot be written: {error}; nothing was written; open it with mode='r' to read it"
         ) from error
+    return True
 
 
 def index_url(root: Path, url: str | None) -> URL:
@@ -155,8 +171,8 @@ def index_url(root: Path, url: str | None) -> URL:
         ) from error
 
 
-def index_to_write(root: Path, url: str | None) -> Index:
-    """Return the index in step with the journals, dead runs recovered.
+def index_to_write(root: Path, url: str | None) -> tuple[Index, Reconciliation]:
+    """Return the index in step with the journals, dead runs recovered, and what that came to.
 
     An index in the root that cannot be used is built anew. One elsewhere is not ours to delete.
 
@@ -178,11 +194,46 @@ def index_to_write(root: Path, url: str | None) -> Index:
             (root / f"{INDEX}{ending}").unlink(missing_ok=True)
         index = Index(place)
     try:
-        reconcile(root, index)
+        return index, reconcile(root, index)
     except BaseException:
         index.close()
         raise
-    return index
+
+
+def index_as_it_is(root: Path, url: str | None) -> Index:
+    """Return the index on disk, which may be behind the journals; an empty one in memory where none is of use."""
+    try:
+        return Index(index_url(root, url), read_only=True)
+    except InvalidSetting:
+        raise
+    except GentlyError:
+        return Index("sqlite://")
+
+
+def reconcile_root(root: Path, url: str | None = None, *, dry_run: bool = False) -> Reconciliation:
+    """Reconcile a store that is not opened for anything else: see `MaintainedStore.reconcile`.
+
+    Raises
+    ------
+    NotAStore, StoreTooNew, StoreUnusable
+        As `Store`; nothing was made or changed.
+    StoreReadOnly
+        It cannot be written, and this is no ``dry_run``.
+    """
+    open_root(root, "r")
+    if dry_run:
+        index = index_as_it_is(root, url)
+        try:
+            return reconcile(root, index, dry_run=True)
+        finally:
+            index.close()
+    if open_root(root, "a")[1] == "r":
+        raise StoreReadOnly(
+            f"{root} is mounted read-only; nothing was changed; ask for a dry run to see what would be"
+        )
+    index, found = index_to_write(root, url)
+    index.close()
+    return found
 
 
 def index_to_read(root: Path, url: str | None) -> Index:

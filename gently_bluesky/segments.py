@@ -257,31 +257,37 @@ def remove_segment(name: str) -> None:
         remove_tree(folder)
 
 
-def abandoned_segments(tag: str) -> Iterator[tuple[str, Owner]]:
+def abandoned_segments(tag: str, *, dry_run: bool = False) -> Iterator[tuple[str, Owner | None]]:
     """Yield the segment folders of a store whose makers have let go of them, or died, and what they were for.
 
-    Where the maker died before it could say that, the folder holds nothing and is removed here. Folders of
-    other users are left alone: anybody may make one in `shared_folder`.
+    Where the maker died before it could say that, it was for nothing: the folder is empty and is removed here,
+    unless this is a ``dry_run``. Folders of other users are left alone: anybody may make one in
+    `shared_folder`.
     """
     for name in names_of(tag):
         folder = shared_folder() / name
-        if _is_own_folder(folder) and (owner := _left_by(folder)) is not None:
+        if not _is_own_folder(folder):
+            continue
+        owner = _left_by(folder, dry_run=dry_run)
+        if owner is not None or not folder.exists():
             yield name, owner
 
 
-def _left_by(folder: Path) -> Owner | None:
+def _left_by(folder: Path, *, dry_run: bool) -> Owner | None:
     lock = folder / LOCK
     fd = _take(lock)
     if fd is not None:
         try:
             owner = _read_owner(fd)
-            if owner is not None:
+            if owner is not None or dry_run:
                 return owner
             if sys.platform != "win32":
                 lock.unlink(missing_ok=True)  # with the lock held: a maker that waits for it finds it gone
         finally:
             os.close(fd)
     with suppress(OSError):  # not empty: its maker lives
+        if fd is None and dry_run:
+            return None
         if fd is not None:
             lock.unlink(missing_ok=True)
         folder.rmdir()
@@ -296,17 +302,24 @@ def _is_own_folder(path: Path) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == (_user() or 0)
 
 
-def sweep_file(path: Path) -> None:
-    """Remove a file that `make_locked` made, if the process that locked it is dead."""
+def sweep_file(path: Path, *, dry_run: bool = False) -> bool:
+    """Remove a file that `make_locked` made, if the process that locked it is dead; say whether it is.
+
+    A ``dry_run`` removes nothing.
+    """
     fd = _take(path)
     if fd is None:
-        return
+        return False
+    if dry_run:
+        os.close(fd)
+        return True
     with suppress(OSError):
         if sys.platform != "win32":
             path.unlink(missing_ok=True)
     os.close(fd)
     with suppress(OSError):
         path.unlink(missing_ok=True)
+    return True
 
 
 def _take(path: Path) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +34,8 @@ class Store(MaintainedStore):
     root
         Made if it is missing. ``~`` is the home folder.
     mode
-        ``"a"`` reads and writes, and gives runs whose process died their end on record; ``"r"`` only reads.
+        ``"a"`` reads and writes, and recovers runs whose process died (see `reconcile`); ``"r"`` only reads. On
+        a file system that is mounted read-only ``"a"`` becomes ``"r"``, with a RuntimeWarning.
     index
         URL of the index, e.g. ``"sqlite:////local/disk/x.sqlite"`` for a root on a network share; by default
         ``index.sqlite`` in the root.
@@ -52,7 +54,7 @@ class Store(MaintainedStore):
     StoreTooNew
         A newer version of this package made it.
     StoreReadOnly
-        ``mode="a"``, and the root cannot be written.
+        ``mode="a"``, and the root may not be written.
     InvalidSetting
         Another mode, an index that is none, ``allowed_roots`` that are no whole paths, or ``handlers`` that
         are no callables by spec.
@@ -72,10 +74,30 @@ class Store(MaintainedStore):
         place = Path(root).expanduser().resolve()
         roots = Roots(allowed_roots).beside(place)
         given = checked_handlers(handlers, "nothing was opened")
-        uid = open_root(place, mode)
-        opened = (index_to_read if mode == "r" else index_to_write)(place, index)
-        super().__init__(place, uid, opened, roots, given, mode)
+        uid, way = open_root(place, mode)
+        reconciled = None
+        if way == "r":
+            opened = index_to_read(place, index)
+        else:
+            opened, reconciled = index_to_write(place, index)
+        super().__init__(place, uid, opened, roots, given, way, index, reconciled)
         self._writing = Writing(place, uid, self._index)
+        self._warn(asked_for=mode)
+
+    def _warn(self, asked_for: str) -> None:
+        """Say what opening left undone, by RuntimeWarnings at the line that opens the store."""
+        found = self.last_reconciliation
+        texts = [f"a run was left alone: {one}" for one in found.left] if found is not None else []
+        if self.mode != asked_for:
+            texts.append(
+                f"{self.root} is mounted read-only: it was opened with mode='r', and nothing can be stored"
+            )
+        try:
+            for text in texts:
+                warnings.warn(text, RuntimeWarning, stacklevel=3)
+        except RuntimeWarning:  # who makes errors of warnings gets no store
+            self.close()
+            raise
 
     # -- writing ----------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from gently_bluesky.backends.registry import BUILTIN, get_backend
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import AssetMissing, InvalidSetting, NotYetStored, RunEnded
 from gently_bluesky.index.index import Index
-from gently_bluesky.upkeep.recovery import whole_lines
+from gently_bluesky.upkeep.journals import whole_lines
 
 __all__ = ["PATIENCE_S", "JournalIndex", "Look", "RunWatch", "deadline", "load_backends", "pauses"]
 

@@ -146,9 +146,9 @@ SABOTAGES = (
     ),
     Sabotage(
         "recovery forgets what was announced last",
-        "upkeep/recovery.py",
-        "            live.release_reserve()\n            _cut(path, end)\n",
-        "            live.release_reserve()\n            _cut(path, max(0, end - 400))\n",
+        "upkeep/dead_runs.py",
+        "        live.release_reserve()\n        _cut(path, dead.end)\n",
+        "        live.release_reserve()\n        _cut(path, max(0, dead.end - 400))\n",
         "tests/crash/test_kill.py::test_killed_writer_loses_no_announced_event[zarr-0-datum]",
     ),
     Sabotage(

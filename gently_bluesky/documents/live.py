@@ -12,11 +12,12 @@ import os
 import struct
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from gently_bluesky.files import NO_LOCKS, try_lock, unlock, wait_for_lock, write_all
 
-__all__ = ["LiveFile", "is_live"]
+__all__ = ["LastWords", "LiveFile", "is_live", "read_last_words"]
 
 MAGIC = b"gently-1"
 LAYOUT = struct.Struct("<8sQQI")
@@ -28,6 +29,43 @@ RESERVE = 256 * 1024
 TAKE_ATTEMPTS = 20
 TAKE_PAUSE_S = 0.005
 BINARY = getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """What the file says of its run.
+
+    Attributes
+    ----------
+    counts
+        Frames received and stored, or None if it says nothing (power was lost before it was written).
+    failure
+        Why the run failed, if it did and its journal does not say so.
+    """
+
+    counts: tuple[int, int] | None = None
+    failure: str | None = None
+
+    @classmethod
+    def of(cls, data: bytes | mmap.mmap) -> LastWords:
+        """Read them from what is in the file, taking nothing on trust."""
+        if len(data) < LAYOUT.size:
+            return cls()
+        magic, received, stored, length = LAYOUT.unpack_from(data)
+        if magic != MAGIC:
+            return cls()
+        if not 0 < length <= LONGEST_REASON:
+            return cls((received, stored))
+        return cls((received, stored), data[LAYOUT.size : LAYOUT.size + length].decode(errors="ignore"))
+
+
+def read_last_words(folder: Path) -> LastWords:
+    """Return what the file in a run's folder says, without taking its lock; nothing where there is none."""
+    try:
+        with (folder / ".live").open("rb") as file:
+            return LastWords.of(file.read(SIZE))
+    except OSError:
+        return LastWords()
 
 
 class LiveFile:
@@ -89,18 +127,9 @@ class LiveFile:
             raise
 
     @property
-    def counts(self) -> tuple[int, int] | None:
-        """Frames received and stored, or None if the file says nothing (power was lost before it was written)."""
-        magic, received, stored, _ = LAYOUT.unpack_from(self._map)
-        return (received, stored) if magic == MAGIC else None
-
-    @property
-    def failure(self) -> str | None:
-        """Why the run failed, if it did and its journal does not say so."""
-        magic, _, _, length = LAYOUT.unpack_from(self._map)
-        if magic != MAGIC or not 0 < length <= LONGEST_REASON:
-            return None
-        return self._map[LAYOUT.size : LAYOUT.size + length].decode(errors="ignore")
+    def last_words(self) -> LastWords:
+        """What it says now."""
+        return LastWords.of(self._map)
 
     def count_received(self, frames: int) -> None:
         """Set the counter: a store to memory, no call to the system."""

@@ -18,7 +18,7 @@ from gently_bluesky.model import JournalLine
 from gently_bluesky.segments import Owner
 from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN
 
-__all__ = ["settle", "sweep_segment"]
+__all__ = ["forget", "is_forwarded", "settle", "sweep_segment"]
 
 
 def settle(folder: Path, lines: Sequence[JournalLine]) -> None:
@@ -55,8 +55,21 @@ def settle(folder: Path, lines: Sequence[JournalLine]) -> None:
     sync_folder(folder)
 
 
-def sweep_segment(root: Path, name: str, owner: Owner) -> None:
-    """Remove a segment that nobody writes, unless a run announces it as one of its assets.
+def is_forwarded(path: Path) -> bool:
+    """Say whether an asset in memory says only where its pixels are on disk now; for those who know it of old."""
+    try:
+        return read_place(path).moved_to is not None
+    except OSError:
+        return False
+
+
+def forget(path: Path) -> None:
+    """Remove an asset in memory that no run announces. Raises StorageError."""
+    MemoryBackend().remove(path, {})
+
+
+def sweep_segment(root: Path, name: str, owner: Owner, *, dry_run: bool) -> bool:
+    """Remove a segment that nobody writes, unless a run announces it as one of its assets; say whether it is none's.
 
     Raises
     ------
@@ -68,10 +81,13 @@ def sweep_segment(root: Path, name: str, owner: Owner) -> None:
     with suppress(OSError):  # gone or damaged: then the journal alone says whose the segment is
         named = read_place(path).segment
     if is_live(path.parent) or (named == name and _announces(path)):
-        return
+        return False
+    if dry_run:
+        return True
     if named == name:
         MemoryBackend().remove(path, {})
     drop_segment(path, name)
+    return True
 
 
 def _announces(path: Path) -> bool:

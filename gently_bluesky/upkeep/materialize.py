@@ -28,7 +28,7 @@ from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import ArraySpec, JournalLine, Packing, Record
 from gently_bluesky.upkeep.in_memory import settle
-from gently_bluesky.upkeep.recovery import whole_lines
+from gently_bluesky.upkeep.journals import whole_lines
 from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN, asset_in, frames_by_asset
 
 __all__ = ["materialize"]

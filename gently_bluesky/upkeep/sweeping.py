@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.files import is_leftover
+from gently_bluesky.index.fields import path_of_uri
 from gently_bluesky.model import JournalLine
 from gently_bluesky.segments import (
     HOT,
@@ -27,11 +27,24 @@ from gently_bluesky.segments import (
     tag_of,
 )
 
-__all__ = ["DOCUMENTS", "PLAN", "asset_in", "frames_by_asset", "sweep_memory", "sweep_run"]
+__all__ = [
+    "DOCUMENTS",
+    "IN_MEMORY",
+    "PLAN",
+    "announced_in",
+    "asset_in",
+    "frames_by_asset",
+    "is_half_written",
+    "leftovers_in",
+    "named_in",
+    "sweep_memory",
+]
 
 DOCUMENTS = "documents.jsonl"
 PLAN = ".materialising.json"
 """In a run's folder: which assets are being made, by the uid of the one in memory that each takes over from."""
+IN_MEMORY = ".memory"
+"""Ending of the files that say where an asset in memory is."""
 HALF_WRITTEN = (".__lock", ".tif.partial")
 """Ends of what TensorStore and our TIFF files are written as, before they are renamed."""
 
@@ -59,26 +72,34 @@ def frames_by_asset(lines: Sequence[JournalLine]) -> dict[str, int]:
     return counts
 
 
-def sweep_run(folder: Path, lines: Sequence[JournalLine]) -> None:
-    """Let each asset's backend put away what its writer left half done; then sweep what was never announced."""
-    if (folder / PLAN).exists():
-        from gently_bluesky.upkeep.in_memory import settle  # as `sweep_memory`
+def is_half_written(name: str) -> bool:
+    """Say whether a file of this name is what a writer of ours that died leaves of a write."""
+    return is_leftover(name) or name.endswith(HALF_WRITTEN)
 
-        settle(folder, lines)
-    for path, (asset, count) in _announced_in(folder, lines).items():
-        backend = backend_for_spec(asset.spec)
-        if backend is not None:
-            with suppress(GentlyError):  # what is wrong with an asset is said when it is read
-                backend.recover(path, asset.kwargs, count)
+
+def leftovers_in(folder: Path) -> list[Path]:
+    """Return the files in a run's folder that were half written when its process died."""
+    found: list[Path] = []
     for inner, folders, names in os.walk(folder):
         if INCOMING in folders and inner == str(folder):
             folders.remove(INCOMING)  # what others wrote, and called as they liked
-        for name in names:
-            if is_leftover(name) or name.endswith(HALF_WRITTEN):
-                Path(inner, name).unlink(missing_ok=True)
+        found += [Path(inner, name) for name in names if is_half_written(name)]
+    return found
 
 
-def _announced_in(folder: Path, lines: Sequence[JournalLine]) -> dict[Path, tuple[AnnouncedAsset, int]]:
+def named_in(folder: Path, lines: Sequence[JournalLine]) -> set[str]:
+    """Return the names in a run's folder that any resource of its journal mentions, whoever wrote it."""
+    relative = folder.relative_to(folder.parents[4]).as_posix()
+    names: set[str] = set()
+    for line in lines:
+        if line.name in {"resource", "stream_resource"}:
+            said = f"/{line.doc.get('resource_path') or path_of_uri(line.doc.get('uri')) or ''}/"
+            _, _, below = said.partition(f"/{relative}/")
+            names.add(below.partition("/")[0])
+    return names
+
+
+def announced_in(folder: Path, lines: Sequence[JournalLine]) -> dict[Path, tuple[AnnouncedAsset, int]]:
     """Return the assets in a run's folder by where they lie, each with how many events of it are announced.
 
     Whoever names one of them again takes nothing away from it.
@@ -94,16 +115,20 @@ def _announced_in(folder: Path, lines: Sequence[JournalLine]) -> dict[Path, tupl
     return found
 
 
-def sweep_memory(root: Path) -> None:
-    """Remove what dead processes left in shared memory of this store, but for assets that a run announces."""
+def sweep_memory(root: Path, *, dry_run: bool) -> list[str]:
+    """Remove what dead processes left in shared memory of this store, but for assets that a run announces.
+
+    Returns the names of what was, or would be, removed.
+    """
     uid = store_uid_at(root)
     if uid is None:
-        return
+        return []
     tag = tag_of(uid)
-    for name in names_of(tag, HOT):
-        sweep_file(shared_folder() / name)
-    for name, owner in abandoned_segments(tag):
+    swept = [name for name in names_of(tag, HOT) if sweep_file(shared_folder() / name, dry_run=dry_run)]
+    for name, owner in abandoned_segments(tag, dry_run=dry_run):
         from gently_bluesky.upkeep.in_memory import sweep_segment  # opening a store brings no backend
 
         with suppress(GentlyError, OSError):  # left alone, for the next opening: nothing is lost but room
-            sweep_segment(root, name, owner)
+            if owner is None or sweep_segment(root, name, owner, dry_run=dry_run):
+                swept.append(name)
+    return swept

@@ -72,10 +72,10 @@ def test_torn_tail_is_dropped(root: Path, dead: Path, tail: bytes) -> None:
 def test_journal_cut_at_any_byte_gives_the_events_that_are_whole(root: Path, dead: Path) -> None:
     whole = dead.read_bytes()
     ends = [position + 1 for position, byte in enumerate(whole) if byte == 10]
-    cuts = sorted({cut for end in ends for cut in (end - 1, end, end + 40) if ends[0] <= cut <= len(whole)})
+    cuts = {cut for end in ends for cut in (end - 1, end, end + 40) if ends[0] <= cut <= len(whole)}
     lines = [orjson.loads(line)["name"] for line in whole.splitlines()]
     live = (dead.parent / ".live").read_bytes()
-    for cut in cuts:
+    for cut in sorted(cuts, reverse=True):  # what is not announced any more is put in quarantine
         dead.write_bytes(whole[:cut])
         (dead.parent / ".live").write_bytes(live)
         kept = sum(end <= cut for end in ends)
@@ -108,13 +108,16 @@ def test_journal_without_a_start_beside_assets_is_left_alone(root: Path, dead: P
     assert snapshot(dead.parent) == files
 
 
-def test_what_people_put_into_a_dead_run_s_folder_stays(root: Path, dead: Path) -> None:
+def test_what_people_put_into_a_dead_run_s_folder_is_kept_in_quarantine(root: Path, dead: Path) -> None:
     notes = dead.parent / "notes.txt"
     notes.write_text("embryo 3 moved")
     inner = dead.parent / "primary-view_a.ome.zarr" / "notes.tmp"
     inner.write_text("mine")
     the_run(root)
-    assert (notes.read_text(), inner.read_text()) == ("embryo 3 moved", "mine")
+    assert not notes.exists()
+    assert not inner.exists()
+    kept = [root / "quarantine" / path.relative_to(root) for path in (notes, inner)]
+    assert [path.read_text() for path in kept] == ["embryo 3 moved", "mine"]
 
 
 @pytest.mark.parametrize("has_index", [True, False])
@@ -234,11 +237,11 @@ def test_reconcile_tells_what_it_found_and_did(root: Path, whole: Path, dead: Pa
     uid = next(read_journal(dead)).doc["uid"]
     index = Index("sqlite://")
     first = reconcile(root, index)
-    assert first.ended == (uid,)
+    assert [one.run for one in first.ended] == [uid]
     assert len(first.indexed) == 2
-    assert (first.forgotten, first.damaged) == ((), ())
+    assert (first.forgotten, first.left) == ((), ())
     second = reconcile(root, index)
-    assert (second.ended, second.indexed, second.forgotten, second.damaged) == ((), (), (), ())
+    assert str(second) == f"{root}: nothing to do"
     whole.parent.rename(tmp_path / "elsewhere")
     third = reconcile(root, index)
     assert third.forgotten == (whole.relative_to(root).as_posix(),)

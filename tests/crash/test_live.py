@@ -126,7 +126,7 @@ def test_lock_is_refused_to_all_but_its_holder_until_it_is_closed(tmp_path: Path
     assert not is_live(tmp_path)
     taken = LiveFile.take(tmp_path)
     assert taken is not None
-    assert taken.counts == (3, 0)
+    assert taken.last_words.counts == (3, 0)
     taken.close(remove=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -158,15 +158,15 @@ def test_lock_of_a_folder_that_was_swept_away_is_not_believed(tmp_path: Path) ->
 
 def test_reason_of_a_failure_is_kept_where_no_disk_can_refuse_it(tmp_path: Path) -> None:
     live = LiveFile.create(tmp_path)
-    assert live.failure is None
+    assert live.last_words.failure is None
     live.note_failure("StorageFull: no ü room " + "x" * 9000)
     live.close(remove=False)
     taken = LiveFile.take(tmp_path)
     assert taken is not None
-    assert taken.failure is not None
-    assert taken.failure.startswith("StorageFull: no ü room xxx")
+    assert taken.last_words.failure is not None
+    assert taken.last_words.failure.startswith("StorageFull: no ü room xxx")
     assert (tmp_path / ".live").stat().st_size == 4096
-    assert taken.counts == (0, 0)
+    assert taken.last_words.counts == (0, 0)
     taken.close(remove=True)
     assert taken.path == tmp_path / ".live"
     taken.close(remove=True)

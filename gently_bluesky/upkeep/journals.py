@@ -1,0 +1,98 @@
+"""Which journals a store has, and what is whole in each."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gently_bluesky.documents.journal import scan_journal
+from gently_bluesky.errors import InputError, JournalDamaged
+from gently_bluesky.model import JournalLine
+from gently_bluesky.upkeep.sweeping import DOCUMENTS
+
+__all__ = ["UNREADABLE", "Found", "find", "find_journals", "has_stop", "is_shared", "whole_lines"]
+
+UNREADABLE = (JournalDamaged, InputError, ValueError, KeyError, TypeError, AttributeError)
+"""What is raised over a journal that does not hold what a writer of ours writes."""
+
+
+class Found(NamedTuple):
+    """A journal, or a folder without one.
+
+    Attributes
+    ----------
+    path
+        Relative to the store's root; of a folder without a journal with a slash at the end.
+    size
+        Of the journal in bytes; 0 of a folder without one.
+    """
+
+    path: str
+    size: int
+
+
+def find_journals(root: Path) -> Iterator[str]:
+    """Yield the paths of all journals, relative to the root, oldest day first."""
+    return (found.path for found in find(root) if not found.path.endswith("/"))
+
+
+def find(root: Path) -> Iterator[Found]:
+    """Yield all journals, and the folders among the runs that have none, oldest day first.
+
+    One call to the system for each run: a store may have many.
+    """
+    for day in sorted(root.glob("runs/*/*/*")):
+        relative = day.relative_to(root).as_posix()
+        with os.scandir(day) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                try:
+                    if is_shared(entry.name):
+                        yield Found(f"{relative}/{entry.name}", entry.stat().st_size)
+                        continue
+                    status = os.stat(f"{entry.path}/{DOCUMENTS}")  # noqa: PTH116 # ten times faster than Path here
+                except OSError:
+                    if entry.is_dir():
+                        yield Found(f"{relative}/{entry.name}/", 0)
+                    continue
+                size = status.st_size if stat.S_ISREG(status.st_mode) else -1  # nothing that was ever indexed
+                yield Found(f"{relative}/{entry.name}/{DOCUMENTS}", size)
+
+
+def is_shared(name: str) -> bool:
+    """Say whether a file of this name is a journal of derived results, which holds many runs."""
+    return name.startswith("derived-") and name.endswith(".jsonl")
+
+
+def has_stop(lines: Sequence[JournalLine]) -> bool:
+    """Say whether a run's end is on record."""
+    return any(line.name == "stop" for line in lines)
+
+
+def whole_lines(path: Path, start: int = 0) -> tuple[list[JournalLine], int]:
+    """Return a journal's whole lines from a byte on, of a shared one those of its whole runs, and where they end.
+
+    Raises
+    ------
+    JournalDamaged
+        It cannot be read, or a line in the middle cannot.
+    FileNotFoundError
+        It is gone.
+    """
+    lines: list[JournalLine] = []
+    end = start
+    whole = 0
+    try:
+        for line, position in scan_journal(path, start):
+            lines.append(line)
+            if line.name == "stop" or not is_shared(path.name):
+                whole, end = len(lines), position
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if isinstance(error, JournalDamaged):
+            raise
+        raise JournalDamaged(f"{path} cannot be read: {error}; it is not changed") from error
+    return lines[:whole], end

@@ -1,0 +1,158 @@
+"""The quarantine: where files go that no run can vouch for. They are renamed, put on record, and never deleted.
+
+``<root>/quarantine/`` has what was torn, unreadable or announced by nobody when its run was recovered, under the
+path it had below the root. The logbook says of each from where it came and why, before it is moved.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gently_bluesky.errors import AssetMissing, AssetQuarantined, StorageError
+from gently_bluesky.files import make_folders, sync_folder
+from gently_bluesky.lazy import ArraySource, Selection
+from gently_bluesky.upkeep.findings import PutAway
+from gently_bluesky.upkeep.logbook import Logbook
+
+__all__ = ["KIND", "QUARANTINE", "Explained", "Unfit", "explained", "plan", "put_away", "records_of"]
+
+QUARANTINE = "quarantine"
+KIND = "quarantine"
+"""Of the logbook's entries about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """What is to be put away.
+
+    Attributes
+    ----------
+    path
+        Relative to the store's root.
+    kind, why, asset, events
+        As of `PutAway`.
+    """
+
+    path: str
+    kind: str
+    why: str
+    asset: str | None = None
+    events: tuple[int, int] | None = None
+
+
+def plan(root: Path, run: str | None, unfit: Sequence[Unfit]) -> list[PutAway]:
+    """Return where each would go: the path it has, below the quarantine, with a number behind it if that is taken."""
+    taken: set[str] = set()
+    planned: list[PutAway] = []
+    for one in unfit:
+        now = wanted = f"{QUARANTINE}/{one.path}"
+        number = 1
+        while now in taken or os.path.lexists(root / now):
+            number += 1
+            now = f"{wanted}-{number}"
+        taken.add(now)
+        planned.append(PutAway(run, one.asset, one.kind, one.events, one.path, now, one.why))
+    return planned
+
+
+def put_away(root: Path, planned: Sequence[PutAway]) -> None:
+    """Put on record and rename; *synced* on return. Doing it again for what is left of it changes nothing more.
+
+    Raises
+    ------
+    OSError
+        Something could not be recorded or renamed: it is where it was, and what was renamed so far is on record.
+    """
+    known = {(entry["from"], entry["to"]) for entry in records_of(root)}
+    new = [one for one in planned if (one.path, one.now) not in known]
+    Logbook(root).append(*map(_entry, new))
+    folders: set[Path] = set()
+    for one in planned:
+        source, target = root / one.path, root / one.now
+        make_folders(target.parent)
+        source.rename(target)
+        folders |= {source.parent, target.parent}
+    for folder in folders:
+        sync_folder(folder)
+
+
+def _entry(one: PutAway) -> dict[str, Any]:
+    return {
+        "kind": KIND,
+        "run": one.run,
+        "asset": one.asset,
+        "events": one.events,
+        "from": one.path,
+        "to": one.now,
+        "fault": one.kind,
+        "why": one.why,
+    }
+
+
+def records_of(root: Path, asset: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield what the logbook says of the quarantine, of one asset if that is given; nothing where it is damaged.
+
+    It may speak of what was not renamed after all.
+    """
+    with suppress(StorageError):  # said where the logbook itself is looked at
+        for entry in Logbook(root).entries(KIND):
+            said = entry.get("from"), entry.get("to")
+            if all(isinstance(path, str) for path in said) and asset in (None, entry.get("asset")):
+                yield entry
+
+
+def explained(root: Path, asset: str, error: AssetMissing) -> AssetMissing:
+    """Return the error that says where the quarantine has what is missing of an asset; else the one given."""
+    text = str(error)
+    for entry in records_of(root, asset):
+        if str(root / entry["from"]) in text and os.path.lexists(root / entry["to"]):
+            when = datetime.fromtimestamp(entry["time"]).astimezone().isoformat(" ", "seconds")
+            return AssetQuarantined(
+                f"{root / entry['from']} was put in quarantine at {when}, when its run was recovered: it was "
+                f"{entry.get('fault')} ({entry.get('why')}); it lies at {root / entry['to']}; no pixels were returned; "
+                "all else of the run can be read"
+            )
+    return error
+
+
+class Explained(ArraySource):
+    """An asset of which something may be in quarantine: what is missing is told with where it lies. Any thread."""
+
+    def __init__(self, source: ArraySource, root: Path, asset: str) -> None:
+        self._source: ArraySource = source
+        self._root: Path = root
+        self._asset: str = asset
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the source."""
+        return self._source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the source."""
+        return self._source.dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Of the source."""
+        return self._source.chunks
+
+    def read(self, selection: Selection) -> NDArray[Any]:
+        """Read. Raises as the source, and AssetQuarantined."""
+        try:
+            return self._source.read(selection)
+        except AssetMissing as error:
+            found = explained(self._root, self._asset, error)
+            if found is error:
+                raise
+            raise found from error
