@@ -257,19 +257,15 @@ def remove_segment(name: str) -> None:
         remove_tree(folder)
 
 
-def abandoned_segments(tag: str, *, dry_run: bool = False) -> Iterator[tuple[str, Owner | None]]:
+def abandoned_segments(tag: str, *, dry_run: bool = False) -> Iterator[tuple[str, Owner]]:
     """Yield the segment folders of a store whose makers have let go of them, or died, and what they were for.
 
-    Where the maker died before it could say that, it was for nothing: the folder is empty and is removed here,
-    unless this is a ``dry_run``. Folders of other users are left alone: anybody may make one in
-    `shared_folder`.
+    Where the maker died before it could say that, the folder holds nothing and is removed here, unless this is
+    a ``dry_run``. Folders of other users are left alone: anybody may make one in `shared_folder`.
     """
     for name in names_of(tag):
         folder = shared_folder() / name
-        if not _is_own_folder(folder):
-            continue
-        owner = _left_by(folder, dry_run=dry_run)
-        if owner is not None or not folder.exists():
+        if _is_own_folder(folder) and (owner := _left_by(folder, dry_run=dry_run)) is not None:
             yield name, owner
 
 

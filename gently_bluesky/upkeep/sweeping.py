@@ -129,6 +129,6 @@ def sweep_memory(root: Path, *, dry_run: bool) -> list[str]:
         from gently_bluesky.upkeep.in_memory import sweep_segment  # opening a store brings no backend
 
         with suppress(GentlyError, OSError):  # left alone, for the next opening: nothing is lost but room
-            if owner is None or sweep_segment(root, name, owner, dry_run=dry_run):
+            if sweep_segment(root, name, owner, dry_run=dry_run):
                 swept.append(name)
     return swept
