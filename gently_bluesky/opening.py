@@ -105,7 +105,7 @@ def _create_marker(marker: Path, data: bytes) -> None:
     temporary = marker.with_name(f".{marker.name}.{uuid.uuid4().hex}.tmp")
     try:
         create_file(temporary, data)
-        with suppress(FileExistsError):
+        with suppress(FileExistsError, FileNotFoundError):  # gone: somebody's marker is there, and swept this
             try:
                 marker.hardlink_to(temporary)
             except OSError as error:
@@ -141,8 +141,8 @@ def _is_writable(root: Path) -> bool:
     probe = root / f".probe-{uuid.uuid4().hex}"
     try:
         probe.touch()
-        for left in root.glob(".probe-*"):  # ours, and those of processes that died just here
-            left.unlink(missing_ok=True)
+        for left in (*root.glob(".probe-*"), *root.glob(f".{MARKER}.*.tmp")):
+            left.unlink(missing_ok=True)  # ours, and those of processes that died just here
     except OSError as error:
         if error.errno == errno.EROFS or getattr(error, "winerror", None) == WRITE_PROTECTED:
             return False

@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from shim import build_shim
 from zygote import Zygote
 
 collect_ignore = (
@@ -19,9 +20,10 @@ collect_ignore = (
         for path in Path(__file__).parent.glob("*.py")
         if not path.name.startswith(("test_", "conftest"))
     ]
-    if sys.platform != "win32"
+    if sys.platform == "linux"
     else ["."]
 )
+"""Elsewhere there is no LD_PRELOAD, no tmpfs to fill and no pidfd, on which what is here rests."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -34,9 +36,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """The process that forks children to kill, one for all tests."""
-    process = Zygote()
+    process = Zygote(build_shim(tmp_path_factory.mktemp("shim")))
     yield process
     process.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,19 +85,3 @@ def forbid_runs(root: Path) -> None:
     """Take away the permission to write into any folder of the store."""
     for folder, _, _ in os.walk(root):
         Path(folder).chmod(0o555)
-
-
-def die_at_kth_call(at: int) -> list[str]:
-    """Die, as by SIGKILL, just before the ``at``-th call to the file system from now on; return the calls."""
-    calls: list[str] = []
-    watched = {"open", "fcntl.flock", "sqlite3.connect", "tempfile.mkdtemp"}
-    pid = os.getpid()
-
-    def count(event: str, _arguments: object) -> None:
-        if event in watched or event.startswith(("os.", "shutil.")):
-            calls.append(event)
-            if len(calls) == at and os.getpid() == pid:
-                os._exit(9)
-
-    sys.addaudithook(count)
-    return calls

@@ -13,7 +13,8 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import faults
 import numpy as np
-from faults import die_at_kth_call, limits_restored
+import shim
+from faults import limits_restored
 from ophyd import Device
 from ophyd.status import DeviceStatus
 from zygote import Channel
@@ -80,35 +81,37 @@ def acquire_by_device(
     fault: str = "",
     at: int = 0,
     die_at_call: int = 0,
+    log: str = "",
+    torn: bool = False,
 ) -> dict[str, Any]:
     """Acquire a run and tell each announced document; ``fault`` happens before the event ``at``."""
-    from scenes import _raised_by, run_engine
+    from scenes import _raised_by, run_engine, tell_of
 
     def before(number: int) -> Iterator[Any]:
         if number == at:
             yield from writer.stored()
             getattr(faults, fault)(Path(root))
 
+    shim.watch(root, die_at_call, torn=torn, log=log)
     with limits_restored(), Store(root) as store, run_engine() as RE:
         kind = DatumCamera if assets == "datum" else StreamCamera
         recorder = store.recorder(format=format, min_free_bytes=0, max_pending_bytes=1 << 22)
         camera = kind(night, tuple(shape), recorder=recorder)
         writer = store.writer(min_free_bytes=0)
         RE.subscribe(writer)
-        writer.subscribe(lambda name, doc: channel.tell({"name": name, "doc": doc}))
+        writer.subscribe(lambda name, doc: tell_of(channel, name, doc))
         channel.tell({"ready": os.getpid()})
-        calls = die_at_kth_call(die_at_call)
         plan = bpp.run_wrapper(numbered(camera, events, before), md={"night": night})
         error = _raised_by(lambda: RE(bpp.stage_wrapper(plan, [camera])))
         raised, seen = [], error
         while seen is not None and seen not in raised:
             raised.append(seen)
             seen = seen.__cause__ or seen.__context__
-        return {
-            "calls": len(calls),
-            "errors": [type(one).__name__ for one in raised],
-            "messages": [str(one) for one in raised],
-        }
+    return {
+        "calls": shim.counted(),
+        "errors": [type(one).__name__ for one in raised],
+        "messages": [str(one) for one in raised],
+    }
 
 
 def numbers_shown(channel: Channel, root: str, night: str) -> dict[str, Any]:

@@ -22,11 +22,12 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import faults
 import numpy as np
+import shim
 from bluesky import RunEngine
 from busy import look_around, put_again_and_again, work
 from durable import write_and_tell, write_on_ailing_disk
 from enduring import endure
-from faults import die_at_kth_call, fill, limit_all_files, limits_restored
+from faults import fill, limit_all_files, limits_restored
 from halting import acquire_beside, acquire_without_locks, halt_inside_transaction
 from looking import examine, told_answers
 from ophyd import Signal
@@ -41,8 +42,15 @@ from gently_bluesky.backends.hot import DATA_OFFSET, HotPool
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.testing.frames import encoded_frame
 
-for module in ("gently_bluesky.backends.tiff", "gently_bluesky.backends.zarr", "numpy.ma"):
-    import_module(module)  # else each child would, and one without descriptors could not
+IMPORTED_BY_EACH = (
+    "gently_bluesky.backends.tiff",
+    "gently_bluesky.backends.zarr",
+    "numpy.ma",
+    "ophyd_async",
+    "zarr",
+)
+for module in IMPORTED_BY_EACH:  # else each child would at a cost, and one without descriptors could not
+    import_module(module)
 
 __all__ = [
     "acquire_beside",
@@ -164,8 +172,14 @@ def acquire(
     shape: tuple[int, ...] = SHAPE,
     assets: str = "datum",
     sync: str = "event",
+    log: str = "",
+    torn: bool = False,
 ) -> dict[str, Any]:
-    """Acquire a run and tell each announced document. ``pause_before`` an event: say so and wait."""
+    """Acquire a run and tell each announced document. ``pause_before`` an event: say so and wait.
+
+    ``die_at_call``: just before a call that changes a file, or, ``torn``, in the middle of it. With a ``log`` each
+    of these calls is noted there, and when a subscriber is told.
+    """
 
     def before(number: int) -> Iterator[Any]:
         if number in (pause_before, die_after_events + 1):
@@ -176,15 +190,24 @@ def acquire(
         if number == die_after_events + 1 > 1:
             os._exit(9)
 
+    shim.watch("/" if format == "memory" else root, die_at_call, torn=torn, log=log)
     with Store(root) as store, run_engine() as RE:
+        opened = shim.counted()
         kept = {"format": format, "assets": assets, "sync": sync}
         writer = store.writer(min_free_bytes=0, max_pending_bytes=1 << 22, **kept)
         RE.subscribe(writer)
-        writer.subscribe(lambda name, doc: channel.tell({"name": name, "doc": doc}))
+        writer.subscribe(lambda name, doc: tell_of(channel, name, doc))
         channel.tell({"ready": os.getpid()})
-        calls = die_at_kth_call(die_at_call)
         (uid,) = RE(acquisition(Camera(night, tuple(shape)), events, before))
-        return {"uid": uid, "calls": len(calls)}
+        ended = shim.counted()
+    return {"uid": uid, "opened": opened, "ended": ended, "calls": shim.counted()}
+
+
+def tell_of(channel: Channel, name: str, doc: Any) -> None:
+    """Tell the test that a document was announced, and note when that was."""
+    if name == "event":
+        shim.mark(json.dumps([doc["uid"], doc["data"]["number"]]))
+    channel.tell({"name": name, "doc": doc})
 
 
 def adopt(
@@ -206,9 +229,9 @@ def adopt(
             writer(name, doc)
         store[recorded[0][1]["uid"]].wait("primary", "image", 3)
         channel.tell({"ready": os.getpid()})
-        calls = die_at_kth_call(die_at_call)
+        shim.watch(root, die_at_call)
         writer(*recorded[-1])
-        made = len(calls)
+        made = shim.counted()
         run = store[recorded[0][1]["uid"]]
         sums = {key: int(np.asarray(run[key]).sum()) for key in run["primary"]}
     return {"calls": made, "sums": sums, "warned": [str(warning.message) for warning in caught]}
@@ -426,21 +449,21 @@ def _account(watched: Watched, failures: list[Exception], error: BaseException |
     }
 
 
-def recover(channel: Channel, root: str, die_at_call: int) -> int:
-    """Open a store for writing and die on the way; return how many calls to the file system it makes."""
-    calls = die_at_kth_call(die_at_call)
+def recover(channel: Channel, root: str, die_at_call: int, torn: bool = False) -> int:
+    """Open a store for writing and die on the way; return how many calls that change a file it makes."""
+    shim.watch(root, die_at_call, torn=torn)
     Store(root).close()
-    return len(calls)
+    return shim.counted()
 
 
 def materialize(channel: Channel, root: str, format: str, die_at_call: int = 0) -> int:
     """Put on disk what the runs of a store keep in memory, and die on the way; return how many calls it takes."""
     with Store(root) as store:
         uids = [record.uid for record in store.query()]
-        calls = die_at_kth_call(die_at_call)
+        shim.watch("/", die_at_call)
         for uid in uids:
             store.materialize(uid, format=format)
-        return len(calls)
+        return shim.counted()
 
 
 def hold_hot_pool(channel: Channel, root: str, asset: str, night: str) -> None:

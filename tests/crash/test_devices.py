@@ -91,32 +91,6 @@ def test_killed_device_loses_no_announced_event_at_many_moments(
     kill_and_look(zygote, root, format, seed, assets)
 
 
-def kill_at_calls(zygote: Zygote, folder: Path, format: str, assets: str, calls: range) -> None:
-    for call in calls:
-        root = folder / f"store-{call}"
-        words = zygote.start(
-            "acquire_by_device", **job(root, format, assets, events=2), die_at_call=call
-        ).last_words()
-        announced = [word["doc"]["data"]["number"] for word in words if word.get("name") == "event"]
-        assert_nothing_lost(root, "n", announced)
-
-
-@FAMILIES
-def test_death_at_any_call_to_the_file_system_loses_nothing(
-    zygote: Zygote, tmp_path: Path, format: str, assets: str
-) -> None:
-    kill_at_calls(zygote, tmp_path, format, assets, range(4, 60, 8))
-
-
-@pytest.mark.long
-@FAMILIES
-def test_death_at_every_call_to_the_file_system_loses_nothing(
-    zygote: Zygote, tmp_path: Path, format: str, assets: str
-) -> None:
-    everything = zygote.call("acquire_by_device", **job(tmp_path / "whole", format, assets, events=2))
-    kill_at_calls(zygote, tmp_path, format, assets, range(1, everything["calls"] + 1))
-
-
 @FAMILIES
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failing_disk_stops_the_plan_and_spares_what_was_announced(

@@ -156,45 +156,6 @@ def test_killed_process_loses_no_result_that_it_had_put_at_many_moments(
     kill_while_putting(zygote, root, seed)
 
 
-def kill_at_calls(zygote: Zygote, folder: Path, format: str, calls: range) -> None:
-    """Kill a short acquisition just before each of these calls to the file system that Python makes."""
-    for call in calls:
-        root = folder / f"{format}-{call}"
-        job = {"root": str(root), "format": format, "night": "n", "events": 2, "die_at_call": call}
-        announced = [word for word in zygote.start("acquire", **job).last_words() if "name" in word]
-        with Store(root) as store:
-            left = [path.name for path in root.glob("runs/*/*/*/*")]
-            assert len(left) == len(list(store.query()))
-        seen = examine(None, str(root), mode="a")
-        assert bool(seen) >= bool(announced)
-        for run in seen.values():
-            if run["status"] != "complete":
-                assert_recovered(run, events_of(announced))
-        assert_nothing_half_done(root, format)
-
-
-def test_writer_killed_between_its_calls_to_the_file_system_is_recovered(
-    zygote: Zygote, tmp_path: Path, format: str
-) -> None:
-    root = str(tmp_path / "whole")
-    whole = zygote.call("acquire", root=root, format=format, night="n", events=2, die_at_call=1 << 30)
-    prepared = 520 if format == "zarr" else 0  # folders for 256 events, made at the first
-    first, last = 1, whole["calls"]
-    if prepared:
-        kill_at_calls(zygote, tmp_path, format, range(first, 60, 7))
-        first = 60 + prepared
-    kill_at_calls(zygote, tmp_path, format, range(first, last, 7))
-
-
-@pytest.mark.long
-def test_writer_killed_at_each_of_its_calls_to_the_file_system_is_recovered(
-    zygote: Zygote, tmp_path: Path, format: str
-) -> None:
-    root = str(tmp_path / "whole")
-    whole = zygote.call("acquire", root=root, format=format, night="n", events=2, die_at_call=1 << 30)
-    kill_at_calls(zygote, tmp_path, format, range(1, whole["calls"] + 1))
-
-
 def test_counter_of_received_frames_survives_the_kill(zygote: Zygote, root: Path, format: str) -> None:
     """Seven frames are in the buffer of a writer whose subscriber hangs when it is killed."""
     child = zygote.start("accept_and_hang", root=str(root), format=format, night="n", events=8)

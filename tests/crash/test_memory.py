@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from looking import examine, snapshot
 from memory_left import clear, segments_of
+from shim import one_of_each_stretch
 from test_kill import assert_opening_changes_nothing, wait_at_most
 from zygote import Zygote
 
@@ -84,7 +85,7 @@ def test_memory_of_a_run_that_announced_nothing_is_swept(zygote: Zygote, root: P
     )
     kept = segments_of(root)
     assert len(kept) == 1
-    for call in range(1, whole["calls"], 2):
+    for call in one_of_each_stretch(whole["calls"], 22, "memory"):
         acquire(zygote, root, f"n{call}", events=2, die_at_call=call)
         Store(root).close()
         with Store(root, mode="r") as store:
@@ -175,7 +176,9 @@ def kept_as(root: Path) -> list[str | None]:
         return [asset.format for asset in store.query(kind="asset")]
 
 
-def dies_and_is_put_right(zygote: Zygote, template: Path, folder: Path, format: str, calls: range) -> None:
+def dies_and_is_put_right(
+    zygote: Zygote, template: Path, folder: Path, format: str, calls: Iterable[int]
+) -> None:
     """Die before each of these calls, look, open, look, and materialise for good."""
     for call in calls:
         root = folder / f"at-{call}"
@@ -220,8 +223,7 @@ def test_materialising_that_dies_leaves_the_run_as_it_was_or_as_it_is_to_be(
     zygote: Zygote, root: Path, empty: Path, tmp_path: Path, form: str
 ) -> None:
     calls = calls_of(zygote, root, form)
-    dies_and_is_put_right(zygote, empty, tmp_path, form, range(1, 30, 9))
-    dies_and_is_put_right(zygote, empty, tmp_path, form, range(calls - 28, calls + 1, 3))
+    dies_and_is_put_right(zygote, empty, tmp_path, form, one_of_each_stretch(calls, 10, form))
 
 
 @pytest.mark.long

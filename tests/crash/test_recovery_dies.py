@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import orjson
 import pytest
 from looking import answers, examine, snapshot
+from shim import one_of_each_stretch
 from zygote import Zygote
 
 from gently_bluesky import Store
@@ -78,11 +80,13 @@ def _timeless(line: bytes) -> object:
     return {**decoded, "time": 0}
 
 
-def dies_and_recovers(zygote: Zygote, wreck: Path, folder: Path, calls: range, whole: object) -> None:
+def dies_and_recovers(
+    zygote: Zygote, wreck: Path, folder: Path, calls: Iterable[int], whole: object, torn: bool
+) -> None:
     for call in calls:
         root = folder / f"store-{call}"
         shutil.copytree(wreck, root)
-        zygote.start("recover", root=str(root), die_at_call=call).last_words()
+        zygote.start("recover", root=str(root), die_at_call=call, torn=torn).last_words()
         Store(root).close()
         assert end_state(root) == whole, f"differs after a death at call {call}"
         files = snapshot(root)
@@ -110,7 +114,8 @@ def test_recovery_that_dies_inside_itself_is_finished_by_the_next(
     zygote: Zygote, wreck: Path, tmp_path: Path, recovered: tuple[int, object]
 ) -> None:
     calls, whole = recovered
-    dies_and_recovers(zygote, wreck, tmp_path, range(2, calls, 31), whole)
+    some = one_of_each_stretch(calls, 8, "recovery")
+    dies_and_recovers(zygote, wreck, tmp_path, some, whole, torn=True)
 
 
 def test_recoveries_at_once_end_as_one_does(
@@ -126,8 +131,10 @@ def test_recoveries_at_once_end_as_one_does(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("first", range(4))
 def test_recovery_that_dies_at_any_of_its_calls_is_finished_by_the_next(
-    zygote: Zygote, wreck: Path, tmp_path: Path, recovered: tuple[int, object]
+    zygote: Zygote, wreck: Path, tmp_path: Path, recovered: tuple[int, object], torn: bool, first: int
 ) -> None:
     calls, whole = recovered
-    dies_and_recovers(zygote, wreck, tmp_path, range(1, calls + 1), whole)
+    dies_and_recovers(zygote, wreck, tmp_path, range(1 + first, calls + 1, 4), whole, torn)

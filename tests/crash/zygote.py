@@ -96,12 +96,13 @@ class Child(Channel):
 
 
 class Zygote:
-    """The process that forks the children."""
+    """The process that forks the children, with a library between them and the disk: see `shim`."""
 
-    def __init__(self) -> None:
+    def __init__(self, shim: Path) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, __file__, str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        environment = {**os.environ, "LD_PRELOAD": str(shim)}
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
         self._control.settimeout(PATIENCE_S)
         assert self._control.recv(100) == b"ready", "the zygote did not start"
@@ -210,6 +211,7 @@ def _fork(
     not_theirs.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     warnings.simplefilter("error")
+    sys.dont_write_bytecode = True  # which is no step of what is tested
     logging.disable()  # bluesky and ophyd log every failure we make
     channel = Channel(end)
     channel.hear()
