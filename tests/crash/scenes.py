@@ -205,8 +205,8 @@ def acquire(
 
 def tell_of(channel: Channel, name: str, doc: Any) -> None:
     """Tell the test that a document was announced, and note when that was."""
-    if name == "event":
-        shim.mark(json.dumps([doc["uid"], doc["data"]["number"]]))
+    if name in ("start", "event", "stop"):
+        shim.mark(json.dumps([name, doc["uid"], doc.get("data", {}).get("number")]))
     channel.tell({"name": name, "doc": doc})
 
 

@@ -1,0 +1,133 @@
+"""Power is lost at any call: what was announced is on the disk, bit for bit, and what is not is not claimed."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from looking import answers, examine, snapshot
+from lost_power import Disk, played
+from shim import Call, Kind, one_of_each_stretch, read_log
+from zygote import Zygote
+
+RUNS = pytest.mark.parametrize(
+    ("format", "assets", "by"),
+    [
+        ("zarr", "datum", "writer"),
+        ("zarr", "stream", "writer"),
+        ("tiff", "datum", "writer"),
+        ("tiff", "stream", "writer"),
+        ("zarr", "stream", "device"),
+        ("tiff", "datum", "device"),
+    ],
+)
+JOBS = {"writer": "acquire", "device": "acquire_by_device"}
+
+Logged = Callable[[str, str, str], tuple[Path, list[Call]]]
+
+
+@pytest.fixture(scope="session")
+def logged(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    """Return where a run of this kind was stored, and all calls that stored it; each is acquired once."""
+    known: dict[tuple[str, ...], tuple[Path, list[Call]]] = {}
+
+    def acquired(format: str, assets: str, by: str) -> tuple[Path, list[Call]]:
+        if (format, assets, by) not in known:
+            folder = tmp_path_factory.mktemp("logged")
+            job = {
+                "root": str(folder / "store"),
+                "format": format,
+                "assets": assets,
+                "night": "n",
+                "events": 3,
+            }
+            zygote.call(JOBS[by], **job, shape=(3, 48, 64), log=str(folder / "log"))
+            known[format, assets, by] = folder / "store", list(read_log(folder / "log"))
+        return known[format, assets, by]
+
+    return acquired
+
+
+def told(calls: Iterable[Call], name: str) -> list[list[Any]]:
+    """Return uid and number of the documents of this name that subscribers had been told of."""
+    marks = [json.loads(call.data) for call in calls if call.kind is Kind.MARK]
+    return [[uid, number] for kind, uid, number in marks if kind == name]
+
+
+@RUNS
+def test_log_holds_everything_that_changes_a_file(
+    logged: Logged, tmp_path: Path, format: str, assets: str, by: str
+) -> None:
+    """Or else the other tests here would prove nothing."""
+    root, calls = logged(format, assets, by)
+    played(root, calls).write_all(tmp_path / "again")
+    expected, found = (
+        {name: content for name, (_, content) in snapshot(at).items()} for at in (root, tmp_path / "again")
+    )
+    assert found == expected
+    assert len(told(calls, "event")) == 3
+
+
+def loses_power(calls: list[Call], disk: Disk, place: Path, dice: random.Random, surplus: int) -> None:
+    """Lose power after these calls, and look what there is; a device may have told of so many frames more."""
+    disk.write_what_is_left(place, dice)
+    run = examine(None, str(place), mode="a").get("n")
+    if told(calls, "start"):
+        assert run is not None
+    if run is not None:
+        announced = told(calls, "event")
+        assert run["events"][: len(announced)] == announced
+        stored = len(run["events"])
+        assert 0 <= run["frames"] - stored <= surplus
+        assert run["stored"] in (stored, 0 if surplus else stored)
+        assert [number for _, number in run["events"]] == list(range(1, stored + 1))
+        assert run["stops"] == 1
+        if told(calls, "stop"):
+            assert run["status"] == "complete"
+    files, said = snapshot(place), answers(place, "a")
+    assert snapshot(place) == files
+    (place / "index.sqlite").unlink()
+    assert answers(place, "a") == said
+
+
+def loses_power_at(
+    root: Path, calls: list[Call], folder: Path, points: Iterable[int], seeds: int, surplus: int
+) -> None:
+    disk, done = Disk(root), 0
+    for point in points:
+        for call in calls[done:point]:
+            disk.play(call)
+        done = point
+        for seed in range(seeds):
+            place = folder / f"store-{point}-{seed}"
+            try:
+                loses_power(calls[:point], disk, place, random.Random(f"{point}-{seed}"), surplus)
+            except BaseException as error:
+                error.add_note(f"after call {point} of {len(calls)}, dice {seed}: {calls[point - 1][:5]}")
+                raise
+            shutil.rmtree(place)
+
+
+@RUNS
+def test_lost_power_takes_nothing_that_was_announced(
+    logged: Logged, tmp_path: Path, format: str, assets: str, by: str
+) -> None:
+    root, calls = logged(format, assets, by)
+    points = one_of_each_stretch(len(calls), 12, f"{format}-{assets}-{by}")
+    loses_power_at(root, calls, tmp_path, points, seeds=1, surplus=by == "device")
+
+
+@pytest.mark.long
+@RUNS
+@pytest.mark.parametrize("first", range(4))
+def test_lost_power_at_each_call_takes_nothing_that_was_announced(
+    logged: Logged, tmp_path: Path, format: str, assets: str, by: str, first: int
+) -> None:
+    root, calls = logged(format, assets, by)
+    points = range(1 + first, len(calls) + 1, 4)
+    loses_power_at(root, calls, tmp_path, points, seeds=8, surplus=by == "device")
