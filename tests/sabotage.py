@@ -54,8 +54,8 @@ SABOTAGES = (
     Sabotage(
         "subscribers are told before the journal has it",
         "documents/run_storage.py",
-        "        end = self.home.append(raw, ",
-        "        self._tell(raw)\n        raw, told = [], raw\n        end = self.home.append(told, ",
+        "        begin, end = self.home.append(raw, ",
+        "        self._tell(raw)\n        raw, told = [], raw\n        begin, end = self.home.append(told, ",
         "tests/bluesky/test_writer_announcing.py"
         "::test_a_document_is_announced_when_an_outsider_finds_it_in_the_journal_and_its_pixels_on_disk",
     ),

@@ -39,8 +39,8 @@ class RunHome(ABC):
         """Undo `open`: the start could not be recorded, so there is no run."""
 
     @abstractmethod
-    def append(self, lines: Sequence[bytes], *, is_edge: bool = False) -> int:
-        """Append to the journal and return its length. Raises StorageError.
+    def append(self, lines: Sequence[bytes], *, is_edge: bool = False) -> tuple[int, int]:
+        """Append to the journal and return where the lines begin and end. Raises StorageError.
 
         *Synced* on return; with ``sync="run"`` only where the lines begin or end a run (``is_edge``), and all
         before them too; with ``"never"`` not at all.
@@ -149,10 +149,10 @@ class FolderHome(RunHome):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 
-    def append(self, lines: Sequence[bytes], *, is_edge: bool = False) -> int:
+    def append(self, lines: Sequence[bytes], *, is_edge: bool = False) -> tuple[int, int]:
         """Append to the run's own journal."""
         sync = self._sync == "event" or (is_edge and self._sync == "run")
-        return _opened(self._journal).append(lines, sync=sync)
+        return _opened(self._journal).append(lines, sync=sync, is_edge=is_edge)
 
     def count_received(self, frames: int) -> None:
         """Count in the ``.live`` file."""
@@ -201,7 +201,7 @@ class SharedJournal:
             self._path = path
         return path
 
-    def append(self, lines: Sequence[bytes]) -> int:
+    def append(self, lines: Sequence[bytes]) -> tuple[int, int]:
         """Append a whole run, *synced*."""
         return _opened(self._journal).append(lines)
 
@@ -232,7 +232,12 @@ class SharedHome(RunHome):
     def discard(self) -> None:
         """Nothing to do: the run would have been appended whole."""
 
-    def append(self, lines: Sequence[bytes], *, is_edge: bool = False) -> int:  # noqa: ARG002 # it is both
+    def append(
+        self,
+        lines: Sequence[bytes],
+        *,
+        is_edge: bool = False,  # noqa: ARG002 # it is both
+    ) -> tuple[int, int]:
         """Append to the shared journal."""
         return self._shared.append(lines)
 

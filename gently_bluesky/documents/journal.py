@@ -1,7 +1,8 @@
 """The journal: a run's documents as they were announced, one JSON object per line. The record of truth.
 
-Lines are only ever appended. A torn last line is a crash and is dropped; damage in the middle is corruption and is
-refused. So that a flipped bit is not taken for what a document says, each line ends with a checksum of itself.
+Lines are only ever appended. What was appended last and is torn is a crash, and is dropped; damage in the middle is
+corruption, and is refused. To tell one from the other, a line begins with a space if all before it was on the disk when
+it was written. So that a flipped bit is not taken for what a document says, each line ends with a checksum of itself.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ from gently_bluesky.files import may_pass, storage_error, try_lock, wait_for_loc
 from gently_bluesky.jsontext import decode, encode
 from gently_bluesky.model import JournalLine
 
-__all__ = ["Journal", "encode_line", "read_journal", "scan_journal", "scan_lines"]
+__all__ = ["SETTLED", "Journal", "encode_line", "read_journal", "scan_journal", "scan_lines"]
 
 Line = TypeVar("Line")
 PIECE_BYTES = 2**16
 
+SETTLED = b" "
+"""What a line begins with behind which nothing can be torn any more: what is wrong there is damage."""
 CHECKSUM = re.compile(rb',"crc32c":"([0-9a-f]{8})"\}\s*')
 """How a line of ours ends. One without it, made by hand or by others, is believed as it stands."""
 LONGEST_END = 64
+NEVER_WRITTEN = b"\0"
+"""What a file is found to hold where power was lost before its bytes were on the disk."""
 
 
 def encode_line(line: JournalLine) -> bytes:
@@ -71,20 +76,22 @@ class Journal:
         """Up to where the lines are known to be on the disk."""
         self._is_torn = False
 
-    def append(self, lines: Sequence[bytes], *, sync: bool = True) -> int:
-        """Append whole lines; they and those before them are *synced* on return. Return the offset behind them.
+    def append(self, lines: Sequence[bytes], *, sync: bool = True, is_edge: bool = False) -> tuple[int, int]:
+        """Append whole lines; they and those before them are *synced* on return. Return where they begin and end.
 
-        Without ``sync`` they are only *stored*. After a failure the file is as it was before, or, if that
-        cannot be, nothing more is appended. After an error that may pass the lines are cut off and written
-        anew, once, where all those before them are on the disk: of lines that were never synced nobody could
-        say what is left of them.
+        Without ``sync`` they are only *stored*; what is before those that begin or end a run (``is_edge``) is
+        not doubted even so. After a failure the file is as it was before, or, if that cannot be, nothing more
+        is appended. After an error that may pass the lines are cut off and written anew, once, where all those
+        before them are on the disk: of lines that were never synced nobody could say what is left of them.
 
         Raises
         ------
         StorageError
             The lines are not in the journal.
         """
-        data = b"".join(lines)
+        begin, data = self.end, b"".join(lines)
+        if data and (sync or is_edge):
+            data = SETTLED + data
         for is_last in (False, True):
             try:
                 self._write(data, sync=sync)
@@ -100,11 +107,14 @@ class Journal:
         self.end += len(data)
         if sync:
             self._synced = self.end
-        return self.end
+        return begin, self.end
 
     def _write(self, data: bytes, *, sync: bool) -> None:
         if self._is_torn:
             self._cut(sync=sync)
+        if sync and data and self._synced != self.end:
+            os.fsync(self._fd)  # or else the lines could not say that all before them is on the disk
+            self._synced = self.end
         os.lseek(self._fd, self.end, os.SEEK_SET)
         write_all(self._fd, data)
         if sync:
@@ -124,7 +134,7 @@ class Journal:
 
 
 def read_journal(path: Path, start: int = 0) -> Iterator[JournalLine]:
-    """Yield a journal's whole lines from byte ``start`` on; a torn tail is left out.
+    """Yield a journal's whole lines from byte ``start`` on, where lines were appended; a torn tail is left out.
 
     Raises
     ------
@@ -139,11 +149,19 @@ def read_journal(path: Path, start: int = 0) -> Iterator[JournalLine]:
 
 def scan_journal(path: Path, start: int = 0) -> Iterator[tuple[JournalLine, int]]:
     """Yield each whole line with the offset behind it; raises as `read_journal` does."""
-    return scan_lines(path, _parse, start, what="a document", so="its run is not opened")
+    return scan_lines(
+        path, _parse, start, what="a document", so="its run is not opened", settled=SETTLED + b'{"'
+    )
 
 
 def scan_lines(
-    path: Path, parse: Callable[[bytes], Line], start: int = 0, *, what: str, so: str
+    path: Path,
+    parse: Callable[[bytes], Line],
+    start: int = 0,
+    *,
+    what: str,
+    so: str,
+    settled: bytes | None = None,
 ) -> Iterator[tuple[Line, int]]:
     """Yield what is in the whole lines of a file that is only appended to, each with the offset behind it.
 
@@ -156,6 +174,10 @@ def scan_lines(
         RecursionError where it says nothing. The last line may: it is torn, and left out.
     what, so
         What each line is, and what damage in the middle leads to, for messages.
+    settled
+        How a line begins behind which all is on the disk: what follows a torn line and does not begin so was
+        appended together with it, and is left out too. Without this, or in a file that has no such line, nothing
+        is torn but the last one.
 
     Raises
     ------
@@ -168,22 +190,29 @@ def scan_lines(
         file.seek(start)
         position = start
         torn: tuple[int, Exception] | None = None
+        is_damage = follows = knows = False
         for raw in file:
             if torn is not None:
-                number = _number_of_line(path, torn[0])
-                raise JournalDamaged(
-                    f"{path}: line {number} is not {what} ({torn[1]}) but others follow it: the file was damaged "
-                    f"after it was written; it is not changed and {so}; restore the line from a copy"
-                ) from torn[1]
+                follows = True
+                is_damage = is_damage or settled is None or raw.startswith(settled)
+                continue
+            if settled is not None:
+                knows |= raw.startswith(settled) or (start == position == 0 and raw.startswith(NEVER_WRITTEN))
             try:
                 if not raw.endswith(b"\n"):
                     raise ValueError("the line has no end")
                 line = parse(raw)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 torn = position, error
+                is_damage = settled is not None and settled in raw[1:]  # its end is gone too
                 continue
             position += len(raw)
             yield line, position
+    if torn is not None and (is_damage or (follows and not knows)):
+        raise JournalDamaged(
+            f"{path}: line {_number_of_line(path, torn[0])} is not {what} ({torn[1]}) but others follow it: the file "
+            f"was damaged after it was written; it is not changed and {so}; restore the line from a copy"
+        ) from torn[1]
 
 
 def _number_of_line(path: Path, position: int) -> int:
@@ -196,6 +225,7 @@ def _number_of_line(path: Path, position: int) -> int:
 
 
 def _parse(raw: bytes) -> JournalLine:
+    raw = raw.removeprefix(SETTLED)
     end = max(0, len(raw) - LONGEST_END)
     checksum = CHECKSUM.fullmatch(raw, max(end, raw.rfind(b",", end)))
     if checksum is not None and int(checksum[1], 16) != crc32c(raw[: checksum.start()]):

@@ -261,14 +261,14 @@ class RunStorage(Owner):
             self._events.note(new)
             return
         raw = [encode_line(line) for line in lines]
-        end = self.home.append(raw, is_edge=last or lines[0].name == "start")
+        begin, end = self.home.append(raw, is_edge=last or lines[0].name == "start")
         self._unwritten = []
         self._recorded = last
         self.tally.announce(frames, nbytes)
         self.home.count_stored(self.tally.announced)
         self._events.note(new)
         try:
-            self._index(lines, end, end - sum(map(len, raw)), last=last)
+            self._index(lines, end, begin, last=last)
         finally:
             self._tell(raw)  # the journal has them: they are announced, whatever became of the index
 

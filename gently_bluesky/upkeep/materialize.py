@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import Backend, declared_frame
 from gently_bluesky.backends.memory import MemoryBackend
-from gently_bluesky.documents.journal import encode_line, scan_journal
+from gently_bluesky.documents.journal import SETTLED, encode_line, scan_journal
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.tasks import digest_of_pixels
 from gently_bluesky.errors import AssetDamaged, InputError, StorageError
@@ -210,7 +210,8 @@ class _Materializing:
         for line, end in scan_journal(self._journal):
             piece = text[position:end]
             if line.name == "resource" and line.doc["uid"] in made:
-                piece = encode_line(replace(line, doc=made[line.doc["uid"]]))
+                mark = SETTLED if piece.startswith(SETTLED) else b""
+                piece = mark + encode_line(replace(line, doc=made[line.doc["uid"]]))
             pieces.append(piece)
             position = end
         if sum(map(len, pieces)) == len(text):  # indexes tell by its length that a journal is another one

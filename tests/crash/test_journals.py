@@ -66,7 +66,7 @@ def test_torn_tail_is_dropped(root: Path, dead: Path, tail: bytes) -> None:
     assert dead.read_bytes() == whole + tail
     run = the_run(root)
     assert (len(run["events"]), run["status"], run["stops"]) == (3, "incomplete", 1)
-    assert dead.read_bytes().startswith(whole + b'{"name":"stop"')
+    assert dead.read_bytes().startswith(whole + b' {"name":"stop"')
 
 
 def test_journal_cut_at_any_byte_gives_the_events_that_are_whole(root: Path, dead: Path) -> None:

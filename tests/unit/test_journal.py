@@ -138,7 +138,7 @@ def test_lines_come_back_in_order_with_the_offsets_behind_them(
 ) -> None:
     path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
     journal = Journal(path)
-    ends = [journal.append([encode_line(JournalLine(name, doc))]) for name, doc in documents]
+    ends = [journal.append([encode_line(JournalLine(name, doc))])[1] for name, doc in documents]
     journal.close()
     found = list(scan_journal(path))
     assert [end for _, end in found] == ends
@@ -232,6 +232,65 @@ def test_damage_in_the_middle_is_refused_with_its_place(tmp_path: Path, damaged:
     assert str(path) in str(raised.value)
 
 
+def numbered(*numbers: int) -> list[bytes]:
+    return [encode_line(JournalLine("event", {"n": n, "text": 200 * "x"})) for n in numbers]
+
+
+def lost(path: Path, number: int, at: int = 0) -> None:
+    """Put zeros where a line was, from a byte of it on: its sector had not been written when power was lost."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[number] = lines[number][:at] + bytes(len(lines[number]) - at)
+    path.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize("at", [0, 1, 40])
+def test_of_what_was_appended_last_any_part_may_be_lost_and_of_nothing_before(
+    tmp_path: Path, at: int
+) -> None:
+    path = tmp_path / "a"
+    journal = Journal(path)
+    for numbers in ((0,), (1, 2, 3), (4, 5, 6)):
+        journal.append(numbered(*numbers))
+    journal.close()
+    whole = path.read_bytes()
+    for number in range(7):
+        path.write_bytes(whole)
+        lost(path, number, at)
+        if number >= 4:
+            assert [line.doc["n"] for line in read_journal(path)] == list(range(number))
+        else:
+            with pytest.raises(JournalDamaged, match=f"line {number + 1} is not a document"):
+                list(read_journal(path))
+
+
+def test_first_append_may_be_lost_too(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a")
+    journal.append(numbered(0, 1, 2))
+    journal.close()
+    lost(tmp_path / "a", 0)
+    assert list(read_journal(tmp_path / "a")) == []
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_lines_that_were_never_synced_may_be_lost_until_something_says_they_are_not(
+    tmp_path: Path, sync: bool
+) -> None:
+    path = tmp_path / "a"
+    journal = Journal(path)
+    journal.append(numbered(0), sync=sync, is_edge=True)
+    for number in (1, 2, 3):
+        journal.append(numbered(number), sync=False)
+    whole = path.read_bytes()
+    lost(path, 2)
+    assert [line.doc["n"] for line in read_journal(path)] == [0, 1]
+    path.write_bytes(whole)
+    journal.append(numbered(4), sync=sync, is_edge=True)
+    journal.close()
+    lost(path, 2)
+    with pytest.raises(JournalDamaged, match="line 3 is not a document"):
+        list(read_journal(path))
+
+
 def limited(to: int) -> tuple[int, int]:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (to, limits[1]))
@@ -243,16 +302,17 @@ def test_append_that_fails_leaves_the_file_as_it_was_and_the_next_one_succeeds(t
     line = encode_line(EVENT)
     journal.append([line])
     limits = limited(len(line) + 10)
+    kept = b" " + line
     try:
         with pytest.raises(StorageError, match="2 documents could not be recorded") as raised:
             journal.append([line, line])
-        assert (tmp_path / "a").read_bytes() == line
+        assert (tmp_path / "a").read_bytes() == kept
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert raised.value.errno == errno.EFBIG
-    assert journal.append([line]) == 2 * len(line)
+    assert journal.append([line]) == (len(kept), 2 * len(kept))
     journal.close()
-    assert (tmp_path / "a").read_bytes() == line * 2
+    assert (tmp_path / "a").read_bytes() == kept * 2
 
 
 def test_nothing_is_appended_behind_a_torn_tail_that_cannot_be_cut(tmp_path: Path) -> None:
@@ -265,13 +325,13 @@ def test_nothing_is_appended_behind_a_torn_tail_that_cannot_be_cut(tmp_path: Pat
     for _ in range(2):
         with pytest.raises(StorageError, match="could not be recorded"):
             journal.append([line])
-    os.pwrite(fd, b'{"name":"ev', len(line))  # what got through of the append that failed
+    os.pwrite(fd, b' {"name":"ev', len(line) + 1)  # what got through of the append that failed
     os.dup2(fd, journal._fd)
     for open_one in (fd, read_only):
         os.close(open_one)
-    assert journal.append([line]) == 2 * len(line)
+    assert journal.append([line])[1] == 2 * len(b" " + line)
     journal.close()
-    assert (tmp_path / "a").read_bytes() == line * 2
+    assert (tmp_path / "a").read_bytes() == (b" " + line) * 2
 
 
 def test_journal_that_is_locked_is_refused_to_others_and_closing_it_twice_is_fine(tmp_path: Path) -> None:
@@ -281,7 +341,7 @@ def test_journal_that_is_locked_is_refused_to_others_and_closing_it_twice_is_fin
     journal.close()
     journal.close()
     again = Journal(tmp_path / "a", lock=True, existing=True)
-    assert again.append([encode_line(EVENT)]) == len(encode_line(EVENT))
+    assert again.append([encode_line(EVENT)]) == (0, 1 + len(encode_line(EVENT)))
     again.close()
 
 
