@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tifffile
 from numpy.typing import NDArray
@@ -43,8 +43,11 @@ from gently_bluesky.backends.tiff_layout import (
 )
 from gently_bluesky.backends.tiff_source import TiffSource
 from gently_bluesky.errors import AssetDamaged, InputError
-from gently_bluesky.files import replace_file, storage_error, sync_folder, sync_tree
+from gently_bluesky.files import replace_file, storage_error, sync_folder, sync_tree, write_all
 from gently_bluesky.model import ArraySpec, Packing
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 __all__ = ["TiffBackend", "TiffSink"]
 
@@ -270,13 +273,11 @@ class TiffSink(Sink):
     def _store(self, index: int, frame: NDArray[Any], time: float) -> None:
         temporary = self._temporary(index)
         try:
-            with temporary.open("w+b", buffering=0) as file:
+            with _WholeWrites(temporary, "w+") as file:
                 offset = _write_header(file, self._spec, time)
                 file.seek(offset)
                 # Not left to tifffile: numpy's tofile forgets the system's error number.
-                view = as_bytes(frame)
-                while view:
-                    view = view[file.write(view) :]
+                write_all(file.fileno(), as_bytes(frame))
                 if self._sync == "event":
                     os.fsync(file.fileno())
         except BaseException as error:
@@ -284,6 +285,16 @@ class TiffSink(Sink):
             if isinstance(error, OSError):
                 raise storage_error(error, f"{self._path.name}: event {index} was not stored") from error
             raise
+
+
+class _WholeWrites(FileIO):
+    """A file that takes all it is given: the system may take less at once, and tifffile does not look."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write every byte. Raises OSError."""
+        whole = bytes(data)
+        write_all(self.fileno(), whole)
+        return len(whole)
 
 
 def _declared_template(path: Path, resource_kwargs: Mapping[str, Any]) -> str:

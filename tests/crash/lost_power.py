@@ -3,7 +3,7 @@
 The model is harsher than any file system we know with a journal of its own. What ``fsync`` has not returned for may be
 there or not: of a file each sector by itself, and its length; of a folder each name by itself, so that a renamed file
 may have both names, or neither. ``fsync`` of a file keeps its bytes and not its name; of a folder, the names in it and
-not its own. Sectors that a file grew by and that were never written hold zeros, or whatever lay there before.
+not its own. Sectors that a file grew by and that were never written hold zeros.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ class Luck:
         self._dice = dice
         self._evenly = dice.choice([0.05, 0.3, 1.0])
         self._favoured = dice.choice([0, -1])
-        self.junk = dice.choice([bytes(SECTOR), bytes(SECTOR), dice.randbytes(SECTOR)])
-        """What was on the disk where nothing has been written yet."""
 
     def one_of(self, states: Sequence[Any]) -> Any:
         return self._dice.choice(states) if self._dice.random() < self._evenly else states[self._favoured]
@@ -62,7 +60,7 @@ class _File:
             begin = len(found)
             end = luck.cut(begin, min(size, (begin // SECTOR + 1) * SECTOR))
             found += luck.one_of(self.states)[begin:end]
-            found += luck.junk[: end - len(found)]
+            found += bytes(end - len(found))
         return bytes(found)
 
 

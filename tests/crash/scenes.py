@@ -28,6 +28,7 @@ from busy import look_around, put_again_and_again, work
 from durable import write_and_tell, write_on_ailing_disk
 from enduring import endure
 from faults import fill, limit_all_files, limits_restored
+from faulty_calls import count_calls, meet_faults
 from halting import acquire_beside, acquire_without_locks, halt_inside_transaction
 from looking import examine, told_answers
 from ophyd import Signal
@@ -56,11 +57,13 @@ __all__ = [
     "acquire_beside",
     "acquire_by_device",
     "acquire_without_locks",
+    "count_calls",
     "endure",
     "examine",
     "follow_next_run",
     "halt_inside_transaction",
     "look_around",
+    "meet_faults",
     "numbers_shown",
     "put_again_and_again",
     "told_answers",

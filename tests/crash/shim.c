@@ -26,7 +26,7 @@ enum { COUNT, DIE, TEAR, FAIL, SHORTEN };
 
 static char prefix[PATH_MAX];
 static int kinds, action, number;
-static long first, last, counted;
+static long first, last, counted, counted_of[16];
 static int log_fd = -1;
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 
@@ -38,10 +38,16 @@ void shim_arm(const char *below, int which, long from, long to, int what, int er
     pthread_mutex_lock(&turn);
     snprintf(prefix, sizeof prefix, "%s", below);
     kinds = which, first = from, last = to, action = what, number = error, counted = 0;
+    memset(counted_of, 0, sizeof counted_of);
     pthread_mutex_unlock(&turn);
 }
 
-long shim_counted(void) { return counted; }
+long shim_counted(int which) {
+    long sum = 0;
+    for (int kind = 0; kind < 16; kind++)
+        sum += which >> kind & 1 ? counted_of[kind] : 0;
+    return sum;
+}
 
 void shim_log(int fd) { log_fd = fd; }
 
@@ -117,6 +123,7 @@ static int ours(int folder, const char *path, char *whole) {
 /* Begin a call; say whether it has to fail (FAIL), to write less (SHORTEN, TEAR), or nothing. `end` follows. */
 static int begin(int kind) {
     pthread_mutex_lock(&turn);
+    counted_of[__builtin_ctz(kind)]++;
     if (!(kinds & kind))
         return COUNT;
     counted++;

@@ -111,11 +111,11 @@ def disarm() -> None:
     arm("")
 
 
-def counted() -> int:
-    """Return how many calls there have been of the kinds that are meant."""
+def counted(kinds: Kind = CHANGES) -> int:
+    """Return how many calls of these kinds there have been since something was armed."""
     library = ctypes.CDLL(None)
     library.shim_counted.restype = ctypes.c_long
-    return int(library.shim_counted())
+    return int(library.shim_counted(ctypes.c_int(kinds & 0xFFFF)))
 
 
 def mark(text: str) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,19 @@ def loses_power(calls: list[Call], disk: Disk, place: Path, dice: random.Random,
     assert answers(place, "a") == said
 
 
+def worst_moments(calls: list[Call]) -> list[int]:
+    """Return where most is to lose: just before something is synced, and just after somebody was told."""
+    return [
+        number
+        for number, (before, call) in enumerate(pairwise(calls), 1)
+        if before.kind is Kind.MARK or (call.kind is Kind.SYNC and "index.sqlite" not in call.path)
+    ]
+
+
 def loses_power_at(
     root: Path, calls: list[Call], folder: Path, points: Iterable[int], seeds: int, surplus: int
 ) -> None:
+    folder.mkdir(exist_ok=True)
     disk, done = Disk(root), 0
     for point in points:
         for call in calls[done:point]:
@@ -118,16 +129,21 @@ def test_lost_power_takes_nothing_that_was_announced(
     logged: Logged, tmp_path: Path, format: str, assets: str, by: str
 ) -> None:
     root, calls = logged(format, assets, by)
-    points = one_of_each_stretch(len(calls), 12, f"{format}-{assets}-{by}")
+    moments = worst_moments(calls)
+    chosen = one_of_each_stretch(len(moments), 10, f"{format}-{assets}-{by}")
+    points = [moments[number - 1] for number in chosen]
     loses_power_at(root, calls, tmp_path, points, seeds=1, surplus=by == "device")
 
 
 @pytest.mark.long
 @RUNS
-@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("first", range(8))
 def test_lost_power_at_each_call_takes_nothing_that_was_announced(
     logged: Logged, tmp_path: Path, format: str, assets: str, by: str, first: int
 ) -> None:
     root, calls = logged(format, assets, by)
-    points = range(1 + first, len(calls) + 1, 4)
-    loses_power_at(root, calls, tmp_path, points, seeds=8, surplus=by == "device")
+    points = range(1 + first, len(calls) + 1, 8)
+    loses_power_at(root, calls, tmp_path, points, seeds=2, surplus=by == "device")
+    loses_power_at(
+        root, calls, tmp_path / "worst", worst_moments(calls)[first::8], 20, surplus=by == "device"
+    )
