@@ -34,6 +34,16 @@ class Luck:
         return self._dice.randint(begin + 1, end) if self._dice.random() < 0.02 else end
 
 
+class WorstLuck(Luck):
+    """Nothing is found but what is safe."""
+
+    def __init__(self) -> None:
+        super().__init__(random.Random(0))
+
+    def one_of(self, states: Sequence[Any]) -> Any:
+        return states[0]
+
+
 class _File:
     """The bytes of a file: those that are safe, and each state they had since."""
 
@@ -143,9 +153,9 @@ class Disk:
         """Write out what is on the disk as long as there is power."""
         self._write(self._top, place, None)
 
-    def write_what_is_left(self, place: Path, dice: random.Random) -> None:
+    def write_what_is_left(self, place: Path, luck: Luck) -> None:
         """Write out what may be found when there is power again."""
-        self._write(self._top, place, Luck(dice))
+        self._write(self._top, place, luck)
 
     def _write(self, folder: _Folder, place: Path, luck: Luck | None) -> None:
         place.mkdir()

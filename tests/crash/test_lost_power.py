@@ -29,7 +29,7 @@ RUNS = pytest.mark.parametrize(
 )
 JOBS = {"writer": "acquire", "device": "acquire_by_device"}
 
-Logged = Callable[[str, str, str], tuple[Path, list[Call]]]
+Logged = Callable[..., tuple[Path, list[Call]]]
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +37,9 @@ def logged(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Logged:
     """Return where a run of this kind was stored, and all calls that stored it; each is acquired once."""
     known: dict[tuple[str, ...], tuple[Path, list[Call]]] = {}
 
-    def acquired(format: str, assets: str, by: str) -> tuple[Path, list[Call]]:
-        if (format, assets, by) not in known:
+    def acquired(format: str, assets: str, by: str, **how: str) -> tuple[Path, list[Call]]:
+        kind = (format, assets, by, *how.values())
+        if kind not in known:
             folder = tmp_path_factory.mktemp("logged")
             job = {
                 "root": str(folder / "store"),
@@ -47,9 +48,9 @@ def logged(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Logged:
                 "night": "n",
                 "events": 3,
             }
-            zygote.call(JOBS[by], **job, shape=(3, 48, 64), log=str(folder / "log"))
-            known[format, assets, by] = folder / "store", list(read_log(folder / "log"))
-        return known[format, assets, by]
+            zygote.call(JOBS[by], **job, shape=(3, 48, 64), log=str(folder / "log"), **how)
+            known[kind] = folder / "store", list(read_log(folder / "log"))
+        return known[kind]
 
     return acquired
 
@@ -133,6 +134,14 @@ def test_lost_power_takes_nothing_that_was_announced(
     chosen = one_of_each_stretch(len(moments), 10, f"{format}-{assets}-{by}")
     points = [moments[number - 1] for number in chosen]
     loses_power_at(root, calls, tmp_path, points, seeds=1, surplus=by == "device")
+
+
+def test_lost_power_takes_nothing_of_a_run_that_was_synced_when_it_ended(
+    logged: Logged, tmp_path: Path, format: str
+) -> None:
+    root, calls = logged(format, "datum", "writer", sync="run")
+    ended = next(number for number in range(len(calls)) if told(calls[:number], "stop"))
+    loses_power_at(root, calls, tmp_path, range(ended, len(calls), 12), seeds=3, surplus=False)
 
 
 @pytest.mark.long
