@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from gently_bluesky.store import Store
 
 __all__ = ["app"]
 
@@ -125,6 +128,67 @@ def reconcile(
         raise typer.Exit(NEEDS_A_PERSON)
 
 
+VERIFY_EXAMPLES = """[bold]Examples[/bold]
+
+    gently-bluesky verify --store ~/dispim
+
+    gently-bluesky verify --store ~/dispim --resume    (after Ctrl-C: what was verified is not read again)
+
+    gently-bluesky verify 1b9d6bcd --store ~/dispim    (a run, an array or a single event, by its uid)
+
+    gently-bluesky verify --quiet --unless-verified-since 2026-11-01 || mail -s "look at the store" me < /dev/null
+
+It ends with 0 if all is well, 3 if something was found, 1 if it could not be done, 130 after Ctrl-C.
+"""
+
+
+@app.command(epilog=VERIFY_EXAMPLES)
+def verify(
+    *,
+    uids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[UID]...", help="Runs, arrays or events; by default everything."),
+    ] = None,
+    store: Annotated[Path, typer.Option(help="Folder of the store.")] = Path(),
+    allow: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder where other writers put their files; may be given again."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the last pass over everything, if it was interrupted."),
+    ] = False,
+    unless_verified_since: Annotated[
+        str | None, typer.Option(metavar="DATE", help="Leave out runs that were found well since then.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that read; by default one for each core.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing if all is well.")] = False,
+) -> None:
+    """Read every announced event back and compare it with what was announced. Changes nothing.
+
+    What was verified is put on record in upkeep.jsonl, where the store can be written.
+    """
+    import json
+
+    with _told("what was verified is on record; go on with --resume"), _opened(store, allow or ()) as opened:
+        report = opened.verify(
+            uids or None,
+            progress=not (as_json or quiet),
+            workers=workers,
+            resume=resume,
+            unless_verified_since=unless_verified_since,
+        )
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    elif not (quiet and report.ok):
+        typer.echo(str(report))
+    if not report.ok:
+        raise typer.Exit(NEEDS_A_PERSON)
+
+
 @contextmanager
 def _told(if_interrupted: str) -> Generator[None]:
     """Tell errors of ours in a line, and end with the exit code for them."""
@@ -138,3 +202,17 @@ def _told(if_interrupted: str) -> Generator[None]:
     except KeyboardInterrupt:
         typer.echo(f"interrupted: {if_interrupted}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _opened(root: Path, allow: Iterable[Path]) -> Store:
+    """Open a store that is there: to write if that is possible, as what is done to it is put on record."""
+    from gently_bluesky.errors import StoreReadOnly
+    from gently_bluesky.segments import store_uid_at
+    from gently_bluesky.store import Store
+
+    if store_uid_at(root.expanduser()) is not None:
+        try:
+            return Store(root, allowed_roots=allow)
+        except StoreReadOnly:
+            pass
+    return Store(root, mode="r", allowed_roots=allow)

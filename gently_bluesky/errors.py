@@ -13,6 +13,7 @@ __all__ = [
     "AmbiguousArray",
     "AmbiguousUid",
     "AssetDamaged",
+    "AssetDiffers",
     "AssetMissing",
     "AssetQuarantined",
     "ConflictingDocument",
@@ -210,6 +211,12 @@ class AssetDamaged(StorageError):
     """The files of an asset are there but cannot be read as what the record says."""
 
     code = "asset-damaged"
+
+
+class AssetDiffers(AssetDamaged):
+    """The files of an asset are whole, and hold something else than the record says."""
+
+    code = "asset-differs"
 
 
 class JournalDamaged(StorageError):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gently_bluesky.lazy import LazyArray
 
-__all__ = ["free_name", "html_table", "one_line"]
+__all__ = ["bytes_text", "free_name", "html_table", "one_line"]
 
 
 def one_line(array: LazyArray) -> str:
     """Return name, axes, dtype, size and uid in a line."""
     axes = ", ".join(f"{dim}: {length}" for dim, length in zip(array.dims, array.shape, strict=True))
     head, slash, tail = array.uid.partition("/")
-    words = (array.name, f"({axes})", str(array.dtype), _bytes(array.nbytes), head[:8] + slash + tail)
+    words = (array.name, f"({axes})", str(array.dtype), bytes_text(array.nbytes), head[:8] + slash + tail)
     return f"<LazyArray {' '.join(filter(None, words))}>"
 
 
@@ -31,7 +31,7 @@ def html_table(array: LazyArray, chunks: int) -> str:
         "shape": str(array.shape),
         "axes": ", ".join(axes),
         "dtype": str(array.dtype),
-        "size": f"{_bytes(array.nbytes)} ({array.size:,} elements)",
+        "size": f"{bytes_text(array.nbytes)} ({array.size:,} elements)",
         "chunks": f"{chunks:,} of {array.chunks}",
         "uid": array.uid,
     }
@@ -46,7 +46,7 @@ def free_name(stem: str, taken: set[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _bytes(count: int) -> str:
+def bytes_text(count: int) -> str:
     """Return a size for people, in powers of 1000."""
     power = max(0, len(str(count)) - 1) // 3
     return f"{count} B" if power == 0 else f"{count / 1000**power:.1f} {'kMGTPEZYRQ'[power - 1]}B"

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.documents.handling import Handler
-from gently_bluesky.errors import InputError, StoreReadOnly, WriterClosed
+from gently_bluesky.errors import InputError, InvalidSetting, StoreReadOnly, WriterClosed
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
+from gently_bluesky.index.queries import seconds
 from gently_bluesky.model import Chunks, Compression, Packing, Record
 from gently_bluesky.opening import reconcile_root
+from gently_bluesky.parallel import reading_threads
 from gently_bluesky.reading import StoreView
 from gently_bluesky.upkeep.findings import Reconciliation
 from gently_bluesky.upkeep.recovery import reconcile
 
+if TYPE_CHECKING:
+    from gently_bluesky.upkeep.verification import Progress, Verification
+
 __all__ = ["MaintainedStore"]
+
+MOST_WORKERS = 64
 
 
 class MaintainedStore(StoreView):
@@ -154,3 +162,79 @@ class MaintainedStore(StoreView):
             )
         materialize(self.root, self._index, record, backend, packing)
         return self._index.record(record.uid)
+
+    def verify(
+        self,
+        uid: str | Iterable[str] | None = None,
+        *,
+        progress: bool | Callable[[Progress], object] = True,
+        workers: int | None = None,
+        resume: bool = False,
+        unless_verified_since: float | str | date | None = None,
+    ) -> Verification:
+        """Read every announced event back and compare it with what was announced; changes nothing. Any thread.
+
+        Pixels are compared with the digest that the journal took of them when they were announced, what other
+        writers keep is read and looked at for its shape, and files are looked for that nobody announced. A run that
+        is being written is verified as far as it was announced. What is wrong is a `Finding` of the report, and
+        never raised.
+
+        A run of which all was verified is stamped in the logbook, ``upkeep.jsonl``: *synced* a second later, and when
+        the call ends, be it by Ctrl-C; with ``mode="r"`` nothing is stamped. Each worker takes memory for 16 MiB of
+        pixels, or for one layer of chunks along the first axis of an event where that is more (of
+        ``chunks="volume"`` a whole event), and what it takes to decompress them.
+
+        Parameters
+        ----------
+        uid
+            Of runs (a derived result is one), assets or datums, or beginnings of them; None is everything.
+        progress
+            A bar, where standard error is a terminal; or what is called with a `Progress`, on this thread.
+        workers
+            Threads that read; by default one for each core, 2 to 8.
+        resume
+            Go on with the last pass over everything, if that was interrupted: runs that it found well are left out
+            unless their journals have changed since.
+        unless_verified_since
+            Leave out runs that were found well since then, in whatever pass, and whose journals have not changed
+            since; as ``since`` of `query`.
+
+        Returns
+        -------
+        Verification
+            ``ok``, ``findings`` and counts; ``str()`` of it is for people, ``to_dict()`` for programs.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run, asset or datum, or there are several; nothing was verified.
+        InvalidSetting
+            A setting is out of range; nothing was verified.
+        StorageError
+            The index cannot be read.
+        """
+        from gently_bluesky.upkeep.stamps import Stamps  # as `materialize`
+        from gently_bluesky.upkeep.verify import verify
+        from gently_bluesky.verifying import opener, progress_bar, wanted_of
+
+        if workers is not None and (isinstance(workers, bool) or not 1 <= workers <= MOST_WORKERS):
+            raise InvalidSetting(
+                f"workers must be a number of threads from 1 to {MOST_WORKERS}, got {workers!r}; nothing was verified"
+            )
+        if resume and uid is not None:
+            raise InvalidSetting(
+                "resume goes on with a pass over everything: leave uid away; nothing was verified"
+            )
+        since = unless_verified_since
+        with progress_bar(progress) as tell:
+            return verify(
+                self.root,
+                self._index,
+                opener(self._places, self._index),
+                None if uid is None else wanted_of(self._index, uid),
+                Stamps(self.root, writes=self.mode == "a"),
+                workers=workers or reading_threads(),
+                resume=resume,
+                since=None if since is None else seconds("unless_verified_since", since),
+                tell=tell,
+            )

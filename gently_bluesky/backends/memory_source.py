@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.backends.inspecting import Fault, inspect_event_files
 from gently_bluesky.backends.planes import places, read_planes
-from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError
+from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing, GentlyError
 from gently_bluesky.files import storage_error
 from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.segments import LOCK, is_segment_name, shared_folder
@@ -114,7 +114,7 @@ def find_pixels(path: Path, place: Place, shape: tuple[int, ...], dtype: np.dtyp
         It holds something else, or somebody else made it.
     """
     if place.frame_shape != list(shape) or place.dtype != dtype.str:
-        raise AssetDamaged(
+        raise AssetDiffers(
             f"{path}: expected events of shape {shape} and dtype {dtype}, as announced, found "
             f"{place.frame_shape!r:.80} and {place.dtype!r:.80}; no pixels were returned"
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from gently_bluesky.errors import AssetDamaged, AssetMissing
+from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing
 from gently_bluesky.files import storage_error
 
 __all__ = [
@@ -128,7 +128,9 @@ def find_pixels(file: FileIO, shape: tuple[int, ...], dtype: np.dtype[Any], size
         found = (planes if in_a_row else len(tiff.pages), *first.shape)
         wanted = (planes, *shape[-2:])
         if found != wanted or first.dtype != dtype or first.compression != 1 or tiff.byteorder != "<":
-            raise AssetDamaged(
+            if found[1:] == wanted[1:] and size < offset + planes * plane_nbytes:
+                raise EOFError(f"{size} bytes, expected {offset + planes * plane_nbytes}")
+            raise AssetDiffers(
                 f"{file.name}: expected {wanted} planes, rows, columns of {dtype}, as announced, "
                 f"found {found} of {first.dtype}, byte order {tiff.byteorder}, compression "
                 f"{first.compression}; no pixels were returned"

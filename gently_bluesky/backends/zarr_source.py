@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import declared_frame
 from gently_bluesky.backends.chunks import MAX_CHUNK_BYTES
-from gently_bluesky.errors import AssetDamaged, AssetMissing
+from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing
 from gently_bluesky.files import storage_error
 from gently_bluesky.lazy import ArraySource, Selection
 
@@ -115,7 +115,7 @@ def _chunk_shape(array: ts.TensorStore) -> tuple[int, ...]:
 def _check_declared(path: Path, array: ts.TensorStore, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     stored, stored_dtype = tuple(array.shape), np.dtype(array.dtype.numpy_dtype)
     if stored[1:] != shape or len(stored) != len(shape) + 1 or stored_dtype != dtype:
-        raise AssetDamaged(
+        raise AssetDiffers(
             f"{path}: expected events of shape {shape} and dtype {dtype}, as announced, "
             f"found {stored[1:]} and {stored_dtype}; no pixels were returned"
         )

@@ -5,7 +5,7 @@ Values; nothing here does anything with them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "FramesTask",
     "OpenTask",
     "StopTask",
+    "digest_of_blocks",
     "digest_of_pixels",
 ]
 
@@ -37,7 +38,15 @@ NO_PIXELS = np.empty(0, np.uint8)
 
 def digest_of_pixels(array: NDArray[Any]) -> str:
     """Return the checksum of an array that the journal holds: over its C-order, little-endian bytes."""
-    return f"crc32c:{crc32c(array.reshape(-1).view(np.uint8).data):08x}"
+    return digest_of_blocks([array])
+
+
+def digest_of_blocks(blocks: Iterable[NDArray[Any]]) -> str:
+    """Return the checksum of an array whose bytes are those of these blocks, one behind the other."""
+    checksum = 0
+    for block in blocks:
+        checksum = crc32c(block.reshape(-1).view(np.uint8).data, checksum)
+    return f"crc32c:{checksum:08x}"
 
 
 class Frame(NamedTuple):

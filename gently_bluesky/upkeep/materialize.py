@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from gently_bluesky.files import inside, storage_error, write_atomic
 from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import ArraySpec, JournalLine, Packing, Record
+from gently_bluesky.upkeep.announced import Announced, announced_assets
 from gently_bluesky.upkeep.in_memory import settle
 from gently_bluesky.upkeep.journals import whole_lines
-from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN, asset_in, frames_by_asset
+from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN, asset_in
 
 __all__ = ["materialize"]
 
@@ -77,49 +78,24 @@ def _not_now(run: Record, why: str) -> InputError:
     )
 
 
-@dataclass(slots=True)
-class _Announced:
-    """What the journal says of the events of one asset in memory, by their place in it."""
-
-    resource: Mapping[str, Any]
-    count: int
-    origin: dict[str, Any]
-    times: dict[int, float] = field(default_factory=dict[int, float])
-    digests: dict[int, str] = field(default_factory=dict[int, str])
-
-    def check(self, event: int, frame: NDArray[Any]) -> None:
-        digest = digest_of_pixels(frame)
-        announced = self.digests.get(event, "no event")
-        if digest != announced:
-            raise AssetDamaged(
-                f"{self.resource['resource_path']}: expected pixels of {announced} for event {event}, "
-                f"as announced, found {digest}; nothing was changed; what is in memory can still be read"
-            )
+def _check(asset: Announced, event: int, frame: NDArray[Any]) -> None:
+    digest = digest_of_pixels(frame)
+    announced = asset.digests.get(event) or "no event"
+    if digest != announced:
+        raise AssetDamaged(
+            f"{asset.doc['resource_path']}: expected pixels of {announced} for event {event}, "
+            f"as announced, found {digest}; nothing was changed; what is in memory can still be read"
+        )
 
 
-def _announced(lines: Sequence[JournalLine], folder: Path, run: Record) -> dict[str, _Announced]:
+def _in_memory(lines: Sequence[JournalLine], folder: Path) -> dict[str, Announced]:
     """Return what a journal says of the assets in memory, by their uids."""
-    counts = frames_by_asset(lines)
-    found: dict[str, _Announced] = {}
-    streams: dict[str, str] = {}
-    datums: dict[str, tuple[str, int]] = {}
-    for line in lines:
-        doc: Any = line.doc
-        if line.name == "descriptor":
-            streams[doc["uid"]] = doc.get("name", "primary")
-        elif line.name == "resource" and doc["spec"] == MemoryBackend.spec and asset_in(folder, line):
-            origin = {"run": run.uid, "time": run.time}
-            found[doc["uid"]] = _Announced(doc, counts.get(doc["uid"], 0), origin)
-        elif line.name == "datum" and doc["resource"] in found:
-            datums[doc["datum_id"]] = doc["resource"], doc["datum_kwargs"]["point_number"]
-        elif line.name == "event":
-            for key, digest in (line.digest or {}).items():
-                uid, number = datums.get(doc["data"][key], ("", 0))
-                if uid:
-                    asset = found[uid]
-                    asset.origin.update(stream=streams[doc["descriptor"]], data_key=key)
-                    asset.times[number], asset.digests[number] = doc["time"], digest
-    return found
+    there = {
+        line.doc["uid"]
+        for line in lines
+        if line.name == "resource" and line.doc["spec"] == MemoryBackend.spec and asset_in(folder, line)
+    }
+    return {uid: asset for uid, asset in announced_assets(lines).items() if uid in there}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +118,7 @@ class _Materializing:
         if not any(line.name == "stop" for line in lines):
             raise _not_now(self.record, "has no end on record yet (open the store again if its process died)")
         settle(folder, lines)
-        wanted = _announced(lines, folder, self.record)
+        wanted = _in_memory(lines, folder)
         if only is not None:
             wanted = {uid: asset for uid, asset in wanted.items() if uid == only}
         if not wanted:
@@ -157,35 +133,35 @@ class _Materializing:
             with suppress(OSError):
                 settle(folder, whole_lines(self._journal)[0])
 
-    def _copy_all(self, wanted: Mapping[str, _Announced]) -> dict[str, dict[str, Any]]:
+    def _copy_all(self, wanted: Mapping[str, Announced]) -> dict[str, dict[str, Any]]:
         """Copy assets; return their new resource documents by uid."""
         folder = self._journal.parent
         names: dict[str, str] = {}
         for uid, asset in wanted.items():
-            old = inside(self.root, asset.resource["resource_path"])
+            old = inside(self.root, asset.doc["resource_path"])
             names[uid] = old.name.removesuffix(MemoryBackend.suffix) + self.backend.suffix
             if os.path.lexists(folder / names[uid]):
                 raise StorageError(
                     f"run {self.record.uid}: expected nothing at {folder / names[uid]}, where what it keeps in "
                     "memory was to go; it was not touched and nothing was changed; move it elsewhere"
                 )
-        olds = {uid: Path(asset.resource["resource_path"]).name for uid, asset in wanted.items()}
+        olds = {uid: Path(asset.doc["resource_path"]).name for uid, asset in wanted.items()}
         plan = {uid: (olds[uid], self.backend.spec, names[uid]) for uid in wanted}
         write_atomic(folder / PLAN, orjson.dumps(plan))
         return {uid: self._copied(asset, names[uid]) for uid, asset in wanted.items()}
 
-    def _copied(self, asset: _Announced, name: str) -> dict[str, Any]:
-        old, folder = asset.resource, self._journal.parent
+    def _copied(self, asset: Announced, name: str) -> dict[str, Any]:
+        old, folder = asset.doc, self._journal.parent
         source = MemoryBackend().open(
             inside(self.root, old["resource_path"]), old["resource_kwargs"], asset.count
         )
-        spec = _spec_of(asset, folder / name)
+        spec = _spec_of(asset, self.record, folder / name)
         sample = _event(source, 0) if asset.count else None
         sink = self.backend.create(folder / name, spec, self.packing, sample)
         try:
             for event in range(asset.count):
                 frame = _event(source, event)
-                asset.check(event, frame)
+                _check(asset, event, frame)
                 sink.write(event, frame, asset.times[event]).result()
             sink.publish(asset.count)
             resource_kwargs = {**sink.resource_kwargs, MADE_FROM: old["spec"]}
@@ -193,7 +169,7 @@ class _Materializing:
             sink.close()
         made = self.backend.open(folder / name, resource_kwargs, asset.count)
         for event in range(asset.count):  # memory holds the only copy: look before it is let go
-            asset.check(event, _event(made, event))
+            _check(asset, event, _event(made, event))
         place = f"{old['resource_path'].rpartition('/')[0]}/{name}"
         return {
             **old,
@@ -228,18 +204,21 @@ class _Materializing:
             ) from error
 
 
-def _spec_of(asset: _Announced, path: Path) -> ArraySpec:
-    kwargs = asset.resource["resource_kwargs"]
+def _spec_of(asset: Announced, run: Record, path: Path) -> ArraySpec:
+    kwargs = asset.doc["resource_kwargs"]
     shape, dtype = declared_frame(path, kwargs)
+    origin: dict[str, Any] = {"run": run.uid, "time": run.time}
+    if asset.stream:
+        origin.update(stream=asset.stream, data_key=asset.data_key)
     return ArraySpec(
-        name=asset.origin.get("data_key", ""),
+        name=asset.data_key,
         shape=shape,
         dtype=dtype,
         dims=tuple(kwargs["dims"]),
         scale=tuple(kwargs["scale"]),
         units=tuple(kwargs["units"]),
         channel_names=tuple(kwargs["channel_names"]),
-        origin=asset.origin,
+        origin=origin,
     )
 
 
