@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.planes import places
-from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError
+from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing, GentlyError
 from gently_bluesky.files import storage_error
 from gently_bluesky.foreign.kinds import ForeignAsset
 from gently_bluesky.foreign.names import numbered
@@ -164,7 +164,7 @@ class EventFiles(EventSource):
     def _require_same(self, file: FileIO) -> None:
         shape, dtype = self.look(file)
         if (shape, dtype) != (self._file_shape, self._dtype):
-            raise AssetDamaged(
+            raise AssetDiffers(
                 f"{file.name}: expected {self._file_shape} of {self._dtype}, as in the first file, found {shape} of "
                 f"{dtype}; no pixels were returned"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gently_bluesky.errors import AssetDamaged, AssetMissing, LookupFailed
+from gently_bluesky.errors import AssetDiffers, AssetMissing, LookupFailed
 from gently_bluesky.foreign.base import count_of, fitted
 from gently_bluesky.foreign.kinds import ForeignAsset
 
@@ -66,7 +66,7 @@ def cut_as_declared(asset: ForeignAsset, name: str, lengths: tuple[int, ...]) ->
     ------
     AssetMissing
         It holds fewer than were announced.
-    AssetDamaged
+    AssetDamaged, AssetDiffers
         It cannot be cut so.
     """
     if asset.kwargs.get("join_method", "concat") == "stack":
@@ -77,7 +77,7 @@ def cut_as_declared(asset: ForeignAsset, name: str, lengths: tuple[int, ...]) ->
         rows = None  # older writers declare one frame, and append one for each event
     cut = cut_by_rows(asset, name, lengths, rows)
     if asset.shape is not None and cut.shape != asset.shape:
-        raise AssetDamaged(
+        raise AssetDiffers(
             f"{asset.path}: expected events of {asset.shape} in {name}, as declared, found {lengths}; no pixels were "
             "returned"
         )

@@ -18,9 +18,9 @@ from gently_bluesky.documents.resources import announced_asset
 from gently_bluesky.errors import JournalDamaged
 from gently_bluesky.model import JournalLine
 from gently_bluesky.upkeep.announced import Announced, AnnouncedAssets
-from gently_bluesky.upkeep.verification import Finding
 from gently_bluesky.upkeep.stamps import JournalPart
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
+from gently_bluesky.upkeep.verification import Finding
 
 __all__ = ["Account", "accounts", "recorded_digests"]
 

@@ -21,15 +21,16 @@ from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.adopting import RECORD
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.documents.names import INCOMING
+from gently_bluesky.documents.resources import announced_path
 from gently_bluesky.errors import LookupFailed, MissingExtra, PathNotAllowed
 from gently_bluesky.files import inside
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import JournalLine
 from gently_bluesky.upkeep.accounts import Account, recorded_digests
 from gently_bluesky.upkeep.announced import Announced
-from gently_bluesky.upkeep.verification import Finding
 from gently_bluesky.upkeep.pixels import BLOCK_BYTES, block_nbytes, digest_of_event, kind_of, read_events
 from gently_bluesky.upkeep.sweeping import asset_in
+from gently_bluesky.upkeep.verification import Finding
 
 __all__ = ["AssetCheck", "Checked", "Opened", "OpensElsewhere"]
 
@@ -148,6 +149,7 @@ class AssetCheck:
             announced = asset_in(self.account.folder, line) if self.account.is_alone else None
             backend = None if announced is None else backend_for_spec(announced.spec)
             if announced is None or backend is None:
+                path = self.account.root / announced_path(self.asset.doc)
                 opened = self.elsewhere(self.asset.uid, self.only)
             else:
                 path, self._digests = inside(self.account.root, announced.path), self.asset.digests

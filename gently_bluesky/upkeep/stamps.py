@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from gently_bluesky.errors import StorageError
-from gently_bluesky.upkeep.verification import Finding
 from gently_bluesky.upkeep.logbook import Logbook
+from gently_bluesky.upkeep.verification import Finding
 
 __all__ = ["JournalPart", "Stamps"]
 

@@ -26,12 +26,12 @@ from gently_bluesky.model import JournalLine, Record
 from gently_bluesky.parallel import in_order
 from gently_bluesky.upkeep.accounts import Account, accounts
 from gently_bluesky.upkeep.asset_check import AssetCheck, Checked, OpensElsewhere
-from gently_bluesky.upkeep.verification import Finding, Progress, Verification
+from gently_bluesky.upkeep.journals import find_journals
 from gently_bluesky.upkeep.logbook import LOGBOOK
 from gently_bluesky.upkeep.pixels import kind_of
-from gently_bluesky.upkeep.journals import find_journals
 from gently_bluesky.upkeep.stamps import JournalPart, Stamps
 from gently_bluesky.upkeep.sweeping import DOCUMENTS, asset_in
+from gently_bluesky.upkeep.verification import Finding, Progress, Verification
 
 __all__ = ["Wanted", "verify"]
 

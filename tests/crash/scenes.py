@@ -36,6 +36,7 @@ from ophyd.sim import SynAxis
 from ophyd.status import Status
 from readers import follow_next_run, wait_for_more
 from recorders import acquire_by_device, numbers_shown
+from verifying import verify_and_tell
 from zygote import Channel, call_in_child, mount_small_disk, obey_permissions
 
 from gently_bluesky import Store
@@ -67,6 +68,7 @@ __all__ = [
     "numbers_shown",
     "put_again_and_again",
     "told_answers",
+    "verify_and_tell",
     "wait_for_more",
     "work",
     "write_and_tell",

@@ -15,7 +15,7 @@ from gently_bluesky import Store
 from gently_bluesky.errors import UnknownUid
 from gently_bluesky.testing.documents import HandMadeRun
 from gently_bluesky.testing.frames import encoded_frame
-from gently_bluesky.upkeep.findings import Verification
+from gently_bluesky.upkeep.verification import Verification
 
 KEPT = [("zarr", "datum"), ("zarr", "stream"), ("tiff", "datum"), ("tiff", "stream")]
 ARRAYS = 2 * EVENTS + 1

@@ -18,8 +18,8 @@ from gently_bluesky import Store
 from gently_bluesky.cli import app
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.testing.documents import HandMadeRun
-from gently_bluesky.upkeep.findings import Progress
 from gently_bluesky.upkeep.logbook import LOGBOOK, Logbook
+from gently_bluesky.upkeep.verification import Progress
 
 
 def flip(file: Path) -> None:
