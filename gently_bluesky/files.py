@@ -10,12 +10,14 @@ import errno
 import os
 import re
 import shutil
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from io import FileIO
 from pathlib import Path
 
 from gently_bluesky.errors import InvalidDocument, StorageError, StorageFull
@@ -29,6 +31,8 @@ __all__ = [
     "is_there",
     "make_folders",
     "may_pass",
+    "open_plain",
+    "read_plain",
     "remove_tree",
     "replace_file",
     "side_by_side",
@@ -56,6 +60,7 @@ SYNCS_AT_ONCE = 256
 LEFTOVER = re.compile(r"\..+\.\d+(-\d+)?\.tmp")
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """What a file system says that keeps no locks."""
+PLAIN = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 PASSING = {errno.EIO, errno.ETIMEDOUT, getattr(errno, "EREMOTEIO", errno.EIO)}
 
@@ -90,6 +95,43 @@ def is_there(path: Path) -> bool:
         return path.exists()
     except (ValueError, OSError):  # a NUL in it, a name too long, a folder that is closed to us
         return False
+
+
+def open_plain(path: str | Path, *, follow: bool = True) -> FileIO:
+    """Open a file for reading, unbuffered, if it is a plain one: no pipe is waited for, no device read without end.
+
+    Parameters
+    ----------
+    follow
+        Whether it may be a link to one. Windows follows in any case.
+
+    Raises
+    ------
+    OSError
+        It is none, as IsADirectoryError or with EINVAL; or, with ELOOP, it is a link.
+    """
+    more = PLAIN if follow else PLAIN | getattr(os, "O_NOFOLLOW", 0)
+
+    def opener(name: str, flags: int) -> int:
+        fd = os.open(name, flags | more)
+        try:
+            kind = stat.S_IFMT(os.fstat(fd).st_mode)
+            if kind == stat.S_IFDIR:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+            if kind != stat.S_IFREG:
+                raise OSError(errno.EINVAL, "it is no plain file", name)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    return FileIO(os.fspath(path), "rb", opener=opener)
+
+
+def read_plain(path: Path) -> bytes:
+    """Return what is in a plain file. Raises as `open_plain`."""
+    with open_plain(path) as file:
+        return file.readall()
 
 
 def storage_error(error: OSError, what: str) -> StorageError:

@@ -29,7 +29,7 @@ from gently_bluesky.errors import (
     StoreTooNew,
     StoreUnusable,
 )
-from gently_bluesky.files import create_file, make_folders, sync_folder
+from gently_bluesky.files import create_file, make_folders, read_plain, sync_folder
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.schema import IndexUnusable
 from gently_bluesky.segments import MARKER
@@ -75,7 +75,7 @@ def open_root(root: Path, mode: Literal["a", "r"]) -> tuple[str, Literal["a", "r
                     f"there is no store at {root}; nothing was written; open it with mode='a' to make one"
                 )
             _make_root(root, marker)
-        content = marker.read_bytes()
+        content = read_plain(marker)
     except GentlyError:
         raise
     except OSError as error:

@@ -18,6 +18,7 @@ from gently_bluesky.documents.filling import filled_lines, rooted
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.elsewhere import Places
 from gently_bluesky.errors import AmbiguousArray, AssetMissing, FixedArray, LookupFailed
+from gently_bluesky.files import open_plain, read_plain, storage_error
 from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import JournalLine, Record
@@ -246,6 +247,10 @@ class Run:
             raise AssetMissing(
                 f"{self._path}: the journal of run {self.uid} is not there; nothing was read"
             ) from error
+        except OSError as error:
+            raise storage_error(
+                error, f"{self._path}: the journal of run {self.uid} cannot be read"
+            ) from error
 
     def _events(self, stream: str) -> list[Mapping[str, Any]]:
         """Return the last event of each ``seq_num``: what a rewind repeated stands in the journal alone."""
@@ -355,19 +360,19 @@ def _place(journal: Path, run_uid: str) -> int:
     """Return where in a journal a run may begin: at the first line to name it."""
     if journal.name == DOCUMENTS:
         return 0
-    text = journal.read_bytes()
+    text = read_plain(journal)
     return text.rfind(b"\n", 0, max(text.find(run_uid.encode()), 0)) + 1
 
 
 def _last_line(journal: Path) -> int:
     """Return where the last whole line of a journal begins."""
-    with journal.open("rb") as file:
+    with open_plain(journal) as file:
         end = file.seek(0, os.SEEK_END)
         tail = b""
         while tail.count(b"\n") < 2 and len(tail) < end:
             length = min(end, max(TAIL_BYTES, 2 * len(tail)))
             file.seek(end - length)
-            tail = file.read(length)
+            tail = file.read(length) or b""
     whole = tail.rfind(b"\n")
     return end - len(tail) + tail.rfind(b"\n", 0, max(whole, 0)) + 1
 

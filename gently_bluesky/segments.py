@@ -26,7 +26,7 @@ from pathlib import Path
 import orjson
 
 from gently_bluesky.errors import StorageError
-from gently_bluesky.files import remove_tree, try_lock, wait_for_lock, write_all
+from gently_bluesky.files import read_plain, remove_tree, try_lock, wait_for_lock, write_all
 
 __all__ = [
     "BINARY",
@@ -101,7 +101,7 @@ def tag_of(store_uid: str) -> str:
 def store_uid_at(root: Path) -> str | None:
     """Return the uid of the store whose root this is; None where there is none."""
     try:
-        uid = orjson.loads((root / MARKER).read_bytes())["store_uid"]
+        uid = orjson.loads(read_plain(root / MARKER))["store_uid"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return uid if isinstance(uid, str) else None

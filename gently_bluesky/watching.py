@@ -19,6 +19,7 @@ from sqlalchemy import Executable, Row
 from gently_bluesky.backends.registry import BUILTIN, get_backend
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import AssetMissing, InvalidSetting, NotYetStored, RunEnded
+from gently_bluesky.files import open_plain
 from gently_bluesky.index.index import Index
 from gently_bluesky.upkeep.journals import whole_lines
 
@@ -282,7 +283,7 @@ def _goes_on(journal: Path, known: int) -> bool:
     """
     if known == 0:
         return True
-    with journal.open("rb") as file:
+    with open_plain(journal) as file:
         file.seek(known - 1)
         return file.read(1) == b"\n"
 

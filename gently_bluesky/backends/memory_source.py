@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gently_bluesky.backends.inspecting import Fault, inspect_event_files
 from gently_bluesky.backends.planes import places, read_planes
 from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing, GentlyError
-from gently_bluesky.files import storage_error
+from gently_bluesky.files import open_plain, read_plain, storage_error
 from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.segments import LOCK, is_segment_name, shared_folder
 
@@ -76,7 +76,7 @@ def read_place(path: Path) -> Place:
         There is none, it says nothing that a writer of ours says, or it cannot be read.
     """
     try:
-        said = orjson.loads(path.read_bytes())
+        said = orjson.loads(read_plain(path))
         if "moved_to" in said:
             return Place(moved_to=_moved(path, said))
         if not is_segment_name(said["segment"]):
@@ -253,7 +253,7 @@ class MemorySource(ArraySource):
         file_path = self._folder / event_name(event)
         nbytes = prod(self._shape[1:]) * self._dtype.itemsize
         try:
-            with file_path.open("rb", buffering=0) as file:
+            with open_plain(file_path, follow=False) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size != nbytes:
                     raise EOFError(f"{size} bytes, expected {nbytes}")

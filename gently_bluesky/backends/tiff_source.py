@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gently_bluesky.backends.own_files import open_own
 from gently_bluesky.backends.planes import Crop, places
 from gently_bluesky.backends.tiff_layout import file_shape, find_pixels, planes_shape, stored_dtype
 from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError
@@ -104,7 +105,7 @@ class TiffSource(ArraySource):
     def _read_event(self, event: int, crop: Crop, out: NDArray[Any], planes: range) -> None:
         file_path = self._path / self._template.format(event)
         try:
-            with file_path.open("rb", buffering=0) as file:
+            with open_own(file_path) as file:
                 crop.read(file, self._locate(file, event), out, planes)
         except (GentlyError, MemoryError):
             raise

@@ -42,6 +42,7 @@ from gently_bluesky.errors import AssetDamaged, InputError
 from gently_bluesky.files import (
     create_file,
     is_leftover,
+    read_plain,
     side_by_side,
     storage_error,
     sync_folder,
@@ -315,7 +316,7 @@ class ZarrSink(Sink):
 def _metadata_of(file: Path) -> dict[str, Any]:
     """Return an array's metadata, which has a shape."""
     try:
-        metadata = orjson.loads(file.read_bytes())
+        metadata = orjson.loads(read_plain(file))
         operator.index(metadata["shape"][0])
     except (ValueError, LookupError, TypeError, FileNotFoundError) as error:
         raise AssetDamaged(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import declared_frame
 from gently_bluesky.backends.chunks import MAX_CHUNK_BYTES
+from gently_bluesky.backends.own_files import require_own
 from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing
 from gently_bluesky.files import storage_error
 from gently_bluesky.lazy import ArraySource, Selection
@@ -31,6 +32,8 @@ def open_published(path: Path, resource_kwargs: Mapping[str, Any], count: int | 
     their files. Raises AssetMissing, AssetDamaged, StorageError.
     """
     shape, dtype = declared_frame(path, resource_kwargs)
+    for name in ("", f"/{ARRAY}", f"/{ARRAY}/zarr.json"):
+        require_own(f"{path}{name}", ())
     spec = {"driver": "zarr3", "kvstore": kvstore(path / ARRAY), "fill_missing_data_reads": False}
     try:
         array = ts.open(spec, open=True, read=True, context=ts.Context(NO_CACHE)).result()
@@ -48,6 +51,10 @@ class ZarrSource(ArraySource):
     def __init__(self, path: Path, array: ts.TensorStore) -> None:
         self._path: Path = path
         self._array: ts.TensorStore = array
+        self._chunks: str = str(path / ARRAY / "c")
+        self._shard: tuple[int, ...] = tuple(
+            length or 1 for length in array.chunk_layout.write_chunk.shape or ()
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,6 +83,7 @@ class ZarrSource(ArraySource):
         StorageError
             The system could not read.
         """
+        require_own(self._chunks, self._shards(selection))
         try:
             selected = self._array.oindex[selection]
             # numpy asks the system for large pages, which TensorStore's own memory does without: faster by half
@@ -84,6 +92,15 @@ class ZarrSource(ArraySource):
             return out
         except Exception as error:
             raise _read_error(error, self._path, "cannot be read") from error
+
+    def _shards(self, selection: Selection) -> list[Iterable[int]]:
+        """Return the numbers of the shards that hold the selected elements, along each axis."""
+        return [
+            range(entry.start // length, -(-entry.stop // length))
+            if isinstance(entry, slice)
+            else sorted({*(entry // length).tolist()})
+            for entry, length in zip(selection, self._shard, strict=True)
+        ]
 
 
 def kvstore(folder: Path) -> dict[str, str]:

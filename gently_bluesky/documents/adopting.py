@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import announced_path, file_uri
 from gently_bluesky.errors import GentlyError
-from gently_bluesky.files import make_folders, sync_folder, write_atomic
+from gently_bluesky.files import make_folders, open_plain, read_plain, sync_folder, write_atomic
 from gently_bluesky.foreign.names import named_by
 from gently_bluesky.index.fields import path_of_uri
 from gently_bluesky.model import JournalLine, Settings
@@ -52,7 +52,7 @@ def adopted_place(root: Path, folder: Path, said: Path) -> Path | None:
     below = below_incoming(root, said)
     if below is None:
         with suppress(OSError, UnicodeError):
-            below = below_incoming(Path((folder / ORIGIN).read_text("utf-8")), said)
+            below = below_incoming(Path(read_plain(folder / ORIGIN).decode()), said)
     place = None if below is None else folder / INCOMING / below
     return place if place is not None and has_files_at(place) else None
 
@@ -239,7 +239,7 @@ class Adoption:
 
 
 def _takes_from_others(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         if file.read(len(HDF5)) != HDF5:
             return False
     from gently_bluesky.foreign.hdf5 import takes_from_others  # only for such a file

@@ -11,13 +11,14 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
 from crc32c import crc32c
 
 from gently_bluesky.errors import JournalDamaged
-from gently_bluesky.files import may_pass, storage_error, try_lock, wait_for_lock, write_all
+from gently_bluesky.files import may_pass, open_plain, storage_error, try_lock, wait_for_lock, write_all
 from gently_bluesky.jsontext import decode, encode
 from gently_bluesky.model import JournalLine
 
@@ -186,7 +187,7 @@ def scan_lines(
     FileNotFoundError
         There is no such file.
     """
-    with path.open("rb") as file:
+    with BufferedReader(open_plain(path)) as file:
         file.seek(start)
         position = start
         torn: tuple[int, Exception] | None = None

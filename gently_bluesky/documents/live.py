@@ -169,7 +169,7 @@ class LiveFile:
 def is_live(folder: Path) -> bool:
     """Say whether a living process writes the run in this folder. Changes nothing, and hinders no writer."""
     try:
-        fd = os.open(folder / ".live", os.O_RDONLY | BINARY)
+        fd = os.open(folder / ".live", os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0))
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

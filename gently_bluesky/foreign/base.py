@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.backends.planes import places
 from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing, GentlyError
-from gently_bluesky.files import storage_error
+from gently_bluesky.files import open_plain, storage_error
 from gently_bluesky.foreign.kinds import ForeignAsset
 from gently_bluesky.foreign.names import numbered
 from gently_bluesky.foreign.roots import Roots
@@ -178,7 +178,7 @@ class EventFiles(EventSource):
     def _opened(self, number: int) -> Generator[FileIO]:
         path = self._file_of(number)
         path = self._roots.allowed(path, path.name)
-        with translated(path), path.open("rb", buffering=0) as file:
+        with translated(path), open_plain(path) as file:
             yield file
 
     @abstractmethod

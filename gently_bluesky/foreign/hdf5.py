@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import AssetDamaged, AssetMissing, MissingExtra
+from gently_bluesky.files import open_plain
 from gently_bluesky.foreign.base import EventSource, Places, box_around, count_of, plausible, translated
 from gently_bluesky.foreign.kinds import ForeignAsset
 from gently_bluesky.foreign.roots import Roots
@@ -171,7 +172,7 @@ class _Hdf5Rows(EventSource):
 
 def _file(path: Path) -> Any:
     """Open a file, whether it is still being written or not."""
-    with path.open("rb"):  # says what is wrong in the system's words
+    with open_plain(path):  # says what is wrong in the system's words
         pass
     try:
         return h5py.File(path, "r", swmr=True, libver="latest", rdcc_nbytes=CACHE_BYTES)

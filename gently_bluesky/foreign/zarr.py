@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from gently_bluesky.backends.chunks import MAX_CHUNK_BYTES
 from gently_bluesky.backends.zarr_source import NO_CACHE, kvstore, os_error
 from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError, LookupFailed
-from gently_bluesky.files import storage_error
+from gently_bluesky.files import open_plain, storage_error
 from gently_bluesky.foreign.base import (
     KINDS_OF_NUMBERS,
     MOST_EXPANSION,
@@ -148,7 +149,7 @@ def _metadata(folder: Path, roots: Roots) -> tuple[str, Mapping[str, Any]]:
         path = roots.allowed(folder / name, f"{name} of {folder.name}")
         if not path.exists():
             continue
-        with path.open("rb") as file:
+        with BufferedReader(open_plain(path)) as file:
             raw = file.read(MOST_METADATA + 1)
         if len(raw) > MOST_METADATA:
             raise ValueError(f"its {name} is longer than {MOST_METADATA} bytes")

@@ -13,7 +13,7 @@ from gently_bluesky.backends.memory_source import read_place
 from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.journal import scan_journal
 from gently_bluesky.documents.live import is_live
-from gently_bluesky.files import inside, sync_folder
+from gently_bluesky.files import inside, read_plain, sync_folder
 from gently_bluesky.model import JournalLine
 from gently_bluesky.segments import Owner
 from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN
@@ -37,7 +37,7 @@ def settle(folder: Path, lines: Sequence[JournalLine]) -> None:
         Something could not be removed or said; either way of keeping the pixels is whole.
     """
     try:
-        planned = orjson.loads((folder / PLAN).read_bytes())
+        planned = orjson.loads(read_plain(folder / PLAN))
     except FileNotFoundError:
         return
     except ValueError:

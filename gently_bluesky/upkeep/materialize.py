@@ -23,7 +23,7 @@ from gently_bluesky.documents.journal import SETTLED, encode_line, scan_journal
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.tasks import digest_of_pixels
 from gently_bluesky.errors import AssetDamaged, InputError, StorageError
-from gently_bluesky.files import inside, storage_error, write_atomic
+from gently_bluesky.files import inside, read_plain, storage_error, write_atomic
 from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import ArraySpec, JournalLine, Packing, Record
@@ -180,7 +180,7 @@ class _Materializing:
 
     def _announce(self, made: Mapping[str, dict[str, Any]]) -> None:
         """Replace the journal, then tell the index: every line but those of the resources stays as it is."""
-        text = self._journal.read_bytes()
+        text = read_plain(self._journal)
         pieces: list[bytes] = []
         position = 0
         for line, end in scan_journal(self._journal):
