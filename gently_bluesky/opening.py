@@ -183,16 +183,18 @@ def index_to_write(root: Path, url: str | None) -> tuple[Index, Reconciliation]:
     """
     place = index_url(root, url)
     try:
-        index = Index(place)
+        return _in_step_with(root, Index(place))
     except IndexUnusable as error:
         if place.get_backend_name() != "sqlite" or Path(place.database or "") != root / INDEX:
             raise StoreUnusable(
                 f"{error}; the store was not changed; if that file is an index of a store, delete it: it "
                 "is built anew"
             ) from error
-        for ending in ("", "-wal", "-shm"):
-            (root / f"{INDEX}{ending}").unlink(missing_ok=True)
-        index = Index(place)
+        _remove_index(root)
+    return _in_step_with(root, Index(place))
+
+
+def _in_step_with(root: Path, index: Index) -> Index:
     try:
         return index, reconcile(root, index)
     except BaseException:
@@ -236,6 +238,17 @@ def reconcile_root(root: Path, url: str | None = None, *, dry_run: bool = False)
     return found
 
 
+def _remove_index(root: Path) -> None:
+    for ending in ("", "-wal", "-shm"):
+        try:
+            (root / f"{INDEX}{ending}").unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreUnusable(
+                f"{root / INDEX}{ending} is no index and cannot be removed: {error}; the store was not changed; move "
+                "it elsewhere: the index is built anew"
+            ) from error
+
+
 def index_to_read(root: Path, url: str | None) -> Index:
     """Return the index as it is, or one in memory where there is none that tells all the journals do."""
     place = index_url(root, url)
@@ -264,7 +277,7 @@ def _is_indexed(journal: Path, end: int) -> bool:
     """Say whether an index that knows a journal up to ``end`` knows it all, or will: its writer lives."""
     try:
         return journal.stat().st_size == end or is_live(journal.parent)
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -281,7 +294,7 @@ class FollowingIndex(Index):
         self._files: dict[str, int] = {}
         try:
             for journal in find_journals(root):
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # gone meanwhile, or nothing that can be looked at: warned of below
                     self._files[journal] = (root / journal).stat().st_ino
             index_journals(root, self)
         finally:

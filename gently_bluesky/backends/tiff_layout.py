@@ -27,6 +27,8 @@ __all__ = [
 
 EVENT_FILE = re.compile(r"(\d{6,})(?:\.ome)?\.tif")
 STRIP_OFFSETS = 273
+DESCRIPTION = 270
+ALIGNMENT = 16
 LAYOUT_TAGS = (256, 257, 258, 259, 262, 266, 277, 278, 279, 284, 317, 322, 323, 324, 338, 339)
 """Tags that say what the bytes of a plane mean: TIFF 6.0, sections 8, 14, 15 and 19."""
 MOST_TAGS = 64
@@ -137,6 +139,10 @@ def find_pixels(file: FileIO, shape: tuple[int, ...], dtype: np.dtype[Any], size
             )
         if not first.description:
             raise EOFError("its description, written last, is not there")
+        if planes == 1 and not _is_in_place(tiff, offset, plane_nbytes, size):
+            raise AssetDamaged(
+                f"{file.name}: its pixels do not stand where they were written; no pixels were returned"
+            )
         if not in_a_row:
             tiff.pages.set_keyframe(0)
             tiff.pages.useframes = True
@@ -148,6 +154,16 @@ def find_pixels(file: FileIO, shape: tuple[int, ...], dtype: np.dtype[Any], size
     if size < offset + planes * plane_nbytes:
         raise EOFError(f"{size} bytes, expected {offset + planes * plane_nbytes}")
     return offset
+
+
+def _is_in_place(tiff: tifffile.TiffFile, offset: int, nbytes: int, size: int) -> bool:
+    """Say whether a lone plane stands where tifffile puts it: aligned, with the description or the end behind it.
+
+    No other plane says that the offset in the file is the one that was written there.
+    """
+    description = tiff.pages.first.tags.get(DESCRIPTION)
+    behind = (size,) if description is None else (size, description.valueoffset)
+    return offset % ALIGNMENT == 0 and any(0 <= place - offset - nbytes < ALIGNMENT for place in behind)
 
 
 def _in_a_row(file: FileIO, tiff: tifffile.TiffFile, planes: int, plane_nbytes: int, size: int) -> bool:

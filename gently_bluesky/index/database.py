@@ -58,6 +58,8 @@ class Database:
             self._file = file = sqlite.ReadOnlyFile(self._url)
             self._engine, self._dispose = file.engine, file.close
         else:
+            if is_sqlite and not in_memory:
+                sqlite.require_plain(self._url)
             engine = self._open(is_sqlite=is_sqlite)
             self._engine, self._dispose = lambda: engine, engine.dispose
         # One connection in memory serves all threads, so that they take turns.

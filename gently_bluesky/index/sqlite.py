@@ -5,8 +5,10 @@ Nothing here knows what is in the database.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import stat
 import time
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +22,7 @@ from sqlalchemy.pool import StaticPool
 from gently_bluesky.errors import GentlyError, StorageError, StorageFull, StorageStalled, StoreReadOnly
 from gently_bluesky.index.schema import IndexUnusable, has_tables
 
-__all__ = ["ReadOnlyFile", "explained", "in_memory", "sqlite_engine", "writing"]
+__all__ = ["ReadOnlyFile", "explained", "in_memory", "require_plain", "sqlite_engine", "writing"]
 
 PATIENCE_MS: Final = "gently_patience_ms"
 """The execution option of a connection that is going to write: how long it waits for others that do."""
@@ -45,6 +47,26 @@ def writing(patience_s: float | None = None) -> dict[str, Any]:
 def in_memory(url: URL) -> bool:
     """Say whether the database lives in memory, on one connection that all threads share."""
     return url.database in (None, "", ":memory:")
+
+
+def require_plain(url: URL) -> None:
+    """Refuse a database of which a file is no plain one: a device would be read without end, a pipe waited for.
+
+    Raises
+    ------
+    IndexUnusable
+        It is none. What is not there is fine.
+    """
+    for ending in ("", "-wal", "-shm"):
+        path = f"{url.database}{ending}"
+        try:
+            fault = None if stat.S_ISREG(os.stat(path).st_mode) else "is no plain file"  # noqa: PTH116 # as SQLite
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            fault = f"cannot be looked at: {error.strerror}"
+        if fault is not None:
+            raise IndexUnusable(f"the index {path} {fault}; delete it and build it again from the journals")
 
 
 def sqlite_engine(url: URL, *, read_only: bool, connection: sqlite3.Connection | None = None) -> Engine:
@@ -143,6 +165,7 @@ class ReadOnlyFile:
         if self._engine and (time.monotonic() < self._rest_until or self._seen == self._signature()):
             return self._engine
         self.close()
+        require_plain(self._url)
         if not self._path.is_file():
             raise IndexUnusable(f"there is no index {self._path}; build one from the journals")
         self._in_place = self._beside("-wal").exists() and self._beside("-shm").exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.documents.names import INCOMING
-from gently_bluesky.errors import JournalDamaged
+from gently_bluesky.errors import GentlyError, JournalDamaged
 from gently_bluesky.files import try_lock
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import JournalLine
@@ -115,6 +115,10 @@ class _Work:
             raise
         except UNREADABLE as error:
             self._leave_alone(journal, error)
+        except OSError as error:
+            if isinstance(error, GentlyError):  # of the index
+                raise
+            self._leave_alone(journal, error)  # a link to itself, a folder that nobody may look into
 
     def _end_recording(self, folder: Path) -> None:
         with suppress(FileNotFoundError):  # its process, or another that opens the store, has just ended it

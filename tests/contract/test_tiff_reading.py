@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ import tifffile
 from hypothesis import given, settings
 
 from gently_bluesky.backends import tiff, tiff_source
+from gently_bluesky.backends.own_files import open_own
 from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.backends.tiff_source import TiffSource
-from gently_bluesky.errors import AssetDamaged, AssetMissing, StorageError
+from gently_bluesky.errors import AssetDamaged, AssetMissing
 from gently_bluesky.lazy import Selection
 from gently_bluesky.testing.assets import (
     array_spec,
@@ -209,28 +208,16 @@ def test_a_lost_file_among_many_is_named_and_no_thread_is_left(tmp_path: Path) -
     assert not [one for one in threading.enumerate() if one.name.startswith("gently-bluesky-read")]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no named pipes in folders")
 @pytest.mark.usefixtures("shared")
 def test_several_files_are_waited_for_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each file is a pipe; to open the first takes somebody who has to be able to open the second before."""
+    """Neither file is opened before both are asked for."""
     monkeypatch.setattr(tiff_source, "SHARED_FILES", 1)
     backend, path = get_backend("tiff"), tmp_path / "a"
     resource_kwargs = write_asset(backend, path, array_spec((9, 11)), range(2))
     source = backend.open(path, resource_kwargs)
-    files = sorted(path.iterdir())
-    for file in files:
-        file.unlink()
-        os.mkfifo(file)
-
-    def feed() -> None:
-        for pipe in [os.open(file, os.O_WRONLY) for file in reversed(files)]:
-            os.close(pipe)
-
-    with ThreadPoolExecutor(1) as feeder:
-        fed = feeder.submit(feed)
-        with pytest.raises(StorageError, match=r"000000\.ome\.tif"):  # a pipe is no file
-            source.read(full(source.shape))
-        fed.result(60)
+    both = threading.Barrier(2, timeout=60)
+    monkeypatch.setattr(tiff_source, "open_own", lambda file: (both.wait(), open_own(file))[1])
+    assert source.read(full(source.shape)).shape == (2, 9, 11)
 
 
 # -- opening --

@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from long_runs import leave_out_long
 from shim import build_shim
 from zygote import Zygote
 
@@ -28,17 +29,13 @@ collect_ignore = (
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the long tests of this folder unless ``-m`` says which are wanted."""
-    if not config.option.markexpr:
-        here = Path(__file__).parent
-        left_out = [item for item in items if item.get_closest_marker("long") and here in item.path.parents]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
+    leave_out_long(Path(__file__).parent, config, items)
 
 
 @pytest.fixture(scope="session")
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """The process that forks children to kill, one for all tests."""
-    process = Zygote(build_shim(tmp_path_factory.mktemp("shim")))
+    process = Zygote(shim=build_shim(tmp_path_factory.mktemp("shim")))
     yield process
     process.close()
 

@@ -20,10 +20,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 PATIENCE_S = 60.0
+SCENES = Path(__file__).with_name("scenes.py")
 
 
 class Channel:
@@ -96,19 +98,22 @@ class Child(Channel):
 
 
 class Zygote:
-    """The process that forks the children, with a library between them and the disk: see `shim`."""
+    """The process that forks the children.
 
-    def __init__(self, shim: Path) -> None:
+    ``jobs`` is the module that has what they do, ``shim`` a library between them and the disk: see `shim`.
+    """
+
+    def __init__(self, jobs: Path = SCENES, shim: Path | None = None) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, __file__, str(theirs.fileno())]
-        environment = {**os.environ, "LD_PRELOAD": str(shim)}
+        command = [sys.executable, __file__, str(theirs.fileno()), str(jobs)]
+        environment = {**os.environ, **({} if shim is None else {"LD_PRELOAD": str(shim)})}
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
         self._control.settimeout(PATIENCE_S)
         assert self._control.recv(100) == b"ready", "the zygote did not start"
 
     def start(self, job: str, **arguments: object) -> Child:
-        """Fork a child that does ``scenes.<job>(channel, **arguments)``."""
+        """Fork a child that does ``<jobs>.<job>(channel, **arguments)``."""
         ours, theirs = socket.socketpair()
         socket.send_fds(self._control, [json.dumps([job, arguments]).encode()], [theirs.fileno()])
         theirs.close()
@@ -185,10 +190,10 @@ def _checked(returned: int) -> None:
 # -- in the process that forks -------------------------------------------------------------------------------
 
 
-def serve(control: socket.socket) -> None:
+def serve(control: socket.socket, jobs: Path) -> None:
     """Fork a child for each job that comes, until nobody can send one any more."""
-    import scenes
-
+    sys.path[:0] = [str(jobs.parent), str(jobs.parents[1])]
+    scenes = import_module(jobs.stem)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control.send(b"ready")
     while True:
@@ -224,4 +229,4 @@ def _fork(
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2]))

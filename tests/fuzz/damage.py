@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stores import Kept, Read, read_all
+from stores import STORES, Kept, Read, read_all
 from zygote import Channel
 
 from gently_bluesky import Store
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.documents.tasks import digest_of_pixels
 from gently_bluesky.errors import GentlyError
+from gently_bluesky.index.schema import IndexUnusable
 
 MOST_MEMORY = 2**32
 PATIENCE_S = 30
@@ -128,7 +129,7 @@ def kind_of(path: Path) -> str:
 
 def complaints(root: Path, kept: list[Kept], spoilt: Path, how: str) -> Iterator[str]:
     """Open a store of which one file is spoilt, to read and to write, and say what is not as it should be."""
-    for mode in ("r", "a", "r"):
+    for mode in ("r", "a"):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
@@ -150,6 +151,8 @@ def judge(root: Path, read: Read, spoilt: Path, how: str) -> Iterator[str]:
     if read.error is not None:
         text = str(read.error)
         names = (str(root), of.uid[:8], of.uid)
+        if isinstance(read.error, IndexUnusable) and kind_of(spoilt) == "index":
+            return  # it says to delete it
         if not isinstance(read.error, GentlyError):
             yield f"{read.what}: an error that is not ours: {read.error!r}"
         elif not any(name in text for name in names) and "asset " not in text:
@@ -202,11 +205,13 @@ def _is_noticed(root: Path, of: Kept, spoilt: Path, how: str) -> bool:
     return False
 
 
-# -- a child's job ---------------------------------------------------------------------------------------------
+# -- a child's jobs --------------------------------------------------------------------------------------------
 
 
-def files_of(root: Path) -> list[Path]:
-    return [path for path in sorted(root.rglob("*")) if path.is_file()]
+def make_template(channel: Channel | None, name: str, template: str) -> None:
+    """Make a store of a kind, to be copied, and note what is in it."""
+    kept = STORES[name](Path(template))
+    Path(f"{template}.kept").write_bytes(pickle.dumps(kept))
 
 
 def spoil_and_read(channel: Channel | None, template: str, scratch: str, seeds: list[int]) -> list[str]:
@@ -223,7 +228,8 @@ def spoil_and_read(channel: Channel | None, template: str, scratch: str, seeds: 
 
 
 def spoil(root: Path, kept: list[Kept], dice: random.Random) -> list[str]:
-    files = files_of(root)
+    """Spoil one file of a store and judge what comes of it."""
+    files = [path for path in sorted(root.rglob("*")) if path.is_file()]
     kind = dice.choice(sorted({kind_of(path) for path in files}))
     path = dice.choice([path for path in files if kind_of(path) == kind])
     how = dice.choice(sorted(SPOIL) if dice.random() < 0.5 else IN_PLACE)

@@ -209,11 +209,15 @@ def read_all(root: Path, mode: str, kept: list[Kept]) -> Iterator[Read]:
                 except Exception as raised:
                     got, error = None, raised
                 yield Read(what, one, error, got, want)
-        list(store.query())
-        for kind in ("asset", "datum"):
-            for found in store.query(kind=kind):
-                try:
-                    store.lineage(found.uid)
-                except Exception as raised:
-                    yield Read("lineage", kept[0], raised, None, None)
-        store.stats()
+        for what, ask in (("query", lambda: _asked(store)), ("stats", store.stats)):
+            try:
+                ask()
+            except Exception as raised:
+                yield Read(what, kept[0], raised, None, None)
+
+
+def _asked(store: Store) -> None:
+    for kind in ("run", "asset", "datum"):
+        for found in store.query(kind=kind):
+            store.lineage(found.uid)
+            store.children(found.uid)

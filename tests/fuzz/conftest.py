@@ -1,0 +1,31 @@
+"""What the tests of damage, hostility and chance have beside the others' fixtures: a process that forks children."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "crash")]
+
+from long_runs import leave_out_long  # noqa: E402 # found by the line above
+from zygote import Zygote  # noqa: E402
+
+HELPERS = ["stores.py", "damage.py", "jobs.py"]
+collect_ignore = HELPERS if sys.platform != "win32" else ["."]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests of this folder unless ``-m`` says which are wanted."""
+    leave_out_long(HERE, config, items)
+
+
+@pytest.fixture(scope="session")
+def children() -> Iterator[Zygote]:
+    """The process that forks children for this folder's jobs."""
+    process = Zygote(HERE / "jobs.py")
+    yield process
+    process.close()
