@@ -194,7 +194,7 @@ def index_to_write(root: Path, url: str | None) -> tuple[Index, Reconciliation]:
     return _in_step_with(root, Index(place))
 
 
-def _in_step_with(root: Path, index: Index) -> Index:
+def _in_step_with(root: Path, index: Index) -> tuple[Index, Reconciliation]:
     try:
         return index, reconcile(root, index)
     except BaseException:
