@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import JournalDamaged, NotYetStored, UnknownUid
@@ -27,7 +28,9 @@ TO_THE_SECOND: Final = len("runs/2026/11/21/143005")
 """A run's folder begins with the time of its start, so that by name they are in order up to here."""
 
 
-def next_run(root: Path, index: Index, after: Record | None, timeout_s: float | None) -> tuple[Index, Record]:
+def next_run(
+    journals: Journals, index: Index, after: Record | None, timeout_s: float | None
+) -> tuple[Index, Record]:
     """Return the acquired run that began next after another one, by the times of their start documents.
 
     Without ``after``: the newest one that is being written, or else the next one to begin. With the record
@@ -41,7 +44,8 @@ def next_run(root: Path, index: Index, after: Record | None, timeout_s: float | 
         ``timeout_s`` is no time.
     """
     give_up_s = deadline(timeout_s)
-    arrivals = _Arrivals(root, after)
+    roots = [root for root in (journals.root, journals.overflow) if root is not None]
+    arrivals = [_Arrivals(root, after) for root in roots]
     if after is not None:
         records = index.query(since=after.time, derived=False)
         later = [one for one in records if (one.time, one.uid) > (after.time, after.uid)]
@@ -50,9 +54,9 @@ def next_run(root: Path, index: Index, after: Record | None, timeout_s: float | 
     pause_s = pauses()
     is_first = True
     while True:
-        if begun := list(arrivals.look()):
+        if begun := [one for there in arrivals for one in there.look()]:
             _, uid, journal = max(begun) if is_first and after is None else min(begun)
-            return _known(root, index, journal, uid)
+            return _known(journals, index, journal, uid)
         if is_first and timeout_s != 0:
             load_backends()
         is_first = False
@@ -60,12 +64,12 @@ def next_run(root: Path, index: Index, after: Record | None, timeout_s: float | 
         if now_s >= give_up_s:
             since = "" if after is None else f" since {after.uid[:8]}"
             raise NotYetStored(
-                f"no run has begun in {root}{since}; after {timeout_s:g} s: wait again, or longer"
+                f"no run has begun in {journals.root}{since}; after {timeout_s:g} s: wait again, or longer"
             )
         time.sleep(min(pause_s(), max(give_up_s - now_s, 0)))
 
 
-def _known(root: Path, index: Index, journal: str, uid: str) -> tuple[Index, Record]:
+def _known(journals: Journals, index: Index, journal: str, uid: str) -> tuple[Index, Record]:
     """Return the record, and the store's index if that has it: it may be behind for a moment, or a copy."""
     give_up_s = time.monotonic() + (PATIENCE_S if index.is_shared else 0)
     pause_s = pauses()
@@ -74,7 +78,7 @@ def _known(root: Path, index: Index, journal: str, uid: str) -> tuple[Index, Rec
             return index, index.record(uid)
         except UnknownUid:
             if time.monotonic() >= give_up_s:
-                own = JournalIndex(root, journal)
+                own = JournalIndex(journals, journal)
                 return own, own.record(uid)
         time.sleep(pause_s())
 

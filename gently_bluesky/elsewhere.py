@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.adopting import adopted_place, below_incoming, has_files_at
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.handling import Handler, installed_handler
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import announced_path
@@ -33,19 +34,25 @@ __all__ = ["Means", "Places", "axes_of", "foreign_source", "handled_source", "me
 class Places:
     """Where a store's assets may lie: below its root, and below the roots that it is allowed to read.
 
-    ``handlers`` are those of the user, by spec.
+    ``handlers`` are those of the user, by spec. ``journals`` know the store's second place too.
     """
 
     root: Path
     roots: Roots
+    journals: Journals
     handlers: Mapping[str, Handler] = field(default_factory=dict[str, Handler])
 
     @classmethod
     def of(
-        cls, root: Path, allowed_roots: Roots | None = None, handlers: Mapping[str, Handler] | None = None
+        cls,
+        root: Path,
+        allowed_roots: Roots | None = None,
+        handlers: Mapping[str, Handler] | None = None,
+        overflow: Path | None = None,
     ) -> Places:
         """Return those of a store; by default nothing but its root."""
-        return cls(root, Roots((root,)) if allowed_roots is None else allowed_roots, dict(handlers or {}))
+        roots = Roots((root,)) if allowed_roots is None else allowed_roots
+        return cls(root, roots, Journals(root, overflow), dict(handlers or {}))
 
 
 class Means(NamedTuple):
@@ -98,8 +105,8 @@ def _means(places: Places, kind: str) -> Means | None:
 
 
 def place_of(places: Places, index: Index, record: Record) -> Path:
-    """Return where an asset lies: in its run's folder, if that adopted it, in the store, wherever that was moved to,
-    or where its document says.
+    """Return where an asset lies: in its run's folder, if that adopted it, in the store or its overflow, wherever these
+    were moved to, or where its document says.
 
     Raises
     ------
@@ -109,8 +116,13 @@ def place_of(places: Places, index: Index, record: Record) -> Path:
         The document names no file.
     """
     here = inside(places.root, record.path) if record.path else None
-    if here is not None and INCOMING not in record.path.split("/") and is_there(here):
-        return here
+    if here is not None and INCOMING not in record.path.split("/"):
+        if is_there(here):
+            return here
+        if places.journals.overflow is not None:
+            second = inside(places.journals.overflow, record.path)
+            if is_there(second):
+                return second
     what = f"asset {record.uid} of run {record.run_uid[:8]}"
     said = places.root / announced_path(index.asset_document(record.uid))
     for path in (said, Path(record.path)):
@@ -181,9 +193,13 @@ def handled_source(
 def _opened_where_it_is(
     places: Places, index: Index, record: Record, open_at: Callable[[Path], ArraySource]
 ) -> ArraySource:
-    """Open an asset at its place, and again where its run moves it to in the meantime."""
+    """Open an asset at its place, and again where its run, or its homecoming, moves it to in the meantime."""
     path = place_of(places, index, record)
-    if below_incoming(places.root, path) is None:
+    overflow = places.journals.overflow
+    may_move = below_incoming(places.root, path) is not None or (
+        overflow is not None and path.is_relative_to(overflow)
+    )
+    if not may_move:
         return open_at(path)
     try:
         source = open_at(path)
@@ -196,7 +212,7 @@ def _opened_where_it_is(
 
 
 class _Movable(ArraySource):
-    """An asset that its run may adopt while it is open. Any thread."""
+    """An asset that its run may adopt, or that may be brought home, while it is open. Any thread."""
 
     def __init__(
         self,

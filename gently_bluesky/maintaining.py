@@ -41,6 +41,8 @@ class MaintainedStore(StoreView):
         Where the index is, if not in the root.
     reconciled
         What opening came to.
+    overflow
+        As of `StoreView`.
 
     Attributes
     ----------
@@ -59,8 +61,9 @@ class MaintainedStore(StoreView):
         mode: Literal["a", "r"],
         index_url: str | None,
         reconciled: Reconciliation | None,
+        overflow: Path | None = None,
     ) -> None:
-        super().__init__(root, uid, index, roots, handlers)
+        super().__init__(root, uid, index, roots, handlers, overflow)
         self.mode = mode
         self.last_reconciliation: Reconciliation | None = reconciled
         self._index_url = index_url
@@ -104,11 +107,11 @@ class MaintainedStore(StoreView):
         """
         if not dry_run:
             self._require_writable()
-            self.last_reconciliation = reconcile(self.root, self._index)
+            self.last_reconciliation = reconcile(self.root, self._index, self.overflow)
             return self.last_reconciliation
         if self.mode == "r":
-            return reconcile_root(self.root, self._index_url, dry_run=True)
-        return reconcile(self.root, self._index, dry_run=True)
+            return reconcile_root(self.root, self._index_url, self.overflow, dry_run=True)
+        return reconcile(self.root, self._index, self.overflow, dry_run=True)
 
     def materialize(
         self,

@@ -166,7 +166,8 @@ class JournalLine:
         little-endian bytes.
     outcome
         For a stop: how the run ended on record, ``{"status", "received", "stored", "lost"}``, counts of
-        frames; and ``"missing"`` where the stop counts more events than came: how many, by stream.
+        frames; ``"missing"`` where the stop counts more events than came: how many, by stream; and
+        ``"overflow"`` where the run went on in a second place: ``{"root", "reason", "stored"}``.
     timestamps
         For an event: of its arrays that stream_datum documents announce, by data key; the event itself does
         not name them.

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gently_bluesky.documents.handlers import asset_array
 from gently_bluesky.elsewhere import Means, Places, axes_of, foreign_source, handled_source, means_of
 from gently_bluesky.errors import AmbiguousArray, AssetMissing, LookupFailed
 from gently_bluesky.index.index import Index, Point
 from gently_bluesky.index.rows import datum_parameters, point_number
-from gently_bluesky.lazy import LazyArray
+from gently_bluesky.lazy import ArraySource, LazyArray, Selection
 from gently_bluesky.model import Record
 from gently_bluesky.segments import tag_with_pools
 
-__all__ = ["open_datum", "open_points", "open_rows"]
+__all__ = ["open_datum", "open_joined", "open_points", "open_rows"]
+
+MAKE = ("frame_shape", "dtype", "dims", "scale", "units", "channel_names")
+"""What opens two assets alike that are parts of one array."""
 
 Rows = range | Sequence[int | None]
 
@@ -48,6 +55,68 @@ def open_points(places: Places, index: Index, record: Record, points: Sequence[P
         return _of_datums(places, index, record, [{"point_number": number} for number in numbers], means)
     datums = [document["datum_kwargs"] for document in index.datum_documents(uids)]
     return _of_datums(places, index, record, datums, means, uids)
+
+
+def open_joined(
+    places: Places, index: Index, records: Sequence[Record], points: Sequence[Point]
+) -> LazyArray | None:
+    """Return the arrays of these points, in their order, of assets of one make: of a run that went on elsewhere.
+
+    None where the assets are not of one make. Raises as `open_rows`.
+    """
+    first = records[0]
+    makes = [(one.format, *(one.metadata.get(name) for name in MAKE)) for one in records]
+    if means_of(places, index, first).backend is None or any(make != makes[0] for make in makes):
+        return None
+    known = {record.uid: record for record in records}
+    parts = [
+        open_points(places, index, known[uid], list(group))
+        for uid, group in groupby(points, key=lambda point: point.asset_uid)
+    ]
+    uids = [point.datum_uid for point in points]
+    source = _Joined(parts)
+    return asset_array(source, first.metadata, uid=first.uid, name=first.data_key or "", datum_uids=uids)
+
+
+class _Joined(ArraySource):
+    """Arrays one behind the other along the events. Any thread."""
+
+    def __init__(self, parts: Sequence[LazyArray]) -> None:
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all."""
+        return (int(self._ends[-1]), *self._parts[0].shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of each."""
+        return self._parts[0].dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Of the first; those of the others are cut alike, but for the events that share one."""
+        return (1, *self._parts[0].chunks[1:])
+
+    def read(self, selection: Selection) -> NDArray[Any]:
+        """Read of each part what is selected of it. Raises as the parts."""
+        first = selection[0]
+        events = np.arange(first.start, first.stop, first.step) if isinstance(first, slice) else first
+        owners = np.searchsorted(self._ends, events, side="right")
+        blocks: list[NDArray[Any]] = []
+        order: list[NDArray[np.intp]] = []
+        for owner in np.unique(owners):
+            places = np.flatnonzero(owners == owner)
+            part = self._parts[owner][events[places] - (self._ends[owner] - len(self._parts[owner]))]
+            for axis, chosen in enumerate(selection[1:], 1):
+                part = part[(slice(None),) * axis + (chosen,)]
+            blocks.append(part.compute())
+            order.append(places)
+        if len(blocks) == 1:
+            return blocks[0]
+        return np.concatenate(blocks)[np.argsort(np.concatenate(order))]
 
 
 def open_datum(places: Places, index: Index, record: Record, document: Mapping[str, Any]) -> LazyArray:

@@ -6,13 +6,13 @@ Nothing here is asked again once a store is open, but for `FollowingIndex`.
 from __future__ import annotations
 
 import errno
-import os
 import threading
 import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ import orjson
 from sqlalchemy import Executable, Row
 from sqlalchemy.engine import URL, make_url
 
-from gently_bluesky.documents.live import is_live
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.errors import (
     GentlyError,
     InvalidSetting,
@@ -31,10 +31,11 @@ from gently_bluesky.errors import (
 )
 from gently_bluesky.files import create_file, make_folders, read_plain, sync_folder
 from gently_bluesky.index.index import Index
+from gently_bluesky.index.moving import MovingIndex
 from gently_bluesky.index.schema import IndexUnusable
 from gently_bluesky.segments import MARKER
 from gently_bluesky.upkeep.findings import Reconciliation
-from gently_bluesky.upkeep.journals import find_journals, whole_lines
+from gently_bluesky.upkeep.journals import find_all_journals, whole_lines
 from gently_bluesky.upkeep.recovery import index_journals, reconcile
 
 __all__ = [
@@ -171,10 +172,11 @@ def index_url(root: Path, url: str | None) -> URL:
         ) from error
 
 
-def index_to_write(root: Path, url: str | None) -> tuple[Index, Reconciliation]:
-    """Return the index in step with the journals, dead runs recovered, and what that came to.
+def index_to_write(root: Path, url: str | None, overflow: Path | None = None) -> tuple[Index, Reconciliation]:
+    """Return the index in step with the journals, dead runs recovered, others brought home; and what that came to.
 
-    An index in the root that cannot be used is built anew. One elsewhere is not ours to delete.
+    An index in the root that cannot be used is built anew. One elsewhere is not ours to delete. With an overflow it
+    goes on there in a copy where its own place fails.
 
     Raises
     ------
@@ -182,8 +184,9 @@ def index_to_write(root: Path, url: str | None) -> tuple[Index, Reconciliation]:
         What is at ``url`` is not an index, or a damaged one.
     """
     place = index_url(root, url)
+    opened = Index if overflow is None else partial(MovingIndex, spare=overflow)
     try:
-        return _in_step_with(root, Index(place))
+        return _in_step_with(root, opened(place), overflow)
     except IndexUnusable as error:
         if place.get_backend_name() != "sqlite" or Path(place.database or "") != root / INDEX:
             raise StoreUnusable(
@@ -191,12 +194,12 @@ def index_to_write(root: Path, url: str | None) -> tuple[Index, Reconciliation]:
                 "is built anew"
             ) from error
         _remove_index(root)
-    return _in_step_with(root, Index(place))
+    return _in_step_with(root, opened(place), overflow)
 
 
-def _in_step_with(root: Path, index: Index) -> tuple[Index, Reconciliation]:
+def _in_step_with(root: Path, index: Index, overflow: Path | None) -> tuple[Index, Reconciliation]:
     try:
-        return index, reconcile(root, index)
+        return index, reconcile(root, index, overflow)
     except BaseException:
         index.close()
         raise
@@ -212,7 +215,9 @@ def index_as_it_is(root: Path, url: str | None) -> Index:
         return Index("sqlite://")
 
 
-def reconcile_root(root: Path, url: str | None = None, *, dry_run: bool = False) -> Reconciliation:
+def reconcile_root(
+    root: Path, url: str | None = None, overflow: Path | None = None, *, dry_run: bool = False
+) -> Reconciliation:
     """Reconcile a store that is not opened for anything else: see `MaintainedStore.reconcile`.
 
     Raises
@@ -226,14 +231,14 @@ def reconcile_root(root: Path, url: str | None = None, *, dry_run: bool = False)
     if dry_run:
         index = index_as_it_is(root, url)
         try:
-            return reconcile(root, index, dry_run=True)
+            return reconcile(root, index, overflow, dry_run=True)
         finally:
             index.close()
     if open_root(root, "a")[1] == "r":
         raise StoreReadOnly(
             f"{root} is mounted read-only; nothing was changed; ask for a dry run to see what would be"
         )
-    index, found = index_to_write(root, url)
+    index, found = index_to_write(root, url, overflow)
     index.close()
     return found
 
@@ -249,34 +254,34 @@ def _remove_index(root: Path) -> None:
             ) from error
 
 
-def index_to_read(root: Path, url: str | None) -> Index:
+def index_to_read(root: Path, url: str | None, overflow: Path | None = None) -> Index:
     """Return the index as it is, or one in memory where there is none that tells all the journals do."""
-    place = index_url(root, url)
+    place, journals = index_url(root, url), Journals(root, overflow)
     try:
         index = Index(place, read_only=True)
     except InvalidSetting:
         raise
     except GentlyError:
-        return FollowingIndex(root)  # missing, damaged, of another version: the journals say all it would
+        return FollowingIndex(journals)  # missing, damaged, of another version: the journals say all it would
     try:
-        in_step = _in_step(root, index.journals())
+        in_step = _in_step(journals, index.journals())
     except GentlyError:
         in_step = False
     if in_step:
         return index
     index.close()
-    return FollowingIndex(root)
+    return FollowingIndex(journals)
 
 
-def _in_step(root: Path, known: dict[str, int]) -> bool:
-    there = set(find_journals(root))
-    return known.keys() <= there and all(_is_indexed(root / name, known.get(name, 0)) for name in there)
+def _in_step(journals: Journals, known: dict[str, int]) -> bool:
+    there = set(find_all_journals(journals))
+    return known.keys() <= there and all(_is_indexed(journals, name, known.get(name, 0)) for name in there)
 
 
-def _is_indexed(journal: Path, end: int) -> bool:
+def _is_indexed(journals: Journals, journal: str, end: int) -> bool:
     """Say whether an index that knows a journal up to ``end`` knows it all, or will: its writer lives."""
     try:
-        return journal.stat().st_size == end or is_live(journal.parent)
+        return journals.size(journal)[1] == end or journals.is_live(journal)
     except OSError:
         return False
 
@@ -284,19 +289,19 @@ def _is_indexed(journal: Path, end: int) -> bool:
 class FollowingIndex(Index):
     """An index in memory for a reader that has no other: built from the journals, and follows them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, journals: Journals) -> None:
         super().__init__("sqlite://")
-        self._root = root
+        self._journals = journals
         self._turn = threading.RLock()
         self._following = False
         self._rest_until = 0.0
         self._following = True
         self._files: dict[str, int] = {}
         try:
-            for journal in find_journals(root):
+            for journal in find_all_journals(journals):
                 with suppress(OSError):  # gone meanwhile, or nothing that can be looked at: warned of below
-                    self._files[journal] = (root / journal).stat().st_ino
-            index_journals(root, self)
+                    self._files[journal] = journals.size(journal)[0]
+            index_journals(journals, self)
         finally:
             self._following = False
 
@@ -312,7 +317,7 @@ class FollowingIndex(Index):
         self._following = True
         try:
             known = self.journals()
-            there = set(find_journals(self._root))
+            there = set(find_all_journals(self._journals))
             for gone in known.keys() - there:
                 self.forget(gone)
             for journal in sorted(there):
@@ -324,13 +329,15 @@ class FollowingIndex(Index):
 
     def _catch_up(self, journal: str, known: int) -> None:
         with suppress(OSError, ValueError):  # gone meanwhile, or damaged: warned of at opening
-            status = os.stat(self._root / journal)  # noqa: PTH116 # a good deal faster than Path's
-            is_another = self._files.setdefault(journal, status.st_ino) != status.st_ino
-            self._files[journal] = status.st_ino
-            if status.st_size == known and not is_another:
+            file, size = self._journals.size(journal)
+            is_another = self._files.setdefault(journal, file) != file
+            self._files[journal] = file
+            if size == known and not is_another:
                 return
-            begin = 0 if is_another or status.st_size < known else known  # it was replaced, or cut
-            lines, end = whole_lines(self._root / journal, begin)
+            begin = 0 if is_another or size < known else known  # it was replaced, cut, or continued
+            lines, end = whole_lines(
+                self._journals.root / journal, begin, self._journals.scan(journal, begin)
+            )
             if lines:
                 self.add(journal, lines, end, begin=begin, anew=begin == 0)
             elif begin == 0:

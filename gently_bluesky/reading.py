@@ -44,6 +44,8 @@ class StoreView:
         Folders below which assets of others are read; by default the root.
     handlers
         The user's, by spec.
+    overflow
+        The second place of its runs, if it has one.
     """
 
     def __init__(
@@ -53,9 +55,11 @@ class StoreView:
         index: Index,
         roots: Roots | None = None,
         handlers: Mapping[str, Handler] | None = None,
+        overflow: Path | None = None,
     ) -> None:
         self.root = root
-        self._places = Places.of(root, roots, handlers)
+        self.overflow = overflow
+        self._places = Places.of(root, roots, handlers, overflow)
         self.uid = uid
         self._index = index
 
@@ -106,7 +110,7 @@ class StoreView:
         """
         known = self[after] if isinstance(after, str) else after
         record = None if known is None else known.record
-        return Run(self._places, *next_run(self.root, self._index, record, timeout_s))
+        return Run(self._places, *next_run(self._places.journals, self._index, record, timeout_s))
 
     def _nth_latest(self, number: int) -> Record:
         if number >= 0:

@@ -47,10 +47,10 @@ class Run:
     """
 
     def __init__(self, places: Places, index: Index, record: Record) -> None:
-        root = self._root = places.root
+        self._root = places.root
         self._places = places
         self._record = record
-        self._watch = RunWatch(root, index, record.uid)
+        self._watch = RunWatch(places.journals, index, record.uid)
 
     @property
     def _index(self) -> Index:
@@ -165,7 +165,7 @@ class Run:
         documents of those are left out.
         """
         lines = settled_lines(iter(self._lines()), self._root, self._path.parent)
-        lines = filled_lines(lines, self._root) if fill else lines
+        lines = filled_lines(lines, self._root, self._places.journals.overflow) if fill else lines
         documents = ((line.name, dict(line.doc)) for line in lines)
         return documents if fill else rooted(documents, self._root)
 
@@ -219,7 +219,7 @@ class Run:
 
     def _lines(self) -> Sequence[JournalLine]:
         lines: list[JournalLine] = []
-        for line in self._journal(lambda path: _place(path, self.uid)):
+        for line in self._journal():
             if line.name == "start" and lines:
                 break
             if lines or (line.name == "start" and line.doc["uid"] == self.uid):
@@ -232,17 +232,25 @@ class Run:
 
     def _end(self) -> JournalLine | None:
         """Return the run's stop; of a journal of its own no more is read, however long it is."""
-        last = self._journal(_last_line) if self._path.name == DOCUMENTS else self._lines()[-1:]
+        if self._path.name == DOCUMENTS:
+            tail = self._places.journals.tail(self._record.path)
+            last = self._read(lambda: read_journal(tail, _last_line(tail)))
+        else:
+            last = self._lines()[-1:]
         return next((line for line in last if line.name == "stop"), None)
 
     @property
     def _path(self) -> Path:
         return self._root / self._record.path
 
-    def _journal(self, begin: Callable[[Path], int]) -> Iterator[JournalLine]:
-        """Yield the lines of the journal from the byte on that ``begin`` finds."""
+    def _journal(self) -> Iterator[JournalLine]:
+        """Yield the lines of the journal, from where the run may begin in it."""
+        scan, journal = self._places.journals.scan, self._record.path
+        return self._read(lambda: (line for line, _ in scan(journal, _place(self._path, self.uid))))
+
+    def _read(self, lines: Callable[[], Iterator[JournalLine]]) -> Iterator[JournalLine]:
         try:
-            yield from read_journal(self._path, begin(self._path))
+            yield from lines()
         except FileNotFoundError as error:
             raise AssetMissing(
                 f"{self._path}: the journal of run {self.uid} is not there; nothing was read"

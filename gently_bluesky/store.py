@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gently_bluesky.derived import Derivation, parent_uids, record_run, steps_um
 from gently_bluesky.documents.handling import Handler, checked_handlers
+from gently_bluesky.documents.overflow import open_overflow
 from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import InvalidSetting, StorageStalled, UnknownUid
 from gently_bluesky.foreign.roots import Roots
@@ -46,6 +47,11 @@ class Store(MaintainedStore):
         What opens kinds of assets that nothing here knows, by spec, as for `handler_registry`: classes that
         are called with a path and ``resource_kwargs``, and what they return with ``datum_kwargs`` (of stream
         documents with ``parameters`` and ``point_number``). They win over all others.
+    overflow
+        A folder, best on another disk, where a run goes on, loudly, when the root fails: full, gone, read-only. Made
+        if it is missing. `reconcile`, and the next opening, bring such runs home as soon as the root has room. Readers
+        that are to see them before that give it too. What devices write by themselves (`recorder`) and derived results
+        (`put`) have no second place.
 
     Raises
     ------
@@ -56,8 +62,8 @@ class Store(MaintainedStore):
     StoreReadOnly
         ``mode="a"``, and the root may not be written.
     InvalidSetting
-        Another mode, an index that is none, ``allowed_roots`` that are no whole paths, or ``handlers`` that
-        are no callables by spec.
+        Another mode, an index that is none, ``allowed_roots`` that are no whole paths, ``handlers`` that
+        are no callables by spec, or an ``overflow`` that is another store's or lies in this one.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Store(MaintainedStore):
         index: str | None = None,
         allowed_roots: Iterable[str | Path] = (),
         handlers: Mapping[str, Handler] | None = None,
+        overflow: str | Path | None = None,
     ) -> None:
         if mode not in ("a", "r"):
             raise InvalidSetting(f"expected mode 'a' or 'r', got {mode!r}; nothing was opened")
@@ -75,19 +82,22 @@ class Store(MaintainedStore):
         roots = Roots(allowed_roots).beside(place)
         given = checked_handlers(handlers, "nothing was opened")
         uid, way = open_root(place, mode)
+        second = None if overflow is None else open_overflow(overflow, place, uid, way)
+        roots = roots if second is None else roots.beside(second)
         reconciled = None
         if way == "r":
-            opened = index_to_read(place, index)
+            opened = index_to_read(place, index, second)
         else:
-            opened, reconciled = index_to_write(place, index)
-        super().__init__(place, uid, opened, roots, given, way, index, reconciled)
-        self._writing = Writing(place, uid, self._index)
+            opened, reconciled = index_to_write(place, index, second)
+        super().__init__(place, uid, opened, roots, given, way, index, reconciled, second)
+        self._writing = Writing(place, uid, self._index, second)
         self._warn(asked_for=mode)
 
     def _warn(self, asked_for: str) -> None:
         """Say what opening left undone, by RuntimeWarnings at the line that opens the store."""
         found = self.last_reconciliation
         texts = [f"a run was left alone: {one}" for one in found.left] if found is not None else []
+        texts += found.waiting if found is not None else ()
         if self.mode != asked_for:
             texts.append(
                 f"{self.root} is mounted read-only: it was opened with mode='r', and nothing can be stored"
@@ -157,9 +167,12 @@ class Store(MaintainedStore):
         stall_timeout_s
             A wait for storage without progress longer than this is a failure.
         min_free_bytes
-            A run does not start with less free space.
+            A run does not start with less free space, and fails, or goes on in the overflow, when there is less.
+            One whose start document says how many events it will have (``num_points``) fails with its first one if
+            they would not leave so much. 0 looks at nothing.
         on_failure
-            Called with the first failure of a run, at once, on a thread of its own.
+            Called with the first failure of a run, or with that after which it goes on in the overflow, at once, on
+            a thread of its own.
 
         Raises
         ------

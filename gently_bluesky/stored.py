@@ -27,7 +27,7 @@ from gently_bluesky.growing import Feed, Growth
 from gently_bluesky.index.index import Extent, Index, Point
 from gently_bluesky.lazy import LazyArray, growing
 from gently_bluesky.model import Record
-from gently_bluesky.opened import open_datum, open_points, open_rows
+from gently_bluesky.opened import open_datum, open_joined, open_points, open_rows
 from gently_bluesky.sources import InlineSource
 from gently_bluesky.watching import Look, RunWatch, load_backends
 
@@ -144,7 +144,7 @@ def asset_events(places: Places, index: Index, record: Record) -> LazyArray:
     InvalidDocument
         Its path leads out of the store.
     """
-    watch = RunWatch(places.root, index, record.run_uid)
+    watch = RunWatch(places.journals, index, record.run_uid)
     of = AssetEvents(record.uid)
     found = _array(places, watch, of, index)
     return (
@@ -296,12 +296,15 @@ def _array(
     points = of.points(index)
     shown = of.shown(points)
     assets = list(dict.fromkeys(point.asset_uid for point in shown))
-    if len(assets) > 1:
+    records = [index.record(asset) for asset in assets]
+    array = open_points(places, index, records[0], shown) if len(records) == 1 else None
+    if array is None:
+        array = open_joined(places, index, records, shown)
+    if array is None:
         raise AmbiguousArray(
             f"{of} changed shape, dtype or scale during the run and is kept in {len(assets)} arrays; ask for "
             f"store.array(uid) of each: {', '.join(assets)}"
         )
-    array = open_points(places, index, index.record(assets[0]), shown)
     return growing(array, _RunGrowth(places, watch, of, points[-1].position, len(array)))
 
 

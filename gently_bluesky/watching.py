@@ -6,20 +6,17 @@ lock of the run only now and then. No writer is hindered, and nothing is written
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Executable, Row
 
 from gently_bluesky.backends.registry import BUILTIN, get_backend
-from gently_bluesky.documents.live import is_live
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.errors import AssetMissing, InvalidSetting, NotYetStored, RunEnded
-from gently_bluesky.files import open_plain
 from gently_bluesky.index.index import Index
 from gently_bluesky.upkeep.journals import whole_lines
 
@@ -58,9 +55,9 @@ class JournalIndex(Index):
         The journal is not there, or not what a writer writes. Asking raises these too.
     """
 
-    def __init__(self, root: Path, journal: str) -> None:
+    def __init__(self, journals: Journals, journal: str) -> None:
         super().__init__("sqlite://")
-        self._path = root / journal
+        self._journals = journals
         self._journal = journal
         self._turn = threading.RLock()
         self._seen = (0, 0)
@@ -79,14 +76,15 @@ class JournalIndex(Index):
         return super().rows(statement, **parameters)
 
     def _follow(self) -> None:
-        status = _status(self._path)
-        seen = status.st_ino, status.st_size
+        seen = _size(self._journals, self._journal)
         if seen == self._seen:
             return
         known = self.reach(self._journal)
-        if status.st_ino != self._seen[0] or not _goes_on(self._path, known):
+        # else whoever recovered the run cut off what was not whole, and wrote the end of the run there
+        if seen[0] != self._seen[0] or not self._journals.ends_line(self._journal, known):
             known = 0
-        lines, end = whole_lines(self._path, known)
+        scan = self._journals.scan(self._journal, known)
+        lines, end = whole_lines(self._journals.root / self._journal, known, scan)
         if lines:
             self.add(self._journal, lines, end, begin=known, anew=known == 0)
         self._seen = seen
@@ -97,7 +95,7 @@ class RunWatch:
 
     Parameters
     ----------
-    root
+    journals
         Of the store.
     index
         Of the store; where writers do not keep it, it is replaced by one of the run's journal.
@@ -105,8 +103,8 @@ class RunWatch:
         Of the run.
     """
 
-    def __init__(self, root: Path, index: Index, run_uid: str) -> None:
-        self._root = root
+    def __init__(self, journals: Journals, index: Index, run_uid: str) -> None:
+        self._journals = journals
         self._index = index
         self._run_uid = run_uid
         self._journal: str | None = None
@@ -189,7 +187,7 @@ class RunWatch:
 
     def _has_news(self, look: Look) -> bool:
         """Say whether more is indexed of the run than when last looked."""
-        size = _status(self._path()).st_size
+        size = self._size()
         if size == look.size and look.end >= size:
             return False
         end = self._indexed(size, look)
@@ -217,14 +215,14 @@ class RunWatch:
         """Ask the journal itself from now on."""
         with self._lock:
             if not isinstance(self._index, JournalIndex):
-                self._index = JournalIndex(self._root, self._journal_name())
+                self._index = JournalIndex(self._journals, self._journal_name())
 
     def _ended(self, look: Look) -> str | None:
         if look.status is None:
             look.status = self._status()
-        if look.status == "running" and not is_live(self._path().parent):
+        if look.status == "running" and not self._journals.is_live(self._journal_name()):
             # it ended since we asked, or its process died; what is in the journal was announced
-            size = _status(self._path()).st_size
+            size = self._size()
             if self._index.reach(self._journal_name()) < size:
                 self._read_journal()
             look.status = self._status()
@@ -239,8 +237,8 @@ class RunWatch:
             self._journal = self._index.record(self._run_uid).path
         return self._journal
 
-    def _path(self) -> Path:
-        return self._root / self._journal_name()
+    def _size(self) -> int:
+        return _size(self._journals, self._journal_name())[1]
 
 
 def load_backends() -> None:
@@ -276,20 +274,10 @@ def pauses() -> Callable[[], float]:
     return next_one
 
 
-def _goes_on(journal: Path, known: int) -> bool:
-    """Say whether a line ends where the journal was read up to.
-
-    Else whoever recovered the run cut off what was not whole, and wrote the end of the run there.
-    """
-    if known == 0:
-        return True
-    with open_plain(journal) as file:
-        file.seek(known - 1)
-        return file.read(1) == b"\n"
-
-
-def _status(journal: Path) -> os.stat_result:
+def _size(journals: Journals, journal: str) -> tuple[int, int]:
     try:
-        return os.stat(journal)  # noqa: PTH116 # many times a second
+        return journals.size(journal)
     except FileNotFoundError as error:
-        raise AssetMissing(f"{journal}: the journal of the run is gone; nothing was read") from error
+        raise AssetMissing(
+            f"{journals.root / journal}: the journal of the run is gone; nothing was read"
+        ) from error

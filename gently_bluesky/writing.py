@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gently_bluesky.backends.registry import get_backend
+from gently_bluesky.documents.desk import Desk
 from gently_bluesky.documents.home import SharedJournal
 from gently_bluesky.documents.pipeline import Pipeline
-from gently_bluesky.documents.run_storage import Desk
 from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import GentlyError, InvalidSetting
 from gently_bluesky.index.index import Index
@@ -24,10 +24,15 @@ __all__ = ["Writing"]
 
 
 class Writing:
-    """Opens and closes what writes into one store. Any thread."""
+    """Opens and closes what writes into one store. Any thread.
 
-    def __init__(self, root: Path, uid: str, index: Index) -> None:
+    Runs that a writer takes go on in ``overflow``, if there is one, where the root fails; what devices write by
+    themselves and derived results do not.
+    """
+
+    def __init__(self, root: Path, uid: str, index: Index, overflow: Path | None = None) -> None:
         self._root = root
+        self._overflow = overflow
         self._uid = uid
         self._index = index
         self._open: list[StoreWriter | Recorder] = []
@@ -36,7 +41,7 @@ class Writing:
 
     def writer(self, settings: Settings, on_failure: Callable[[Exception], object] | None) -> StoreWriter:
         """Return a new writer. Raises InvalidSetting."""
-        writer = StoreWriter(self._desk(settings, on_failure))
+        writer = StoreWriter(self._desk(settings, on_failure, self._overflow))
         self._keep(writer)
         return writer
 
@@ -62,7 +67,12 @@ class Writing:
             self._open = [known for known in self._open if not known.closed]
             self._open.append(opened)
 
-    def _desk(self, settings: Settings, on_failure: Callable[[Exception], object] | None = None) -> Desk:
+    def _desk(
+        self,
+        settings: Settings,
+        on_failure: Callable[[Exception], object] | None = None,
+        overflow: Path | None = None,
+    ) -> Desk:
         backend = get_backend(settings.format)
         if settings.assets == "stream" and backend.mimetype is None:
             raise InvalidSetting(
@@ -71,15 +81,28 @@ class Writing:
             )
         for packing in settings.packings():
             backend.check_packing(packing)
+        if backend.name == "memory":
+            overflow = None  # no disk takes its pixels
         pipeline = Pipeline(
-            max_pending_bytes=settings.max_pending_bytes, stall_timeout_s=settings.stall_timeout_s
+            max_pending_bytes=settings.max_pending_bytes,
+            stall_timeout_s=settings.stall_timeout_s,
+            keeps_stored=overflow is not None,
         )
         pool = None
         if settings.hot_bytes:
             from gently_bluesky.backends.hot import HotPool  # a store brings no backend
 
             pool = HotPool.create(self._uid, settings.hot_bytes)
-        return Desk(self._root, self._index, backend, settings, pipeline, on_failure=on_failure, pool=pool)
+        return Desk(
+            self._root,
+            self._index,
+            backend,
+            settings,
+            pipeline,
+            on_failure=on_failure,
+            pool=pool,
+            overflow=overflow,
+        )
 
     def close(self) -> GentlyError | None:
         """Close everything, in the order in which it was opened; return the first failure of what was open."""

@@ -53,18 +53,18 @@ SABOTAGES = (
     ),
     Sabotage(
         "subscribers are told before the journal has it",
-        "documents/run_storage.py",
-        "        begin, end = self.home.append(raw, ",
-        "        self._tell(raw)\n        raw, told = [], raw\n        begin, end = self.home.append(told, ",
+        "documents/announcer.py",
+        "        begin, end = self._append(raw, is_edge=",
+        "        self._tell(raw)\n        raw, told = [], raw\n        begin, end = self._append(told, is_edge=",
         "tests/bluesky/test_writer_announcing.py"
         "::test_a_document_is_announced_when_an_outsider_finds_it_in_the_journal_and_its_pixels_on_disk",
     ),
     Sabotage(
         "documents are announced before the frames are stored",
         "documents/run_storage.py",
-        "                self._assets[uid].publish(count)\n            self._announce(lines, frames, nbytes)\n",
-        "                self._announce(lines, frames, nbytes)\n                lines = lines[:0]\n"
-        "                self._assets[uid].publish(count)\n",
+        "                asset.publish(count)\n            self._announcer.announce(lines, stored)\n",
+        "                self._announcer.announce(lines, stored)\n                lines = lines[:0]\n"
+        "                asset.publish(count)\n",
         "tests/bluesky/test_writer_announcing.py"
         "::test_a_document_is_announced_when_an_outsider_finds_it_in_the_journal_and_its_pixels_on_disk",
     ),
@@ -185,6 +185,13 @@ SABOTAGES = (
         "            os.close(self._fd)\n            self._fd = -1\n",
         "            self._fd = -1\n",
         "tests/crash/test_endurance.py",
+    ),
+    Sabotage(
+        "frames that the root refused are not written again where the run goes on",
+        "documents/run_storage.py",
+        "            self._write(task)\n        task.wait()\n",
+        "            task.error = None\n            task.pendings.clear()\n        task.wait()\n",
+        "tests/unit/test_second_place.py",
     ),
 )
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from gently_bluesky.devices.recording import Recording
-from gently_bluesky.documents.run_storage import Desk
+from gently_bluesky.documents.desk import Desk
 from gently_bluesky.errors import InvalidSetting, WriterClosed
 
 __all__ = ["Recorder"]

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.assets import array_spec
+from gently_bluesky.documents.desk import Desk
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import FolderHome
 from gently_bluesky.documents.intake import Intake
 from gently_bluesky.documents.journal import encode_line
 from gently_bluesky.documents.names import device_asset_name, incoming_folder
 from gently_bluesky.documents.pipeline import Owner, Task
-from gently_bluesky.documents.run_storage import Desk
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.documents.tasks import Frame, FramesTask, OpenTask, StopTask
 from gently_bluesky.errors import FrameMismatch, InputError, StorageError, WriterClosed

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.assets import array_to_store, declared_dtype, inline_value
 from gently_bluesky.documents.tasks import Frame
+from gently_bluesky.errors import ConflictingDocument
 from gently_bluesky.jsontext import PLAIN_TYPES
 
-__all__ = ["arrays_of", "referring", "said_by", "unnamed_timestamps"]
+__all__ = ["arrays_of", "conflicting_event", "referring", "referring_anew", "said_by", "unnamed_timestamps"]
 
 
 def arrays_of(
@@ -92,6 +93,22 @@ def referring(said: Mapping[str, Any], frames: Sequence[Frame]) -> dict[str, Any
     }
 
 
+def referring_anew(event: Mapping[str, Any], frames: Sequence[Frame]) -> dict[str, Any]:
+    """Return an event that was made by `referring` with references to where its frames are now."""
+    references = {
+        frame.data_key: frame.asset.datum_id(frame.place) for frame in frames if not frame.asset.is_stream
+    }
+    return {**event, "data": {**event["data"], **references}}
+
+
 def unnamed_timestamps(said: Mapping[str, Any], frames: Sequence[Frame]) -> dict[str, float]:
     """Return the timestamps that `referring` leaves out."""
     return {frame.data_key: said["timestamps"][frame.data_key] for frame in frames if frame.asset.is_stream}
+
+
+def conflicting_event(run_uid: str, uid: str) -> ConflictingDocument:
+    """Return the error for an event that came again under its uid and says something else."""
+    return ConflictingDocument(
+        f"run {run_uid[:8]}: event {uid} came twice with different contents; the first one is stored and "
+        "stands, the second was not stored; give every event a uid of its own"
+    )

@@ -33,12 +33,16 @@ class FirstFailure:
                 return False
             self.error = error
         self._wake()
+        self.tell(error)
+        return True
+
+    def tell(self, error: Exception) -> None:
+        """Have ``on_failure`` called with an error: the first failure, or one after which the run goes on."""
         if self._on_failure is not None:
             arguments = self._on_failure, error
             threading.Thread(
                 target=_tell_of, args=arguments, name="gently-bluesky-on-failure", daemon=True
             ).start()
-        return True
 
     def raise_if_set(self) -> None:
         """Raise the first failure, always the same object."""

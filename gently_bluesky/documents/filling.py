@@ -46,7 +46,9 @@ def _is_in(root: Path, relative: str) -> bool:
         return False
 
 
-def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[JournalLine]:
+def filled_lines(
+    lines: Iterable[JournalLine], root: Path | None, overflow: Path | None = None
+) -> Iterator[JournalLine]:
     """Yield lines whose documents are as they came in: arrays in the events, nothing that announced them.
 
     Stored arrays are lazy; small ones, which the journal holds as lists, are numpy's. A descriptor with
@@ -60,6 +62,8 @@ def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[Jo
         In the order in which they were announced; runs may be interleaved. Their documents are not changed.
     root
         Of the store they come from, wherever it was moved to; None to believe the resource documents.
+    overflow
+        Its second place, if it has one.
 
     Raises
     ------
@@ -68,7 +72,7 @@ def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[Jo
     InvalidDocument
         A resource's path leads out of its root, or a document lacks what event-model demands.
     """
-    filling = _Filling(root)
+    filling = _Filling(root, overflow)
     for line in lines:
         try:
             yield from filling.take(line)
@@ -83,8 +87,9 @@ def filled_lines(lines: Iterable[JournalLine], root: Path | None) -> Iterator[Jo
 class _Filling:
     """Takes lines one by one, and knows what the next ones may refer to."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, overflow: Path | None) -> None:
         self._root = root
+        self._overflow = overflow
         self._kinds = own_handlers()
         self._handlers: dict[str, AssetHandler] = {}
         self._datums: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -154,6 +159,10 @@ class _Filling:
         if self._root is None:
             return inside(said, asset.path)
         path = inside(self._root, asset.path)
+        if self._overflow is not None and not is_there(path):
+            second = inside(self._overflow, asset.path)
+            if is_there(second):
+                return second
         elsewhere = said != self._root and not is_there(path) and is_there(said / asset.path)
         return None if elsewhere else path
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +57,10 @@ class RunHome(ABC):
         """Note how many frames are announced."""
 
     @abstractmethod
+    def note(self, reason: str) -> None:
+        """Keep why the run cannot go on here, in case its journal will not say so."""
+
+    @abstractmethod
     def make_room(self, reason: str) -> None:
         """Give back reserved space: the run has failed and has to say so. Keep why, in case it cannot."""
 
@@ -77,6 +83,8 @@ class FolderHome(RunHome):
     sync
         As in `Settings`. Unless that is ``"never"``, the folder's entry is synced when it is opened, and so
         is that of every folder above it: it may have been made by a writer that left that to the system.
+    namesakes
+        Another name may be taken where there is a folder of the wanted one.
     """
 
     whole_runs = False
@@ -87,11 +95,15 @@ class FolderHome(RunHome):
         min_free_bytes: int,
         folder_of: Callable[[Mapping[str, Any]], str] = run_folder,
         sync: str = "event",
+        *,
+        namesakes: bool = True,
     ) -> None:
         self._root = root
         self._sync = sync
         self._min_free_bytes = min_free_bytes
         self._folder_of = folder_of
+        self._most_namesakes = MOST_NAMESAKES if namesakes else 2
+        self._file: os.stat_result | None = None
         self._live: LiveFile | None = None
         self._journal: Journal | None = None
         self.folder = ""
@@ -104,6 +116,7 @@ class FolderHome(RunHome):
             make_folders((self._root / wanted).parent, sync=False)
             folder = self._make_folder(wanted)
             self._journal = Journal(folder / "documents.jsonl")
+            self._file = (folder / "documents.jsonl").stat()
             if self._sync != "never":
                 sync_up(folder, self._root)
         except OSError as error:
@@ -123,7 +136,7 @@ class FolderHome(RunHome):
 
     def _make_folder(self, wanted: str) -> Path:
         """Make a folder that nobody has, and its lock, which says that it is not a dead process's."""
-        for number in range(1, MOST_NAMESAKES):
+        for number in range(1, self._most_namesakes):
             name = wanted if number == 1 else f"{wanted}-{number}"
             folder = self._root / name
             try:
@@ -136,7 +149,7 @@ class FolderHome(RunHome):
             except FileNotFoundError:
                 continue  # swept away by a process that is opening the store, before the lock was there
             return folder
-        raise FileExistsError(f"{self._root / wanted} and {MOST_NAMESAKES} namesakes exist")
+        raise FileExistsError(f"{self._root / wanted} and {self._most_namesakes} namesakes exist")
 
     def discard(self) -> None:
         """Remove the folder, in which there is nothing of a run yet. Opens no file: there may be too many."""
@@ -150,9 +163,23 @@ class FolderHome(RunHome):
             folder.rmdir()
 
     def append(self, lines: Sequence[bytes], *, is_edge: bool = False) -> tuple[int, int]:
-        """Append to the run's own journal."""
+        """Append to the run's own journal, which is where others look for it."""
         sync = self._sync == "event" or (is_edge and self._sync == "run")
-        return _opened(self._journal).append(lines, sync=sync, is_edge=is_edge)
+        begin, end = _opened(self._journal).append(lines, sync=sync, is_edge=is_edge)
+        path = self._root / self.journal
+        try:
+            is_there = self._file is not None and os.path.samestat(self._file, path.stat())
+        except FileNotFoundError:
+            is_there = False
+        except OSError as error:
+            raise storage_error(error, f"{path}: {len(lines)} documents could not be recorded") from error
+        if not is_there:  # its disk was taken away, and the file that is open lies where nobody finds it
+            raise StorageError(
+                errno.ENOENT,
+                f"{path} is gone: somebody removed it, or its disk; {len(lines)} documents could not be recorded; "
+                "bring it back",
+            )
+        return begin, end
 
     def count_received(self, frames: int) -> None:
         """Count in the ``.live`` file."""
@@ -164,10 +191,15 @@ class FolderHome(RunHome):
         if self._live is not None:
             self._live.count_stored(frames)
 
-    def make_room(self, reason: str) -> None:
-        """Give back the reserve; keep the reason in the ``.live`` file, which has its place on the disk."""
+    def note(self, reason: str) -> None:
+        """Keep the reason in the ``.live`` file, which has its place on the disk."""
         if self._live is not None:
             self._live.note_failure(reason)
+
+    def make_room(self, reason: str) -> None:
+        """Give back the reserve, and note the reason."""
+        self.note(reason)
+        if self._live is not None:
             with suppress(OSError):  # then there may still be room
                 self._live.release_reserve()
 
@@ -246,6 +278,9 @@ class SharedHome(RunHome):
 
     def count_stored(self, frames: int) -> None:
         """Nothing to do: such a run has no frames."""
+
+    def note(self, reason: str) -> None:
+        """Nothing to do: such a run is in the journal as a whole or not at all."""
 
     def make_room(self, reason: str) -> None:
         """Nothing to do: nothing is reserved."""

@@ -6,9 +6,8 @@ The index is a cache: no run waits for it for long, and none fails because someb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from gently_bluesky.documents.journal import scan_journal
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.errors import GentlyError, StorageStalled
 from gently_bluesky.index.index import Index, JournalOutOfStep
 from gently_bluesky.model import JournalLine
@@ -32,16 +31,14 @@ class IndexFeed:
 
     Parameters
     ----------
-    root
-        Of the store.
-    index
+    journals, index
         Of the store.
     stall_timeout_s
         Of the writer: nobody is to take a wait for the index for a disk that hangs.
     """
 
-    def __init__(self, root: Path, index: Index, stall_timeout_s: float) -> None:
-        self._root = root
+    def __init__(self, journals: Journals, index: Index, stall_timeout_s: float) -> None:
+        self._journals = journals
         self._index = index
         self._patience_s = min(PATIENCE_S, stall_timeout_s / 4)
         self._behind: set[str] = set()
@@ -102,9 +99,18 @@ class IndexFeed:
             self._add_whole(journal, patience_s)
 
     def _add_whole(self, journal: str, patience_s: float) -> None:
+        try:
+            lines, end = self._read(journal, alone=False)
+        except OSError:
+            if self._journals.continuation(journal) is None:
+                raise
+            lines, end = self._read(journal, alone=True)  # the root is gone, in which the run began
+        self._index.add(journal, lines, end, anew=True, patience_s=patience_s)
+
+    def _read(self, journal: str, *, alone: bool) -> tuple[list[JournalLine], int]:
         lines: list[JournalLine] = []
         end = 0
-        for line, position in scan_journal(self._root / journal):
+        for line, position in self._journals.scan(journal, alone=alone):
             lines.append(line)
             end = position
-        self._index.add(journal, lines, end, anew=True, patience_s=patience_s)
+        return lines, end

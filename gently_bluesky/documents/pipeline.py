@@ -48,6 +48,9 @@ class Pipeline:
     stall_timeout_s
         A wait without any progress for longer than this raises StorageStalled; and the owners of what is on
         its way are told, whether somebody waits or not.
+    keeps_stored
+        What is large is kept, and counts, until a task is committed, and not only until its writes have ended: it may
+        have to be written elsewhere.
 
     Attributes
     ----------
@@ -55,7 +58,10 @@ class Pipeline:
         Where tasks get their memory from.
     """
 
-    def __init__(self, *, max_pending_bytes: int | None, stall_timeout_s: float) -> None:
+    def __init__(
+        self, *, max_pending_bytes: int | None, stall_timeout_s: float, keeps_stored: bool = False
+    ) -> None:
+        self._keeps_stored = keeps_stored
         self._max_pending_bytes = DEFAULT_PENDING_BYTES if max_pending_bytes is None else max_pending_bytes
         self._takes_any_event = max_pending_bytes is None
         self._stall_timeout_s = stall_timeout_s
@@ -320,7 +326,8 @@ class Pipeline:
             self._queue.clear()
             self._to_begin = False
             self._in_flight.extend(fresh)
-            self._unstored.extend(task for task in fresh if task.nbytes)
+            if not self._keeps_stored:
+                self._unstored.extend(task for task in fresh if task.nbytes)
         for task in fresh:
             self._begin(task)
 
@@ -359,6 +366,8 @@ class Pipeline:
             for task in mine:
                 task.let_go()
         with self._changed:
+            if self._keeps_stored:
+                self._pending_bytes -= sum(task.nbytes for task in ended)
             if ended:
                 self._hurry -= sum(not task.is_patient for task in ended)
                 self._commit_from_s = time.monotonic() + BETWEEN_COMMITS_S

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gently_bluesky.backends.base import Backend
 from gently_bluesky.documents.adopting import Adoption
+from gently_bluesky.documents.announcer import Announcer
 from gently_bluesky.documents.announcing import Asset
-from gently_bluesky.documents.event_count import EventCount, events_missing
+from gently_bluesky.documents.desk import Desk
+from gently_bluesky.documents.event_count import events_missing
+from gently_bluesky.documents.events import conflicting_event, referring_anew
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
-from gently_bluesky.documents.index_feed import NOT_INDEXED, IndexFeed
-from gently_bluesky.documents.journal import encode_line
-from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
+from gently_bluesky.documents.index_feed import NOT_INDEXED
+from gently_bluesky.documents.leaving import LeftHome, leave_home
+from gently_bluesky.documents.overflow import is_of_its_place
+from gently_bluesky.documents.pipeline import Owner, Task
+from gently_bluesky.documents.room_watch import RoomWatch
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.documents.tasks import (
     DocumentTask,
@@ -32,37 +36,11 @@ from gently_bluesky.documents.tasks import (
     OpenTask,
     StopTask,
 )
-from gently_bluesky.errors import AssetDamaged, ConflictingDocument, LookupFailed, RunExists, StorageError
+from gently_bluesky.errors import AssetDamaged, ConflictingDocument, LookupFailed, RunExists
 from gently_bluesky.files import storage_error
-from gently_bluesky.index.index import Index
-from gently_bluesky.jsontext import decode
-from gently_bluesky.model import JournalLine, Record, Settings
+from gently_bluesky.model import JournalLine, Record
 
-if TYPE_CHECKING:
-    from gently_bluesky.backends.hot import HotPool
-
-__all__ = ["Desk", "RunStorage", "conflicting_event"]
-
-Subscriber = Callable[[str, dict[str, Any]], object]
-
-
-@dataclass(slots=True)
-class Desk:
-    """What all runs of one writer share."""
-
-    root: Path
-    index: Index
-    backend: Backend
-    settings: Settings
-    pipeline: Pipeline
-    subscribers: dict[int, Subscriber] = field(default_factory=dict[int, Subscriber])
-    on_failure: Callable[[Exception], object] | None = None
-    tally: Tally = field(default_factory=Tally)
-    pool: HotPool | None = None
-    feed: IndexFeed = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.feed = IndexFeed(self.root, self.index, self.settings.stall_timeout_s)
+__all__ = ["RunStorage"]
 
 
 class RunStorage(Owner):
@@ -70,8 +48,9 @@ class RunStorage(Owner):
 
     def __init__(self, start: dict[str, Any], desk: Desk, home: RunHome, failure: FirstFailure) -> None:
         self.home = home
+        self.root = desk.root
+        """Where frames go now: the store's root, or its overflow."""
         self.ended = False
-        self.subscriber_errors: list[Exception] = []
         self.stand_ins: set[str] = set()
         """Resources of this run that stand in for those of other runs."""
         self._start = start
@@ -79,22 +58,31 @@ class RunStorage(Owner):
         self._failure = failure
         self._open = False
         self._broken = False
-        self._recorded = False
         self.tally = Tally(desk.tally)
         self.adoption = Adoption(desk.root, start["uid"], desk.settings)
+        self._announcer = Announcer(start["uid"], desk, home, self.tally)
+        self._room = RoomWatch(start, desk)
         self._received = 0
-        self._events = EventCount()
-        self._assets: dict[str, Asset] = {}
+        self._assets: dict[Asset, None] = {}
         self._fingerprints: dict[str, bytes] = {}
-        self._unwritten: list[JournalLine] = []
-        self._silenced: set[int] = set()
+        self._left: LeftHome | None = None
+
+    @property
+    def subscriber_errors(self) -> list[Exception]:
+        """What subscribers of the writer raised over documents of this run."""
+        return self._announcer.subscriber_errors
+
+    @property
+    def remarks(self) -> deque[str]:
+        """What people have to be told and no error says."""
+        return self._announcer.remarks
 
     def receive(self, frames: int) -> None:
         """Count frames as they come, stored or not. On the producer's thread; no call to the system."""
         self._received += frames
         self.home.count_received(self._received)
 
-    def remarks(self) -> Iterator[str]:
+    def last_remarks(self) -> Iterator[str]:
         """Yield what to warn of, of a run that has ended and lost nothing by it."""
         yield from self.adoption.remarks
         yield from self.tally.remarks(f"run {self._start['uid'][:8]}")
@@ -109,10 +97,23 @@ class RunStorage(Owner):
             return
         if isinstance(task, DuplicateTask):
             task.take_digest()
-            return
-        self._assets.update({frame.asset.uid: frame.asset for frame in task.frames})
-        if task.frames:
-            task.begin_writes(task.doc["time"])
+        elif task.frames:
+            try:
+                self._room.look(self.root, task.nbytes)
+            except OSError as error:
+                task.error = error
+            else:
+                self._write(task)
+
+    def _write(self, task: DocumentTask) -> None:
+        """Start to write an event's frames, or start it again where the run goes on."""
+        for frame in task.frames:
+            self._assets[frame.asset] = None
+            if frame.asset.root is not self.root:
+                frame.asset.move(self.root)
+        task.root, task.error = self.root, None
+        task.pendings.clear()
+        task.begin_writes(task.doc["time"])
 
     def commit(self, tasks: Sequence[Task]) -> None:
         """Announce what is stored; documents that follow each other share one sync of the journal."""
@@ -149,9 +150,14 @@ class RunStorage(Owner):
     def _open_run(self, task: OpenTask) -> None:
         try:
             self._refuse_known_run()
-            self.home.open(self._start)
-            self._open = True
-            self._announce([JournalLine("start", self._start)])
+            try:
+                self.home.open(self._start)
+                self._open = True
+                self._announcer.announce([JournalLine("start", self._start)])
+            except OSError as error:
+                self._go_on(error)
+                self._open = True
+                self._announcer.announce([JournalLine("start", self._start)])
         except Exception as error:  # noqa: BLE001 # raised on the thread that waits for the start
             if self._open:
                 self.home.discard()
@@ -191,11 +197,19 @@ class RunStorage(Owner):
             )
 
     def _commit_documents(self, batch: Sequence[DocumentTask]) -> None:
+        try:
+            self._store(batch)
+        except OSError as error:
+            self._go_on(error)
+            self._store([task for task in batch if not task.is_announced])
+        self._room.foresee(batch)
+
+    def _store(self, batch: Sequence[DocumentTask]) -> None:
+        """Wait for the frames, and announce what is stored; what fails is raised behind what came before it."""
         failure: Exception | None = None
         lines: list[JournalLine] = []
         stored: list[DocumentTask] = []
-        counts: dict[str, int] = {}
-        frames = nbytes = 0
+        counts: dict[Asset, int] = {}
         for task in batch:
             try:
                 if self._is_of_another_run(task):
@@ -206,16 +220,13 @@ class RunStorage(Owner):
                 failure = error
                 break
             stored.append(task)
-            frames += len(task.frames)
-            nbytes += task.nbytes
             self.tally.store(len(task.frames), anew=task.is_begun_anew)
-            counts.update({frame.asset.uid: frame.place + 1 for frame in task.frames})
+            counts.update({frame.asset: frame.place + 1 for frame in task.frames})
         if lines:
-            for uid, count in counts.items():
-                self._assets[uid].publish(count)
-            self._announce(lines, frames, nbytes)
+            for asset, count in counts.items():
+                asset.publish(count)
+            self._announcer.announce(lines, stored)
             for task in stored:
-                task.is_announced = True
                 self.adoption.note(task.name, task.doc)
         if failure is not None:
             raise failure
@@ -231,11 +242,15 @@ class RunStorage(Owner):
 
     def _await(self, task: DocumentTask) -> None:
         self._refuse_known_uid(task.name, task.doc)
+        if task.frames and self._left is not None and task.root is not self.root:
+            self._write(task)
         task.wait()
 
     def _lines(self, task: DocumentTask) -> list[JournalLine]:
         digest = task.digest or None
         self._check_digest(task)
+        if any(frame.asset.has_moved for frame in task.frames):
+            task.doc = referring_anew(task.doc, task.frames)
         documents = (frame.asset.documents(frame.place, task.doc) for frame in task.frames)
         lines = [JournalLine(*named) for named in chain.from_iterable(documents)]
         if task.name == "event":
@@ -251,64 +266,43 @@ class RunStorage(Owner):
                 "where it came from"
             )
 
-    def _announce(
-        self, lines: Sequence[JournalLine], frames: int = 0, nbytes: int = 0, *, last: bool = False
-    ) -> None:
-        """Journal, index, subscribers; so many frames of the lines' events become announced."""
-        new, lines = lines, [*self._unwritten, *lines]
-        if self.home.whole_runs and not last:
-            self._unwritten = lines
-            self._events.note(new)
-            return
-        raw = [encode_line(line) for line in lines]
-        begin, end = self.home.append(raw, is_edge=last or lines[0].name == "start")
-        self._unwritten = []
-        self._recorded = last
-        self.tally.announce(frames, nbytes)
-        self.home.count_stored(self.tally.announced)
-        self._events.note(new)
-        try:
-            self._index(lines, end, begin, last=last)
-        finally:
-            self._tell(raw)  # the journal has them: they are announced, whatever became of the index
-
-    def _index(self, lines: Sequence[JournalLine], end: int, begin: int, *, last: bool) -> None:
-        try:
-            self._desk.feed.add(self.home.journal, lines, end, begin, last=last)
-        except StorageError as error:
-            raise type(error)(
-                error.errno,
-                f"run {self._start['uid'][:8]}: the index could not be written ({error}); what the journal holds "
-                "is stored and announced, and the index follows it when the store is next opened",
-            ) from error
-
-    def _tell(self, raw: Sequence[bytes]) -> None:
-        """Call the subscribers, each with copies of its own.
-
-        One that raises is not called again in this run.
-        """
-        for token, subscriber in list(self._desk.subscribers.items()):
-            if token in self._silenced:
-                continue
-            try:
-                for line in raw:
-                    named = decode(line)
-                    with self._desk.pipeline.telling():
-                        subscriber(named["name"], named["doc"])
-            except BaseException as error:  # noqa: BLE001 # raised at stop as SubscriberError; storage goes on
-                self._silenced.add(token)
-                odd = RuntimeError(f"it raised {error!r}")
-                self.subscriber_errors.append(error if isinstance(error, Exception) else odd)
-
     def _compare(self, task: DuplicateTask) -> None:
         if self._fingerprints.get(task.doc["uid"]) != task.fingerprint():
             raise conflicting_event(self._start["uid"], task.doc["uid"])
 
     # -- the end, good or bad --------------------------------------------------------------------------------
 
+    def _go_on(self, error: OSError) -> None:
+        """Let the run go on in the store's overflow; raise ``error`` if it cannot, or if that is not the way."""
+        overflow = self._desk.overflow
+        if overflow is None or self._left is not None or self._announcer.index_failed:
+            raise error
+        if not is_of_its_place(error):
+            raise error
+        error = storage_error(error, f"run {self._start['uid'][:8]}: it could not go on in {self.root}")
+        stored = self.tally.announced if self._announcer.has_begun else None
+        self._left = left = leave_home(self._desk, self.home, self._start, error, stored)
+        self._announcer.move(left.next, {asset.uid for asset in self._assets})
+        self.home, self.root = left.next, overflow
+        self.home.count_received(self._received)
+        self.tally.overflow()
+        self.remarks.append(left.remark())
+        self._failure.tell(error)
+
+    def _return(self, left: LeftHome) -> None:
+        """Undo `_go_on`, after which nothing was announced."""
+        self.home.discard()
+        self.home = left.home
+        self._announcer.move_back(left.home)
+
     def _fail(self, error: Exception) -> None:
         if isinstance(error, OSError):
             error = storage_error(error, f"run {self._start['uid'][:8]}: an event could not be stored")
+        if self._left is not None and is_of_its_place(error):
+            self._left.error.add_note(f"It went on in the overflow, and that failed too: {error}")
+            error = self._left.error
+        if self._left is not None and not self._announcer.has_begun:
+            self._return(self._left)
         self._failure.set(error)
         self._record_failure()
 
@@ -317,21 +311,22 @@ class RunStorage(Owner):
 
         If even that is refused, the next opening says what happened.
         """
-        if self._recorded or not self._open or self.ended:
+        if self._announcer.is_ended or not self._open or self.ended:
             return
         self._broken = True
-        for asset in self._assets.values():
+        for asset in self._assets:
             with suppress(Exception):  # what cannot be synced is no worse off than before; the run has failed
                 asset.sync()
         try:
             self.home.make_room(self._reason())
-            self._announce([self._stop_line("failed", stop or self._own_stop())], last=True)
+            self._announcer.announce([self._stop_line("failed", stop or self._own_stop())], last=True)
         except Exception as error:  # noqa: BLE001 # the failure that led here is raised; the run is labelled when the store is next opened
             self._failure.set(error)
         self._desk.pipeline.wake()
 
     def _reason(self) -> str:
-        return f"{type(self._failure.error).__name__}: {self._failure.error}"
+        error = self._failure.error
+        return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
     def _own_stop(self) -> dict[str, Any]:
         return {
@@ -340,7 +335,7 @@ class RunStorage(Owner):
             "time": time.time(),
             "exit_status": "abort",
             "reason": "the writer was closed before a stop document came",
-            "num_events": self._events.num_events,
+            "num_events": self._announcer.events.num_events,
         }
 
     def _stop_line(
@@ -348,7 +343,8 @@ class RunStorage(Owner):
     ) -> JournalLine:
         doc = dict(stop)
         if self._failure.error is not None:
-            doc.update(exit_status="fail", reason=self._reason(), num_events=self._events.num_events)
+            num_events = self._announcer.events.num_events
+            doc.update(exit_status="fail", reason=self._reason(), num_events=num_events)
         stored = self.tally.announced
         outcome: dict[str, Any] = {
             "status": status,
@@ -356,6 +352,7 @@ class RunStorage(Owner):
             "stored": stored,
             "lost": self._received - stored,
             **({"missing": missing} if missing else {}),
+            **({} if self._left is None else {"overflow": self._left.on_record(stored)}),
         }
         return JournalLine("stop", doc, outcome=outcome, storing=self.tally.line() if stored else None)
 
@@ -366,41 +363,51 @@ class RunStorage(Owner):
             self._record_failure(task.stop)
         self._close_assets_quietly()
         try:
-            self.home.close(recorded=self._recorded)
+            self.home.close(recorded=self._announcer.is_ended)
         except OSError as error:
             self._failure.set(
                 storage_error(error, f"run {self._start['uid'][:8]}: its files could not be closed")
             )
+        if self._left is not None:
+            self._left.close()
         self.ended = True
         self._desk.pipeline.wake()
 
     def _finish_well(self, task: StopTask) -> None:
-        for asset in self._assets.values():
-            asset.close()
         status, missing = "incomplete", dict[str, int]()
         if task.stop is not None:
             status = {"success": "complete", "abort": "aborted"}.get(task.stop["exit_status"], "failed")
-            missing = self._events.missing(task.stop)
+            missing = self._announcer.events.missing(task.stop)
         if missing and status == "complete":
             status = "incomplete"
-        line = self._stop_line(status, task.stop or self._own_stop(), missing)
-        if task.outcome is not None:  # a copy ends as its original did, and has lost what that one lost
-            line = replace(line, outcome=task.outcome)
-        self.adoption.move(self.home.folder)
-        self._announce([line], last=True)
+        stop = task.stop or self._own_stop()
+        try:
+            self._end(stop, status, missing, task.outcome)
+        except OSError as error:
+            self._go_on(error)
+            self._end(stop, status, missing, task.outcome)
         if missing and status == "incomplete" and task.outcome is None:
             raise events_missing(self._start["uid"], missing)
 
+    def _end(
+        self,
+        stop: Mapping[str, Any],
+        status: str,
+        missing: Mapping[str, int],
+        outcome: Mapping[str, Any] | None,
+    ) -> None:
+        for asset in self._assets:
+            if asset.root is self.root:
+                asset.close()
+        line = self._stop_line(status, stop, missing)
+        if outcome is not None:  # a copy ends as its original did, and has lost what that one lost
+            line = replace(line, outcome=outcome)
+        if self._left is None:
+            self.adoption.move(self.home.folder)
+        self._announcer.announce([line], last=True)
+
     def _close_assets_quietly(self) -> None:
-        for asset in self._assets.values():
+        for asset in self._assets:
             # only after a failure that is on record and raised; close() finishes metadata, not pixels
             with suppress(Exception):
                 asset.close()
-
-
-def conflicting_event(run_uid: str, uid: str) -> ConflictingDocument:
-    """Return the error for an event that came again under its uid and says something else."""
-    return ConflictingDocument(
-        f"run {run_uid[:8]}: event {uid} came twice with different contents; the first one is stored and "
-        "stands, the second was not stored; give every event a uid of its own"
-    )

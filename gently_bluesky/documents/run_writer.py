@@ -7,7 +7,6 @@ lock of the `StoreWriter` is held around every method.
 
 from __future__ import annotations
 
-import enum
 import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -18,13 +17,21 @@ from numpy.typing import NDArray
 from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.assets import array_spec, describe
 from gently_bluesky.documents.checks import check_descriptor, check_event, checked
-from gently_bluesky.documents.events import arrays_of, referring, said_by, unnamed_timestamps
+from gently_bluesky.documents.desk import Desk
+from gently_bluesky.documents.events import (
+    arrays_of,
+    conflicting_event,
+    referring,
+    said_by,
+    unnamed_timestamps,
+)
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
 from gently_bluesky.documents.intake import Intake
 from gently_bluesky.documents.names import asset_name
 from gently_bluesky.documents.references import References
-from gently_bluesky.documents.run_storage import Desk, RunStorage, conflicting_event
+from gently_bluesky.documents.run_state import MOVES, RunState
+from gently_bluesky.documents.run_storage import RunStorage
 from gently_bluesky.documents.tasks import DocumentTask, DuplicateTask, FailTask, Frame, OpenTask, StopTask
 from gently_bluesky.errors import (
     ConflictingDocument,
@@ -38,24 +45,7 @@ from gently_bluesky.errors import (
 from gently_bluesky.jsontext import digest_of, plain
 from gently_bluesky.model import ArraySpec, storable_dtype
 
-__all__ = ["RunState", "RunWriter"]
-
-
-class RunState(enum.Enum):
-    """Where a run stands, seen from its producers."""
-
-    NEW = "was not opened yet"
-    OPEN = "takes documents"
-    DRAINING = "has its stop document and stores what it accepted"
-    ENDED = "has ended"
-
-
-MOVES = {
-    RunState.NEW: {RunState.OPEN, RunState.ENDED},
-    RunState.OPEN: {RunState.DRAINING},
-    RunState.DRAINING: {RunState.ENDED},
-    RunState.ENDED: set[RunState](),
-}
+__all__ = ["RunWriter"]
 
 
 class _Descriptor:
@@ -135,6 +125,7 @@ class RunWriter:
                 self.failure.raise_if_set()
             raise
         self._move(RunState.OPEN)
+        self._pass_on_remarks()
 
     def receive(self, name: str, doc: Mapping[str, Any], digest: Mapping[str, str] | None = None) -> None:
         """Take a document between start and stop: *accepted* on return.
@@ -149,6 +140,12 @@ class RunWriter:
             self._takers[name](name, doc)
         except Exception as error:  # noqa: BLE001 # kept, and raised
             self.refuse(error)
+        self._pass_on_remarks()
+
+    def _pass_on_remarks(self) -> None:
+        """Warn, on the thread that brings the documents, of what the storing thread has met and survived."""
+        while self._storage.remarks:
+            warnings.warn(self._storage.remarks.popleft(), RuntimeWarning, stacklevel=5)
 
     def refuse(self, error: Exception) -> NoReturn:
         """Fail the run, and raise its first failure, which may be another."""
@@ -186,8 +183,8 @@ class RunWriter:
         try:
             self._raise_what_failed()
         finally:
-            for remark in self._storage.remarks():
-                warnings.warn(remark, RuntimeWarning, stacklevel=4)
+            self._storage.remarks.extend(self._storage.last_remarks())
+            self._pass_on_remarks()
 
     def _release_held(self) -> None:
         for uid, descriptor in self._descriptors.items():
@@ -387,7 +384,15 @@ class RunWriter:
             backend.check_fit(packing, spec)
             path = f"{self._storage.home.folder}/{name}"
             self._assets[made] = Asset(
-                backend, self._desk.root, path, spec, self.uid, key, packing, settings.assets, settings.sync
+                backend,
+                self._storage.root,
+                path,
+                spec,
+                self.uid,
+                key,
+                packing,
+                settings.assets,
+                settings.sync,
             )
         return self._assets[made]
 

@@ -26,13 +26,15 @@ class Tally:
         For how long the producer waited because the buffer was full.
     peak_pending_bytes
         Most bytes of the buffer that were in use as an event was accepted.
+    overflowed
+        Runs that went on in the store's second place.
     """
 
     def __init__(self, whole: Tally | None = None) -> None:
         self.accepted = self.stored = self.announced = self.written_anew = 0
         self.accepted_bytes = self.announced_bytes = 0
         self.waited_s = 0.0
-        self.peak_pending_bytes = 0
+        self.peak_pending_bytes = self.overflowed = 0
         self._whole = whole
         self._first_s: float | None = None
         self._last_s = 0.0
@@ -54,6 +56,15 @@ class Tally:
         self.written_anew += frames if anew else 0
         if self._whole is not None:
             self._whole.store(frames, anew=anew)
+
+    def overflow(self) -> None:
+        """Count a run that goes on elsewhere, where all frames that are not announced are stored anew."""
+        self.overflowed += 1
+        again = self.stored - self.announced
+        self.stored -= again
+        if self._whole is not None:
+            self._whole.overflowed += 1
+            self._whole.stored -= again
 
     def announce(self, frames: int, nbytes: int) -> None:
         """Count frames whose documents are in the journal. On the pipeline's thread."""

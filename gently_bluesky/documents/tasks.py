@@ -6,6 +6,7 @@ Values; nothing here does anything with them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ class Frame(NamedTuple):
         if self.ring is not None:
             self.ring.give_back(buffer)
         elif self.pool is not None and is_announced:
-            self.pool.keep(buffer, self.asset.uid, self.place)
+            self.pool.keep(buffer, self.asset.uid, self.asset.own_index(self.place))
         elif self.pool is not None:
             self.pool.give_back(buffer)
 
@@ -156,13 +157,14 @@ class FramesTask(Task):
         """Drop the frames."""
         frames, self.frames = self.frames, ()
         for frame in frames:
-            frame.let_go(is_announced=self.is_announced)
+            is_there = frame.asset.own_index(frame.place) >= 0  # not before the asset went on elsewhere
+            frame.let_go(is_announced=self.is_announced and is_there)
 
 
 class DocumentTask(FramesTask):
     """A document to be announced, once its frames are stored."""
 
-    __slots__ = ("doc", "name", "recorded", "timestamps")
+    __slots__ = ("doc", "name", "recorded", "root", "timestamps")
 
     def __init__(
         self,
@@ -178,6 +180,8 @@ class DocumentTask(FramesTask):
         """Digest of the pixels as they were recorded, where that is known."""
         self.timestamps: Mapping[str, float] = {}
         """Of the arrays that the document does not name."""
+        self.root: Path | None = None
+        """Where its frames were written."""
 
     def fingerprint(self) -> bytes:
         """Return a short digest of all an event says, pixels included, datum ids not."""

@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from gently_bluesky.documents.checks import checked
+from gently_bluesky.documents.desk import Desk, Subscriber
 from gently_bluesky.documents.ended import EndedRuns
 from gently_bluesky.documents.home import FolderHome, RunHome, SharedHome, SharedJournal
 from gently_bluesky.documents.pages import REFERENCES, documents_in, events_in_bulk
 from gently_bluesky.documents.pipeline import Owner, Task
-from gently_bluesky.documents.run_storage import Desk, Subscriber
 from gently_bluesky.documents.run_writer import RunWriter
 from gently_bluesky.errors import (
     ConflictingDocument,
@@ -188,7 +188,8 @@ class StoreWriter:
             ``accepted_bytes`` and ``announced_bytes`` of pixels, ``bytes_per_s`` from the first frame to the
             last; ``pending_documents`` and ``pending_bytes`` in the buffer now, ``peak_pending_bytes`` at
             most; ``waited_s``, for which producers were held because the buffer was full; ``written_anew``,
-            frames of events that the disk took only at the second try.
+            frames of events that the disk took only at the second try; ``overflowed``, runs that went on in the
+            store's overflow.
         """
         tally, (documents, nbytes) = self._desk.tally, self._desk.pipeline.pending
         return {
@@ -203,6 +204,7 @@ class StoreWriter:
             "peak_pending_bytes": tally.peak_pending_bytes,
             "waited_s": tally.waited_s,
             "written_anew": tally.written_anew,
+            "overflowed": tally.overflowed,
         }
 
     def close(self) -> None:

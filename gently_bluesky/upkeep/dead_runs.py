@@ -21,7 +21,7 @@ from gently_bluesky.upkeep.journals import has_stop, whole_lines
 from gently_bluesky.upkeep.left_behind import DeadRun
 from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN
 
-__all__ = ["Outcome", "end_recording", "recover_run", "sweep_start"]
+__all__ = ["Outcome", "end_dead_run", "end_recording", "recover_run", "sweep_start"]
 
 Outcome = Literal["untouched", "ended", "removed"]
 
@@ -70,13 +70,21 @@ def _recover(root: Path, path: Path, live: LiveFile, found: Findings) -> tuple[O
     dead = DeadRun.look(root, path)
     outcome: Outcome = "untouched"
     if not has_stop(dead.lines):
-        stop = dead.stop_line(live.last_words)
-        live.release_reserve()
-        _cut(path, dead.end)
-        _append(path, encode_line(stop))
-        dead.tell_end(stop, found)
+        end_dead_run(dead, live, found)
         outcome = "ended"
     return outcome, dead.put_in_order(found)
+
+
+def end_dead_run(dead: DeadRun, live: LiveFile, found: Findings, before: Sequence[JournalLine] = ()) -> None:
+    """Cut a journal back to what was announced, and append a stop; the lock is held.
+
+    ``before`` are lines that stand in another file, which this one continues: they count too.
+    """
+    stop = dead.stop_line(live.last_words, before)
+    live.release_reserve()
+    _cut(dead.path, dead.end)
+    _append(dead.path, encode_line(stop))
+    dead.tell_end(stop, found)
 
 
 def _would_recover(root: Path, path: Path, found: Findings) -> Outcome:

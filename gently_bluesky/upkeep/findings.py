@@ -130,6 +130,10 @@ class Reconciliation:
         Folders among the runs that have no journal: nothing in them is a run's.
     left
         What was left alone, with the reason.
+    home
+        Uids of runs that went on in the overflow, and are home again.
+    waiting
+        Runs that are still in the overflow, with the reason.
     """
 
     root: str
@@ -144,17 +148,19 @@ class Reconciliation:
     forgotten: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
     left: tuple[LeftAlone, ...] = ()
+    home: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
 
     @property
     def changes(self) -> bool:
         """Whether anything was, or would be, changed."""
         done = (self.ended, self.torn, self.quarantined, self.swept, self.segments, self.indexed)
-        return any(done) or bool(self.forgotten)
+        return any(done) or bool(self.forgotten or self.home)
 
     @property
     def needs_attention(self) -> bool:
         """Whether something is left that only a person can mend."""
-        return bool(self.left or self.missing)
+        return bool(self.left or self.missing or self.waiting)
 
     def __str__(self) -> str:
         if not self.changes:
@@ -181,6 +187,8 @@ class Reconciliation:
                 more = ", ..." if len(journals) > MOST_NAMED else ""
                 yield f"{word}: {len(journals)} of journals: {', '.join(journals[:MOST_NAMED])}{more}"
         yield from (f"no run: {stray} has no journal" for stray in self.strays)
+        yield from (f"brought home: run {uid}" for uid in self.home)
+        yield from self.waiting
         yield from (f"left alone: {one}" for one in self.left)
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,6 +215,8 @@ class Findings:
     forgotten: list[str] = field(default_factory=list[str])
     strays: list[str] = field(default_factory=list[str])
     left: list[LeftAlone] = field(default_factory=list[LeftAlone])
+    home: list[str] = field(default_factory=list[str])
+    waiting: list[str] = field(default_factory=list[str])
 
     def report(self, root: str, *, dry_run: bool) -> Reconciliation:
         """Return what there is by now."""

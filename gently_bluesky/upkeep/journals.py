@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.journal import scan_journal
 from gently_bluesky.errors import InputError, JournalDamaged
 from gently_bluesky.model import JournalLine
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
 
-__all__ = ["UNREADABLE", "Found", "find", "find_journals", "has_stop", "is_shared", "whole_lines"]
+__all__ = [
+    "UNREADABLE",
+    "Found",
+    "find",
+    "find_all_journals",
+    "find_journals",
+    "has_stop",
+    "is_shared",
+    "whole_lines",
+]
 
 UNREADABLE = (JournalDamaged, InputError, ValueError, KeyError, TypeError, AttributeError)
 """What is raised over a journal that does not hold what a writer of ours writes."""
@@ -37,6 +47,15 @@ class Found(NamedTuple):
 def find_journals(root: Path) -> Iterator[str]:
     """Yield the paths of all journals, relative to the root, oldest day first."""
     return (found.path for found in find(root) if not found.path.endswith("/"))
+
+
+def find_all_journals(journals: Journals) -> list[str]:
+    """Return the paths of all journals, also of those that are in the overflow, or are continued there."""
+    found = dict.fromkeys(find_journals(journals.root))
+    if journals.overflow is not None:
+        there = find_journals(journals.overflow)
+        found |= dict.fromkeys(name for name in there if journals.continuation(name) is not None)
+    return list(found)
 
 
 def find(root: Path) -> Iterator[Found]:
@@ -71,8 +90,12 @@ def has_stop(lines: Sequence[JournalLine]) -> bool:
     return any(line.name == "stop" for line in lines)
 
 
-def whole_lines(path: Path, start: int = 0) -> tuple[list[JournalLine], int]:
+def whole_lines(
+    path: Path, start: int = 0, scan: Iterable[tuple[JournalLine, int]] | None = None
+) -> tuple[list[JournalLine], int]:
     """Return a journal's whole lines from a byte on, of a shared one those of its whole runs, and where they end.
+
+    ``scan`` yields them where they are not, or not all, in the file at ``path``.
 
     Raises
     ------
@@ -85,7 +108,7 @@ def whole_lines(path: Path, start: int = 0) -> tuple[list[JournalLine], int]:
     end = start
     whole = 0
     try:
-        for line, position in scan_journal(path, start):
+        for line, position in scan_journal(path, start) if scan is None else scan:
             lines.append(line)
             if line.name == "stop" or not is_shared(path.name):
                 whole, end = len(lines), position

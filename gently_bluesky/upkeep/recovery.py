@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.errors import GentlyError, JournalDamaged
@@ -26,7 +27,7 @@ from gently_bluesky.upkeep.journals import (
     UNREADABLE,
     Found,
     find,
-    find_journals,
+    find_all_journals,
     has_stop,
     is_shared,
     whole_lines,
@@ -36,28 +37,35 @@ from gently_bluesky.upkeep.sweeping import DOCUMENTS, sweep_memory
 __all__ = ["index_journals", "reconcile"]
 
 
-def reconcile(root: Path, index: Index, *, dry_run: bool = False) -> Reconciliation:
+def reconcile(
+    root: Path, index: Index, overflow: Path | None = None, *, dry_run: bool = False
+) -> Reconciliation:
     """Recover the dead runs of a store and bring its index in step with its journals.
 
-    A run that is damaged, or that cannot be written to, is left as it is, and the others are dealt with. Of a
-    run that has ended only the length of the journal is looked at. A ``dry_run`` changes nothing, the index
-    neither.
+    Runs that went on in the store's ``overflow`` are brought home, if it is given. A run that is damaged, or that
+    cannot be written to, is left as it is, and the others are dealt with. Of a run that has ended only the length
+    of the journal is looked at. A ``dry_run`` changes nothing, the index neither.
 
     Raises
     ------
     StorageError
         The index could not be read or written.
     """
+    found, elsewhere = Findings(), frozenset[str]()
+    if overflow is not None:
+        from gently_bluesky.upkeep.homecoming import bring_home  # few stores have one
+
+        elsewhere = bring_home(Journals(root, overflow), index, found, dry_run=dry_run)
     known = index.journals()
     running = {record.path for record in index.query(status="running")}
-    return _Work(root, index, known, running, dry_run).done()
+    return _Work(root, index, known, running, elsewhere, dry_run, found).done()
 
 
-def index_journals(root: Path, index: Index) -> None:
+def index_journals(journals: Journals, index: Index) -> None:
     """Index every journal as it stands, for a reader that may not write. Torn tails are left out."""
-    for journal in find_journals(root):
+    for journal in find_all_journals(journals):
         try:
-            lines, end = whole_lines(root / journal)
+            lines, end = whole_lines(journals.root / journal, 0, journals.scan(journal))
             if lines:
                 index.add(journal, lines, end)
         except FileNotFoundError:
@@ -74,13 +82,17 @@ class _Work:
     index: Index
     known: Mapping[str, int]
     running: set[str]
+    elsewhere: Set[str]
+    """Journals of runs in the overflow, or continued there, whose index is in step."""
     dry_run: bool
-    found: Findings = field(default_factory=Findings)
+    found: Findings
 
     def done(self) -> Reconciliation:
         """Do all of it."""
-        there: set[str] = set()
+        there = set(self.elsewhere)
         for found in find(self.root):
+            if found.path in there:
+                continue
             if found.path.endswith("/"):
                 sweep_start(self.root, self.root / found.path, self.found, dry_run=self.dry_run)
                 continue

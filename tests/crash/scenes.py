@@ -34,6 +34,7 @@ from looking import examine, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
+from overflowing import acquire_into_overflow, come_home, look
 from readers import follow_next_run, wait_for_more
 from recorders import acquire_by_device, numbers_shown
 from verifying import verify_and_tell
@@ -57,12 +58,15 @@ for module in IMPORTED_BY_EACH:  # else each child would at a cost, and one with
 __all__ = [
     "acquire_beside",
     "acquire_by_device",
+    "acquire_into_overflow",
     "acquire_without_locks",
+    "come_home",
     "count_calls",
     "endure",
     "examine",
     "follow_next_run",
     "halt_inside_transaction",
+    "look",
     "look_around",
     "meet_faults",
     "numbers_shown",

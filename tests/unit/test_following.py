@@ -662,9 +662,11 @@ def test_waiting_while_nothing_happens_asks_no_index(store: Store, going: Acquis
 
 def test_a_journal_that_is_gone_is_said_to_be_gone(store: Store, going: Acquisition) -> None:
     view = store[going.uid]["camera"]
-    (store.root / store.record(going.uid).path).unlink()
+    journal = store.root / store.record(going.uid).path
+    journal.rename(away := journal.with_suffix(".away"))
     with pytest.raises(AssetMissing, match="the journal of the run is gone"):
         view.wait(3)
+    away.rename(journal)
 
 
 def test_an_index_of_a_journal_follows_it_through_a_recovery(store: Store, tmp_path: Path) -> None:

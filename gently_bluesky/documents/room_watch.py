@@ -1,0 +1,114 @@
+"""Looks at the free space while a run is written: whether the rest of it will fit, and whether the disk fills up."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gently_bluesky.documents.desk import Desk
+from gently_bluesky.documents.room import Forecast, too_little_room
+from gently_bluesky.documents.tasks import DocumentTask
+
+__all__ = ["RoomWatch"]
+
+BETWEEN_LOOKS_S = 0.25
+LOOKS_UNTIL_FULL = 8
+"""So often it is looked while as much is written as is to be left free."""
+
+IN_MEMORY = "memory"
+"""The backend whose pixels take no room on any disk."""
+
+
+class RoomWatch:
+    """Watches the room of one run. On the pipeline's thread.
+
+    Parameters
+    ----------
+    start
+        The start document.
+    desk
+        With ``min_free_bytes`` of 0 nothing is looked at.
+    """
+
+    def __init__(self, start: Mapping[str, Any], desk: Desk) -> None:
+        self._desk = desk
+        self._min_free_bytes = desk.settings.min_free_bytes
+        self._forecast = Forecast(start, self._min_free_bytes)
+        if desk.settings.format == IN_MEMORY:
+            self._forecast.settle()
+        self._primary: set[str] = set()
+        self._events = 0
+        self._foresee_at = 1
+        self._look_s = 0.0
+        self._unseen_bytes = 0
+
+    def look(self, root: Path, nbytes: int) -> None:
+        """Look whether a disk is about to be full, before so many bytes are written.
+
+        That is one call to the system, made a few times a second, or more often where that is needed to notice it.
+
+        Raises
+        ------
+        StorageFull
+            It is.
+        OSError
+            It cannot be looked at.
+        """
+        now_s = time.monotonic()
+        self._unseen_bytes += nbytes
+        is_time = now_s >= self._look_s or self._unseen_bytes * LOOKS_UNTIL_FULL > self._min_free_bytes
+        if self._min_free_bytes == 0 or not is_time:
+            return
+        self._look_s, self._unseen_bytes = now_s + BETWEEN_LOOKS_S, 0
+        free = shutil.disk_usage(root).free
+        if free < self._min_free_bytes:
+            self._look_s = 0.0  # whatever comes next is told the same
+            raise too_little_room(root, free, self._min_free_bytes)
+
+    def foresee(self, announced: Sequence[DocumentTask]) -> None:
+        """Look, when the first events of the stream ``primary`` are stored, whether the others will fit.
+
+        Where their pixels as they are would not, it is measured what they take as they are stored, and again when
+        there are twice as many.
+
+        Raises
+        ------
+        StorageFull
+            They will not.
+        """
+        if not self._forecast.is_wanted:
+            return
+        self._primary |= {
+            task.doc["uid"]
+            for task in announced
+            if task.name == "descriptor" and task.doc.get("name", "primary") == "primary"
+        }
+        events = [
+            task
+            for task in announced
+            if task.name == "event" and task.frames and task.doc["descriptor"] in self._primary
+        ]
+        self._events += len(events)
+        if self._events < self._foresee_at:
+            return
+        free, where = self._free()
+        nbytes = sum(task.nbytes for task in events) / len(events)
+        if self._forecast.fits(self._events, nbytes, free):
+            self._forecast.settle()
+            return
+        with suppress(OSError):  # then they are counted as they are
+            nbytes = sum(asset.frame_bytes() for asset in {f.asset for task in events for f in task.frames})
+        if not self._forecast.fits(self._events, nbytes, free):
+            raise self._forecast.refusal(self._events, nbytes, free, where)
+        self._foresee_at = 2 * self._events  # of the first ones some were only half written
+
+    def _free(self) -> tuple[int, str]:
+        """Return how much room there is for the run, in one place or the other, and their names."""
+        roots = [root for root in (self._desk.root, self._desk.overflow) if root is not None]
+        disks = {root.stat().st_dev: root for root in roots if root.is_dir()}
+        free = sum(shutil.disk_usage(root).free for root in disks.values())
+        return free, " with its overflow ".join(map(str, roots))
