@@ -100,7 +100,7 @@ class Announcer:
             self.events.note(new)
             return
         raw = [encode_line(line) for line in lines]
-        begin, end = self._append(raw, is_edge=last or lines[0].name == "start")
+        begin, end = self._append(raw, is_edge=last or lines[0].name == "start" or bool(self._header))
         self._unwritten = []
         self.is_ended = last
         self._count(tasks)

@@ -21,7 +21,7 @@ from gently_bluesky.upkeep.journals import has_stop, whole_lines
 from gently_bluesky.upkeep.left_behind import DeadRun
 from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN
 
-__all__ = ["Outcome", "end_dead_run", "end_recording", "recover_run", "sweep_start"]
+__all__ = ["Outcome", "end_journal", "end_recording", "recover_run", "sweep_start"]
 
 Outcome = Literal["untouched", "ended", "removed"]
 
@@ -70,21 +70,12 @@ def _recover(root: Path, path: Path, live: LiveFile, found: Findings) -> tuple[O
     dead = DeadRun.look(root, path)
     outcome: Outcome = "untouched"
     if not has_stop(dead.lines):
-        end_dead_run(dead, live, found)
+        stop = dead.stop_line(live.last_words)
+        live.release_reserve()
+        end_journal(path, dead.end, stop)
+        dead.tell_end(stop, found)
         outcome = "ended"
     return outcome, dead.put_in_order(found)
-
-
-def end_dead_run(dead: DeadRun, live: LiveFile, found: Findings, before: Sequence[JournalLine] = ()) -> None:
-    """Cut a journal back to what was announced, and append a stop; the lock is held.
-
-    ``before`` are lines that stand in another file, which this one continues: they count too.
-    """
-    stop = dead.stop_line(live.last_words, before)
-    live.release_reserve()
-    _cut(dead.path, dead.end)
-    _append(dead.path, encode_line(stop))
-    dead.tell_end(stop, found)
 
 
 def _would_recover(root: Path, path: Path, found: Findings) -> Outcome:
@@ -169,6 +160,12 @@ def _cut(path: Path, end: int) -> None:
     with path.open("r+b") as file:
         file.truncate(end)
         os.fsync(file.fileno())
+
+
+def end_journal(path: Path, end: int, stop: JournalLine) -> None:
+    """Put a stop behind what is whole of a journal; *synced*. The caller holds the lock."""
+    _cut(path, end)
+    _append(path, encode_line(stop))
 
 
 def _append(path: Path, line: bytes) -> None:

@@ -179,6 +179,8 @@ class Reconciliation:
             "missing": self.missing,
             "leftover removed": self.swept,
             "shared memory given back": self.segments,
+            "brought home": self.home,
+            "waiting": self.waiting,
         }
         for word, found in findings.items():
             yield from (f"{word}: {one}" for one in found)
@@ -187,8 +189,6 @@ class Reconciliation:
                 more = ", ..." if len(journals) > MOST_NAMED else ""
                 yield f"{word}: {len(journals)} of journals: {', '.join(journals[:MOST_NAMED])}{more}"
         yield from (f"no run: {stray} has no journal" for stray in self.strays)
-        yield from (f"brought home: run {uid}" for uid in self.home)
-        yield from self.waiting
         yield from (f"left alone: {one}" for one in self.left)
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from gently_bluesky.index.index import Index
 from gently_bluesky.index.moving import PRIVATE_INDEX
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import JournalLine
-from gently_bluesky.upkeep.dead_runs import end_dead_run
+from gently_bluesky.upkeep.dead_runs import end_journal
 from gently_bluesky.upkeep.findings import Findings, LeftAlone
 from gently_bluesky.upkeep.journals import UNREADABLE, find_journals, has_stop, whole_lines
 from gently_bluesky.upkeep.left_behind import DeadRun
@@ -46,49 +46,40 @@ __all__ = ["bring_home"]
 
 TRASH = ".came-home"
 """Folder of the overflow for what is in the root by now, until it is removed."""
-STRANGE = "quarantine"
-"""Folder of the overflow for files that lay beside a run and that nobody announced."""
 HALF_COPIED = ".coming-home"
 MARGIN_BYTES = 1 << 20
 OWN_FILES = {DOCUMENTS, ".live", ".reserve"}
 
 
-def bring_home(journals: Journals, index: Index, found: Findings, *, dry_run: bool) -> Set[str]:
-    """Bring home the runs of a store's overflow that have ended; of dead processes they are ended first.
+def bring_home(journals: Journals, index: Index, found: Findings, *, dry_run: bool) -> set[str]:
+    """Bring home the runs of a store's overflow that have ended; those of dead processes are ended first.
 
     Runs that are being written, and those for which the root has no room, stay where they are, readable. What is wrong
-    with one of them is told, and the others are dealt with.
-
-    Returns
-    -------
-    set of str
-        Journals of runs that are in the overflow, or are continued there, whose index is in step.
+    with one of them is reported, and the others are dealt with. Return the journals of runs that are in the overflow
+    or are continued there, and whose index is in step.
 
     Raises
     ------
     StorageError
         The index could not be written.
     """
-    overflow = journals.overflow
     elsewhere: set[str] = set()
+    overflow = journals.overflow
     if overflow is None or not overflow.is_dir():
         return elsewhere
-    if dry_run:
-        elsewhere.update(name for name in find_journals(overflow) if journals.continuation(name) is not None)
-        found.waiting += (
-            f"{overflow / journal}: its run would be brought home" for journal in sorted(elsewhere)
-        )
-        return elsewhere
-    _sweep(overflow)
+    if not dry_run:
+        _sweep(overflow)
     for journal in list(find_journals(overflow)):
         try:
-            _bring(journals, journal, index, found, elsewhere)
+            if dry_run:
+                elsewhere |= _would_bring(journals, journal, found)
+            else:
+                elsewhere |= _bring(journals, journal, index, found)
         except FileNotFoundError:
             continue  # another process has brought it home just now
         except (OSError, *UNREADABLE) as error:
-            if (overflow / journal).exists() and journals.continuation(journal) is not None:
-                elsewhere.add(journal)
-            found.left.append(LeftAlone(str(overflow / journal), str(error)))
+            elsewhere.add(journal)
+            found.left.append(LeftAlone(journal, f"it stays in the overflow {overflow}: {error}"))
     return elsewhere
 
 
@@ -101,29 +92,40 @@ def _sweep(overflow: Path) -> None:
         remove_tree(gone)
 
 
-def _bring(journals: Journals, journal: str, index: Index, found: Findings, elsewhere: set[str]) -> None:
+def _bring(journals: Journals, journal: str, index: Index, found: Findings) -> set[str]:
     path = (journals.overflow or journals.root) / journal
     live = LiveFile.take(path.parent, make=True)
     if live is None:
-        elsewhere.add(journal)  # its process lives, and keeps the index
-        return
+        return {journal}  # its process lives, and keeps the index
     is_home = False
     try:
         joined = _require_first_part(journals, journal)
         lines = _ended(journals, journal, joined, live, found)
         if lines:
-            elsewhere.add(journal)
             end = journals.size(journal)[1]
             if index.reach(journal) != end:
                 index.add(journal, lines, end, anew=True)
-            is_home = _Bringing(journals, journal, joined or Continuation(0, 0), lines).run(index, found)
+            bringing = _Bringing(journals, journal, joined or Continuation(0, 0), lines)
+            is_home = bringing.run(index, found)
     finally:
         live.close(remove=True)
     if is_home or not lines:
         _put_away(path.parent, lines, found)
     if is_home:
-        elsewhere.discard(journal)
         found.home.append(lines[0].doc["uid"])
+    return {journal} if lines and not is_home else set()
+
+
+def _would_bring(journals: Journals, journal: str, found: Findings) -> set[str]:
+    joined = _require_first_part(journals, journal)
+    if joined is None:
+        return set()
+    lines = whole_lines(journals.root / journal, 0, journals.scan(journal))[0]
+    if lines and not journals.is_live(journal):
+        bringing = _Bringing(journals, journal, joined, lines)
+        reason = None if bringing.is_done() else bringing.hindrance()
+        (found.home if reason is None else found.waiting).append(reason or lines[0].doc["uid"])
+    return {journal}
 
 
 def _require_first_part(journals: Journals, journal: str) -> Continuation | None:
@@ -143,33 +145,28 @@ def _ended(
     overflow = journals.overflow or journals.root
     path = overflow / journal
     dead = DeadRun.look(overflow, path)
-    header = 0 if joined is None else joined.header
-    if joined is None or not dead.lines or dead.end <= header:
+    is_anything_announced = joined is not None and dead.lines and dead.end > joined.header
+    if joined is not None and is_anything_announced and not has_stop(dead.lines):
+        first = [line for line, at in journals.scan(journal) if at <= joined.begin]
+        stop = replace(dead, lines=[*first, *dead.lines]).stop_line(live.last_words)
+        live.release_reserve()
+        end_journal(path, dead.end, stop)
+        dead.tell_end(stop, found)
+    dead.put_in_order(found)
+    if not is_anything_announced:
         return []
-    there = Findings()
-    if not has_stop(dead.lines):
-        end_dead_run(dead, live, there, [line for line, at in journals.scan(journal) if at <= joined.begin])
-        found.ended += there.ended
-    dead.put_in_order(there)
-    for one in there.quarantined:
-        found.left.append(
-            LeftAlone(str(overflow / one.now), f"{one.why}; it was put away there, from beside a run")
-        )
-    found.left += there.left
     return whole_lines(journals.root / journal, 0, journals.scan(journal))[0]
 
 
 def _put_away(folder: Path, lines: Sequence[JournalLine], found: Findings) -> None:
-    """Remove a run's folder from the overflow; what nobody announced is kept beside it."""
-    overflow = folder.parents[4]
+    """Remove a run's folder from the overflow, unless it holds what nobody announced and nobody put away."""
     own = OWN_FILES | {path.name for path in announced_in(folder, lines)}
-    for entry in sorted(folder.iterdir()):
-        if entry.name not in own and not is_leftover(entry.name):
-            kept = overflow / STRANGE / f"{folder.name}-{uuid.uuid4().hex[:8]}" / entry.name
-            make_folders(kept.parent)
-            entry.rename(kept)
-            found.left.append(LeftAlone(str(kept), "it lay beside a run, announced by nobody; it was kept"))
-    trash = overflow / TRASH / uuid.uuid4().hex
+    strange = sorted(entry.name for entry in folder.iterdir() if entry.name not in own)
+    if strange:
+        (folder / DOCUMENTS).unlink()
+        found.left.append(LeftAlone(str(folder), f"{strange[0]!r} is beside a run, and announced by nobody"))
+        return
+    trash = folder.parents[4] / TRASH / uuid.uuid4().hex
     make_folders(trash.parent)
     with suppress(FileNotFoundError):  # another process does the same
         folder.rename(trash)
@@ -194,20 +191,26 @@ class _Bringing:
     def _here(self) -> Path:
         return self.journals.root / self.journal
 
+    @property
+    def _assets(self) -> dict[Path, tuple[AnnouncedAsset, int]]:
+        return announced_in(self._there.parent, [line for line, _ in scan_journal(self._there)])
+
     def run(self, index: Index, found: Findings) -> bool:
         """Bring it home; say whether it is there now."""
-        assets = announced_in(self._there.parent, [line for line, _ in scan_journal(self._there)])
-        pieces = list(self._pieces({asset.uid for asset, _ in assets.values()}))
-        whole = self._first_part() + b"".join(pieces)
-        if not self._is_whole(whole):
-            reason = self._hindrance(assets, len(whole))
+        if not self.is_done():
+            reason = self.hindrance()
             if reason is not None:
                 found.waiting.append(reason)
                 return False
-            self._copy(assets, whole, index)
+            self._copy(self._assets, index)
         lines, end = whole_lines(self._here)
         index.add(self.journal, lines, end, anew=True)
         return True
+
+    def _whole(self) -> bytes:
+        """Return what the journal in the root will be."""
+        brought = {asset.uid for asset, _ in self._assets.values()}
+        return self._first_part() + b"".join(self._pieces(brought))
 
     def _first_part(self) -> bytes:
         if not self.joined.begin:
@@ -228,22 +231,24 @@ class _Bringing:
                 yield text[position:end]
             position = end
 
-    def _is_whole(self, whole: bytes) -> bool:
+    def is_done(self) -> bool:
         """Say whether the journal in the root is whole already: its process died before it could remove the other."""
-        return self._here.exists() and self._here.read_bytes().rstrip() == whole.rstrip()
+        return self._here.exists() and self._here.read_bytes().rstrip() == self._whole().rstrip()
 
-    def _hindrance(self, assets: Mapping[Path, tuple[AnnouncedAsset, int]], nbytes: int) -> str | None:
+    def hindrance(self) -> str | None:
         """Return why the run has to wait, if it has."""
         run = f"run {self.lines[0].doc['uid']} stays in the overflow {self.journals.overflow}, where it can be read"
         if not self.joined.begin and self._here.exists():
             return f"{run}: in {self._here.parent} there is another one; move that elsewhere"
-        nbytes += sum(file.stat().st_size for path in assets for file in _files(path)) + MARGIN_BYTES
+        files = [file for path in self._assets for file in _files(path)]
+        nbytes = sum(file.stat().st_size for file in files) + self._there.stat().st_size + MARGIN_BYTES
         free = shutil.disk_usage(self.journals.root).free
         if free < nbytes:
             return f"{run}: it needs {nbytes} bytes, {self.journals.root} has {free} free; make room, then reconcile"
         return None
 
-    def _copy(self, assets: Mapping[Path, tuple[AnnouncedAsset, int]], whole: bytes, index: Index) -> None:
+    def _copy(self, assets: Mapping[Path, tuple[AnnouncedAsset, int]], index: Index) -> None:
+        whole = self._whole()
         folder = self._here.parent
         make_folders(folder)
         live = LiveFile.take(folder, make=True)
@@ -258,10 +263,10 @@ class _Bringing:
                 _bring_asset(path, folder / path.relative_to(self._there.parent), asset, count, digests)
             sizes = {index.reach(self.journal), self._here.stat().st_size if self._here.exists() else 0}
             if len(whole) in sizes:  # indexes tell by its length that a journal is another one
-                whole = whole[:-1] + b" \n"
+                whole = whole.rstrip(b"\n") + b" \n"
             write_atomic(self._here, whole)
         finally:
-            live.close(remove=self._is_whole(whole))
+            live.close(remove=self.is_done())
 
 
 def _bring_asset(

@@ -123,11 +123,11 @@ class DeadRun:
         start = self.lines[0] if self.lines else None
         return start.doc["uid"] if start is not None and start.name == "start" else None
 
-    def stop_line(self, last_words: LastWords, before: Sequence[JournalLine] = ()) -> JournalLine:
-        """Return the stop that the run gets, with what is known of its frames; ``before`` are lines of it elsewhere."""
+    def stop_line(self, last_words: LastWords) -> JournalLine:
+        """Return the stop that the run gets, with what is known of its frames."""
         events = EventCount()
-        events.note([*before, *self.lines])
-        announced = sum(len(line.digest or {}) for line in [*before, *self.lines])
+        events.note(self.lines)
+        announced = sum(len(line.digest or {}) for line in self.lines)
         counts, failure = last_words.counts, last_words.failure
         stored = max(0, announced - sum(asset.lost for asset in self.assets))
         received = None if counts is None else max(counts[0], announced)

@@ -51,7 +51,7 @@ def reconcile(
     StorageError
         The index could not be read or written.
     """
-    found, elsewhere = Findings(), frozenset[str]()
+    found, elsewhere = Findings(), set[str]()
     if overflow is not None:
         from gently_bluesky.upkeep.homecoming import bring_home  # few stores have one
 

@@ -14,7 +14,7 @@ from typing import Any
 import bluesky.preprocessors as bpp
 import faults
 import numpy as np
-from faults import die_at_kth_call
+import shim
 from zygote import Channel, obey_permissions
 
 from gently_bluesky import Store
@@ -208,9 +208,9 @@ def _looked_at(store: Store) -> dict[str, Any]:
 
 
 def come_home(channel: Channel, root: str, overflow: str, die_at_call: int = 0) -> int:
-    """Open a store whose root is whole again, and die at a call to the file system; return how many there are."""
-    calls = die_at_kth_call(die_at_call)
+    """Open a store whose root is whole again, and die at a call that changes a file; return how many there are."""
+    shim.watch(os.path.commonpath([root, overflow]), die_at_call)
     with warnings.catch_warnings(), suppress(KeyboardInterrupt):
         warnings.simplefilter("ignore")
         Store(root, overflow=overflow).close()
-    return len(calls)
+    return shim.counted()

@@ -165,12 +165,14 @@ def test_second_place_that_never_had_a_whole_line_leaves_the_run_as_the_root_has
     start = (root / journal).read_bytes().splitlines()[0]
     said = json.loads(start) | {"continues": {"journal": journal, "bytes": 400, "repeats": 3}}
     (second / journal).write_bytes(json.dumps(said).encode() + b'\n{"name": "descr')
-    (second / journal).with_name("primary-camera-overflow").mkdir()
+    beside = (second / journal).with_name("primary-camera-overflow")
+    beside.mkdir()
+    (beside / "000000.ome.tif").write_bytes(b"pixels")
     for mode in ("r", "a"):
         with Store(root, mode=mode, overflow=second) as opened:
             assert opened[uid].status == "complete"
             assert len(opened[uid]["camera"]) == 2
-    assert [path.name for path in second.rglob("*") if path.name == "primary-camera-overflow"]
+    assert [path.read_bytes() for path in second.rglob("000000.ome.tif")] == [b"pixels"]
     assert not (second / journal).exists()
 
 
@@ -273,6 +275,9 @@ class Weighing(Owner):
 
     def begin(self, task: Task) -> None:
         """Nothing to write."""
+
+    def stall(self, tasks: Sequence[Task], error: Exception) -> None:
+        """Nobody waits so long."""
 
     def commit(self, tasks: Sequence[Task]) -> None:
         self.pending.append(self.pipeline.pending[1])
