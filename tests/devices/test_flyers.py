@@ -73,7 +73,7 @@ def test_a_flight_does_not_wait_for_storage_between_events(store: Store, RE: Any
 
     flyer.before_event = lambda number: went_on.set() if number == flyer.num else None
     create = flyer._recorder._desk.backend.create
-    flyer._recorder._desk.backend.create = lambda *given: Held(create(*given))
+    flyer._recorder._desk.backend.create = lambda *given, **how: Held(create(*given, **how))
     RE.subscribe(store.writer())
     (uid,) = RE(bp.fly([flyer]))
     assert store[uid]["view_a"].shape[0] == flyer.num

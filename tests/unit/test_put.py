@@ -601,7 +601,9 @@ def test_a_result_that_cannot_be_written_is_an_error_and_the_next_one_is_put(sto
     backend = type(store._writing.of_results("zarr")._desk.backend)
     with monkeypatch.context() as patch:
         patch.setattr(
-            backend, "create", lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+            backend,
+            "create",
+            lambda *args, **kwargs: (_ for _ in ()).throw(OSError(28, "No space left on device")),
         )
         with pytest.raises(StorageError, match="No space left"):
             store.put(np.ones((4, 5)), data_type="image")
