@@ -29,6 +29,7 @@ from durable import write_and_tell, write_on_ailing_disk
 from enduring import endure
 from faults import fill, limit_all_files, limits_restored
 from faulty_calls import count_calls, meet_faults
+from frozen import look_where_nothing_can_be_written
 from halting import acquire_beside, acquire_without_locks, halt_inside_transaction
 from looking import examine, told_answers
 from ophyd import Signal
@@ -38,7 +39,7 @@ from overflowing import acquire_into_overflow, come_home, look
 from readers import follow_next_run, wait_for_more
 from recorders import acquire_by_device, numbers_shown
 from verifying import verify_and_tell
-from zygote import Channel, call_in_child, mount_small_disk, obey_permissions
+from zygote import Channel, call_in_child, last_words_of_child, mount_small_disk, obey_permissions
 
 from gently_bluesky import Store
 from gently_bluesky.backends.hot import DATA_OFFSET, HotPool
@@ -68,6 +69,7 @@ __all__ = [
     "halt_inside_transaction",
     "look",
     "look_around",
+    "look_where_nothing_can_be_written",
     "meet_faults",
     "numbers_shown",
     "put_again_and_again",
@@ -487,6 +489,11 @@ def hold_hot_pool(channel: Channel, root: str, asset: str, night: str) -> None:
         channel.tell({"pool": pool.path.name})
         channel.hear()
         pool.close()
+
+
+def acquire_and_die(channel: Channel, **arguments: Any) -> int:
+    """Have a process acquire and die; return how much it said."""
+    return len(last_words_of_child(acquire, **arguments))
 
 
 def on_small_disk(
