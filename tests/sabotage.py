@@ -193,6 +193,20 @@ SABOTAGES = (
         "            task.error = None\n            task.pendings.clear()\n        task.wait()\n",
         "tests/unit/test_second_place.py",
     ),
+    Sabotage(
+        "torn files of a dead run stay where they are",
+        "upkeep/left_behind.py",
+        '        elif is_here and fault.kind != "missing":\n',
+        '        elif is_here and fault.kind == "foreign":\n',
+        "tests/crash/test_reconcile.py",
+    ),
+    Sabotage(
+        "the torn end of a logbook is written on to",
+        "upkeep/logbook.py",
+        "        os.ftruncate(fd, end)\n        if end == 0:\n",
+        "        end = os.fstat(fd).st_size\n        if end == 0:\n",
+        "tests/unit/test_logbook.py",
+    ),
 )
 
 

@@ -20,6 +20,7 @@ ROWS: dict[str, str] = {
     "plane": "planes.row",
     "index": "finding.row",
     "rebuild": "finding.rebuild_row",
+    "reconcile": "reconciling.row",
     "replay": "documents.replay_row",
     "import": "startup.row",
     "opening": "opening.row",
