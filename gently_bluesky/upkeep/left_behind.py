@@ -100,7 +100,7 @@ class DeadRun:
         """Look at the journal, and at the files that it announces, without reading pixels. Raises JournalDamaged."""
         folder = path.parent
         lines, end = whole_lines(path)
-        if not has_stop(lines):
+        if lines and lines[0].name == "start" and not has_stop(lines):  # a recording has no events of its own
             lines, end = _without_loose_ends(path, lines, end)
         torn = path.stat().st_size - end
         announced = announced_in(folder, lines)
