@@ -207,6 +207,22 @@ SABOTAGES = (
         "        end = os.fstat(fd).st_size\n        if end == 0:\n",
         "tests/unit/test_logbook.py",
     ),
+    Sabotage(
+        "the name of a file is not synced",
+        "backends/tiff.py",
+        '        if self._sync == "event":\n            sync_folder(self._path)\n',
+        "        pass\n",
+        "tests/crash/test_lost_power.py"
+        "::test_whoever_was_told_finds_it_though_all_is_lost_that_was_not_synced[tiff-datum-writer]",
+    ),
+    Sabotage(
+        "documents are announced before the journal is synced",
+        "documents/journal.py",
+        "        write_all(self._fd, data)\n        if sync:\n            os.fsync(self._fd)\n",
+        "        write_all(self._fd, data)\n",
+        "tests/crash/test_lost_power.py"
+        "::test_whoever_was_told_finds_it_though_all_is_lost_that_was_not_synced[zarr-stream-writer]",
+    ),
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from looking import answers, examine, snapshot
-from lost_power import Disk, played
+from lost_power import Disk, Luck, WorstLuck, played
 from shim import Call, Kind, one_of_each_stretch, read_log
 from zygote import Zygote
 
@@ -75,9 +75,9 @@ def test_log_holds_everything_that_changes_a_file(
     assert len(told(calls, "event")) == 3
 
 
-def loses_power(calls: list[Call], disk: Disk, place: Path, dice: random.Random, surplus: int) -> None:
+def loses_power(calls: list[Call], disk: Disk, place: Path, luck: Luck, surplus: int) -> None:
     """Lose power after these calls, and look what there is; a device may have told of so many frames more."""
-    disk.write_what_is_left(place, dice)
+    disk.write_what_is_left(place, luck)
     run = examine(None, str(place), mode="a").get("n")
     if told(calls, "start"):
         assert run is not None
@@ -107,22 +107,33 @@ def worst_moments(calls: list[Call]) -> list[int]:
 
 
 def loses_power_at(
-    root: Path, calls: list[Call], folder: Path, points: Iterable[int], seeds: int, surplus: int
+    root: Path, calls: list[Call], folder: Path, points: Iterable[int], lucks: int, surplus: int
 ) -> None:
+    """Lose power after each of these calls, so many times, as the dice fall; or once, with the worst luck."""
     folder.mkdir(exist_ok=True)
     disk, done = Disk(root), 0
     for point in points:
         for call in calls[done:point]:
             disk.play(call)
         done = point
-        for seed in range(seeds):
+        for seed in range(max(lucks, 1)):
             place = folder / f"store-{point}-{seed}"
+            luck = Luck(random.Random(f"{point}-{seed}")) if lucks else WorstLuck()
             try:
-                loses_power(calls[:point], disk, place, random.Random(f"{point}-{seed}"), surplus)
+                loses_power(calls[:point], disk, place, luck, surplus)
             except BaseException as error:
                 error.add_note(f"after call {point} of {len(calls)}, dice {seed}: {calls[point - 1][:5]}")
                 raise
             shutil.rmtree(place)
+
+
+@RUNS
+def test_whoever_was_told_finds_it_though_all_is_lost_that_was_not_synced(
+    logged: Logged, tmp_path: Path, format: str, assets: str, by: str
+) -> None:
+    root, calls = logged(format, assets, by)
+    points = [number for number, call in enumerate(calls, 1) if call.kind is Kind.MARK]
+    loses_power_at(root, calls, tmp_path, points, lucks=0, surplus=by == "device")
 
 
 @RUNS
@@ -131,9 +142,9 @@ def test_lost_power_takes_nothing_that_was_announced(
 ) -> None:
     root, calls = logged(format, assets, by)
     moments = worst_moments(calls)
-    chosen = one_of_each_stretch(len(moments), 10, f"{format}-{assets}-{by}")
+    chosen = one_of_each_stretch(len(moments), 6, f"{format}-{assets}-{by}")
     points = [moments[number - 1] for number in chosen]
-    loses_power_at(root, calls, tmp_path, points, seeds=1, surplus=by == "device")
+    loses_power_at(root, calls, tmp_path, points, lucks=1, surplus=by == "device")
 
 
 def test_lost_power_takes_nothing_of_a_run_that_was_synced_when_it_ended(
@@ -141,7 +152,7 @@ def test_lost_power_takes_nothing_of_a_run_that_was_synced_when_it_ended(
 ) -> None:
     root, calls = logged(format, "datum", "writer", sync="run")
     ended = next(number for number in range(len(calls)) if told(calls[:number], "stop"))
-    loses_power_at(root, calls, tmp_path, range(ended, len(calls), 12), seeds=3, surplus=False)
+    loses_power_at(root, calls, tmp_path, range(ended, len(calls), 12), lucks=3, surplus=False)
 
 
 @pytest.mark.long
@@ -152,7 +163,7 @@ def test_lost_power_at_each_call_takes_nothing_that_was_announced(
 ) -> None:
     root, calls = logged(format, assets, by)
     points = range(1 + first, len(calls) + 1, 8)
-    loses_power_at(root, calls, tmp_path, points, seeds=2, surplus=by == "device")
+    loses_power_at(root, calls, tmp_path, points, lucks=2, surplus=by == "device")
     loses_power_at(
         root, calls, tmp_path / "worst", worst_moments(calls)[first::8], 20, surplus=by == "device"
     )
