@@ -38,7 +38,10 @@ def meet_faults(
     """
     warnings.filterwarnings("ignore", ".* failed to reach the disk, by an error of its own, and did when")
     with Store(root) as store:
-        said = [_acquire(store, f"n{number}", format, assets, **fault) for number, fault in enumerate(faults)]
+        said: list[dict[str, Any]] = []
+        for number, fault in enumerate(faults):
+            said.append(_acquire(store, f"n{number}", format, assets, **fault))
+            channel.tell({"met": number})  # nobody has patience for all of them
         return [*said, _acquire(store, "after", format, assets)]
 
 
