@@ -33,6 +33,15 @@ class JournalPart:
     nbytes: int
     digest: str
 
+    @classmethod
+    def of(cls, stamp: Mapping[str, Any]) -> JournalPart:
+        """Return it as it was stamped; an empty one where nothing was."""
+        said: Any = stamp.get("journal")
+        try:
+            return cls(str(said["path"]), int(said["bytes"]), str(said["digest"]))
+        except (KeyError, TypeError, ValueError):
+            return cls("", 0, "")
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as it stands in a stamp."""
         return {"path": self.path, "bytes": self.nbytes, "digest": self.digest}
@@ -84,9 +93,9 @@ class Stamps:
         if resume and latest is not None:
             self.began = latest
 
-    def of(self, run_uid: str) -> Mapping[str, Any] | None:
-        """Return the last stamp of a run."""
-        return self._known.get(run_uid)
+    def of(self, run_uid: str) -> Mapping[str, Any]:
+        """Return the last stamp of a run; an empty one if it has none."""
+        return self._known.get(run_uid, {})
 
     def is_verified(self, run_uid: str, journal: JournalPart, since: float | None) -> bool:
         """Say whether a run was found well, with this journal, in this pass, or else since then."""

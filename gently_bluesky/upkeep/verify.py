@@ -220,28 +220,17 @@ class _Pass:
         yield run
 
     def _compare_journal(self, run: _Run) -> None:
-        """Compare a journal with what it was when it was last verified: it may have grown since, not changed."""
-        stamp: Any = self.stamps.of(run.account.uid)
-        try:
-            before = JournalPart(
-                stamp["journal"]["path"], stamp["journal"]["bytes"], stamp["journal"]["digest"]
-            )
-            had_ended = bool(stamp["ended"])
-        except (KeyError, TypeError):
-            return
-        now = run.account.part
-        is_rewritten = any("made_from" in _kwargs(asset.doc) for asset in run.account.assets.values())
-        if before.path != now.path or is_rewritten:
-            return
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(stamp["time"]))
-        if before.nbytes == now.nbytes and before.digest != now.digest:
-            run.account.find(
-                "corrupted", f"its {now.nbytes} bytes are not those that were verified at {when}"
-            )
-            run.reference = before
-        elif before.nbytes > now.nbytes and had_ended and not run.account.findings:
-            run.account.find("torn", f"{before.nbytes} bytes were verified at {when}, it has {now.nbytes}")
-            run.reference = before
+        """Compare a journal with what it was when it was last found well: it may have grown since, not changed."""
+        account, now, stamp = run.account, run.account.part, self.stamps.of(run.account.uid)
+        before = JournalPart.of(stamp)
+        is_rewritten = any("made_from" in _kwargs(asset.doc) for asset in account.assets.values())
+        if not account.findings and before.path == now.path and not is_rewritten:
+            if before.nbytes == now.nbytes and before.digest != now.digest:
+                account.find("corrupted", f"its {now.nbytes} bytes are not those that were verified before")
+            elif before.nbytes > now.nbytes and stamp.get("ended") is True:
+                account.find("torn", f"{before.nbytes} bytes were verified before, it has {now.nbytes}")
+        if account.findings:
+            run.reference = before  # so that it is found again, until it is as it was
 
     # -- what came of it -------------------------------------------------------------------------------------
 
