@@ -223,6 +223,13 @@ SABOTAGES = (
         "tests/crash/test_lost_power.py"
         "::test_whoever_was_told_finds_it_though_all_is_lost_that_was_not_synced[zarr-stream-writer]",
     ),
+    Sabotage(
+        "pixels are read back and compared with nothing",
+        "upkeep/asset_check.py",
+        "        if digest is not None and found != digest:\n",
+        "        if not found:\n",
+        "tests/upkeep/test_verify.py",
+    ),
 )
 
 
