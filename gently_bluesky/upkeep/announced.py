@@ -14,6 +14,9 @@ from gently_bluesky.model import JournalLine
 
 __all__ = ["Announced", "AnnouncedAssets", "announced_assets"]
 
+MOST_EVENTS = 10_000_000
+"""Of one stream_datum; one that claims more is not believed."""
+
 
 @dataclass(slots=True)
 class Announced:
@@ -108,6 +111,8 @@ class AnnouncedAssets:
 
     def _stream_datum(self, doc: Mapping[str, Any]) -> None:
         asset, indices, seq_nums = self.by_uid[doc["stream_resource"]], doc["indices"], doc["seq_nums"]
+        if indices["stop"] - indices["start"] > MOST_EVENTS:
+            raise ValueError(f"it claims indices {indices!r:.100}")
         for place in range(indices["start"], indices["stop"]):
             asset.add(place, doc["uid"])
         self._learn(asset, doc["descriptor"], asset.data_key)
