@@ -29,6 +29,7 @@ from gently_bluesky.model import JournalLine
 from gently_bluesky.upkeep.accounts import Account, recorded_digests
 from gently_bluesky.upkeep.announced import Announced
 from gently_bluesky.upkeep.pixels import BLOCK_BYTES, block_nbytes, digest_of_event, kind_of, read_events
+from gently_bluesky.upkeep.quarantine import records_of
 from gently_bluesky.upkeep.sweeping import asset_in
 from gently_bluesky.upkeep.verification import Finding
 
@@ -102,6 +103,7 @@ class AssetCheck:
     _places: Sequence[int] = ()
     _faulty: dict[int, Fault] = field(default_factory=dict[int, Fault])
     """Events whose files do not look well: reading tells what it is."""
+    _quarantined: Mapping[str, str] | None = None
     _lost: set[int] = field(default_factory=set[int])
     """Events that need not be read: why they cannot be is found already."""
 
@@ -277,6 +279,8 @@ class AssetCheck:
     ) -> Finding:
         asset, root = self.asset, self.account.root
         place = path if path is None or not path.is_relative_to(root) else path.relative_to(root)
+        if kind == "missing" and place is not None:
+            reason += self._whereabouts(place.as_posix())
         return Finding(
             kind=kind,
             run=self.account.uid,
@@ -287,6 +291,14 @@ class AssetCheck:
             event=event,
             datum=datum or ("" if event is None else asset.datum_uid(event)),
         )
+
+    def _whereabouts(self, path: str) -> str:
+        """Return where the quarantine has a file that is missing, in words; nothing if it has not."""
+        if self._quarantined is None:
+            entries = records_of(self.account.root, self.asset.uid)
+            self._quarantined = {entry["from"]: entry["to"] for entry in entries}
+        now = self._quarantined.get(path)
+        return "" if now is None else f"; it was put in quarantine when its run was recovered: {now}"
 
 
 def _dtype(said: Any) -> np.dtype[Any] | None:

@@ -16,6 +16,8 @@ from gently_bluesky import Store
 from gently_bluesky.errors import UnknownUid
 from gently_bluesky.testing.documents import HandMadeRun
 from gently_bluesky.testing.frames import encoded_frame
+from gently_bluesky.upkeep.findings import PutAway
+from gently_bluesky.upkeep.quarantine import put_away
 from gently_bluesky.upkeep.verification import Verification
 
 KEPT = [("zarr", "datum"), ("zarr", "stream"), ("tiff", "datum"), ("tiff", "stream")]
@@ -186,6 +188,27 @@ def test_what_lies_in_a_runs_folder_and_nobody_announced_is_foreign(night: tuple
     assert [(finding.kind, finding.asset, Path(finding.path).name) for finding in report.findings] == [
         ("foreign", "", "notes.txt")
     ]
+
+
+def test_what_recovery_has_put_away_is_missing_and_named_where_it_lies(night: tuple[Store, str]) -> None:
+    store, uid = night
+    file = event_file(store, uid, 2)
+    half(file)
+    away = [
+        PutAway(
+            uid,
+            store[uid]["view_a"].uid,
+            "torn",
+            (2, 3),
+            str(file.relative_to(store.root)),
+            "quarantine/x",
+            "",
+        )
+    ]
+    put_away(store.root, away)
+    (finding,) = verified(store).findings
+    assert (finding.kind, finding.event) == ("missing", 2)
+    assert finding.reason.endswith("it was put in quarantine when its run was recovered: quarantine/x")
 
 
 # -- journals ----------------------------------------------------------------------------------------------
