@@ -121,7 +121,7 @@ def look_around(channel: Channel, root: str, how: str, seed: int) -> int:
     dice, looked = Random(seed), 0
     for seen in {"follow": _followed, "plain": _read_plainly}.get(how, _opened)(Path(root), how, dice):
         looked += seen
-        if enough.wait(0.002):  # the processor is for those who write
+        if enough.wait(0.01):  # the processor is for those who write
             break
     return looked
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 from memory_left import clear
@@ -22,6 +23,14 @@ def root(tmp_path: Path) -> Iterator[Path]:
     """A store; what is in memory of it goes after the test."""
     yield tmp_path / "store"
     clear(tmp_path / "store")
+
+
+def endured(zygote: Zygote, root: Path, **how: Any) -> list[dict[str, int]]:
+    child = zygote.start("endure", root=str(root), **how)
+    try:
+        return child.result()
+    finally:
+        child.kill()
 
 
 def growth(samples: list[dict[str, int]], name: str) -> float:
@@ -45,7 +54,7 @@ def what_grows(samples: list[dict[str, int]], *, is_long: bool) -> dict[str, flo
 
 
 def test_nothing_grows_from_run_to_run(zygote: Zygote, root: Path) -> None:
-    samples = zygote.call("endure", root=str(root), cycles=12, events=16)
+    samples = endured(zygote, root, cycles=12, events=10)
     assert what_grows(samples, is_long=False) == {}
 
 
@@ -53,7 +62,7 @@ def test_nothing_grows_from_run_to_run(zygote: Zygote, root: Path) -> None:
 @pytest.mark.timeout(3000)
 def test_nothing_grows_in_a_night(zygote: Zygote, root: Path) -> None:
     """Over 10,000 events in 300 runs, and 240 results."""
-    samples = zygote.call("endure", root=str(root), cycles=120, events=36)
+    samples = endured(zygote, root, cycles=120, events=36)
     assert samples[-1]["events"] > 10_000
     assert what_grows(samples, is_long=True) == {}
 
@@ -63,5 +72,5 @@ def test_nothing_grows_in_a_night(zygote: Zygote, root: Path) -> None:
     ("leak", "grows"), [("descriptor", "descriptors"), ("kilobyte", "heap"), ("document", "blocks")]
 )
 def test_a_small_leak_is_noticed(zygote: Zygote, root: Path, leak: str, grows: str) -> None:
-    samples = zygote.call("endure", root=str(root), cycles=12, events=16, leak=leak)
+    samples = endured(zygote, root, cycles=12, events=10, leak=leak)
     assert set(what_grows(samples, is_long=False)) == {grows}
