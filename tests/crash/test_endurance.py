@@ -12,7 +12,7 @@ from memory_left import clear
 from zygote import Zygote
 
 NAMES = ("threads", "descriptors", "segments", "files")
-HEAP_BYTES_PER_EVENT = 512
+HEAP_BYTES_PER_EVENT = 800
 RSS_BYTES_PER_EVENT = 1024
 BLOCKS_PER_EVENT = 6
 """Small objects; a document is three times as many. What is remembered of an ended run, to know it again, are 20."""
