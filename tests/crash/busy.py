@@ -24,7 +24,7 @@ from recorders import DatumCamera, StreamCamera, numbered
 from zygote import Channel
 
 from gently_bluesky import Store
-from gently_bluesky.errors import NotYetStored, UnknownUid
+from gently_bluesky.errors import NotYetStored, RunEnded, UnknownUid
 from gently_bluesky.testing.frames import check_frame, encoded_frame
 
 __all__ = ["check_results", "look_around", "put_again_and_again", "work"]
@@ -160,7 +160,7 @@ def _followed(root: Path, how: str, dice: Random) -> Iterator[int]:
             try:
                 run = last = store.wait_for_run(last, timeout_s=0.1)
                 early = run.wait("primary", KEY, timeout_s=60)
-            except NotYetStored:
+            except (NotYetStored, RunEnded):  # none has begun, or it was killed before its first event
                 yield 0
                 continue
             night, number = run.start["night"], 0
