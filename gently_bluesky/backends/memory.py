@@ -20,15 +20,8 @@ from typing import Any, ClassVar
 import orjson
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.base import (
-    DEFAULT_PACKING,
-    Backend,
-    Capabilities,
-    Sink,
-    check_frame,
-    declared_frame,
-    frame_kwargs,
-)
+from gently_bluesky.backends.base import DEFAULT_PACKING, Backend, Capabilities, Sink
+from gently_bluesky.backends.frames import check_frame, declared_frame, frame_kwargs
 from gently_bluesky.backends.inspecting import Fault, fault_of
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.memory_source import (

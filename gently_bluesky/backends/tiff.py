@@ -19,15 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import tifffile
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.base import (
-    DEFAULT_PACKING,
-    Backend,
-    Capabilities,
-    Sink,
-    check_frame,
-    declared_frame,
-    frame_kwargs,
-)
+from gently_bluesky.backends.base import DEFAULT_PACKING, Backend, Capabilities, Sink
+from gently_bluesky.backends.frames import check_frame, declared_frame, frame_kwargs
 from gently_bluesky.backends.inspecting import Fault, fault_of
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import tiff_metadata

@@ -20,15 +20,9 @@ from typing import Any, ClassVar
 import orjson
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.base import (
-    DEFAULT_PACKING,
-    Backend,
-    Capabilities,
-    Sink,
-    check_frame,
-    frame_kwargs,
-)
+from gently_bluesky.backends.base import DEFAULT_PACKING, Backend, Capabilities, Sink
 from gently_bluesky.backends.chunks import Layout, choose_layout
+from gently_bluesky.backends.frames import check_frame, frame_kwargs
 from gently_bluesky.backends.inspecting import Fault
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import median_interval_s, ngff_attributes, ome_axes

@@ -13,8 +13,8 @@ import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.base import declared_frame
 from gently_bluesky.backends.chunks import MAX_CHUNK_BYTES
+from gently_bluesky.backends.frames import declared_frame
 from gently_bluesky.backends.own_files import require_own
 from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing
 from gently_bluesky.files import storage_error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 from gently_bluesky.errors import EventsMissing
 from gently_bluesky.model import JournalLine
 
-__all__ = ["EventCount", "events_missing"]
+__all__ = ["EventCount", "events_missing", "own_stop"]
 
 
 class EventCount:
@@ -55,6 +57,18 @@ def events_missing(run_uid: str, missing: Mapping[str, int]) -> EventsMissing:
         "stored and announced, and the run is on record as incomplete; look at what is between the RunEngine and "
         "this writer"
     )
+
+
+def own_stop(run_uid: str, num_events: Mapping[str, int]) -> dict[str, Any]:
+    """Return the stop document that a run gets for want of one."""
+    return {
+        "uid": str(uuid.uuid4()),
+        "run_start": run_uid,
+        "time": time.time(),
+        "exit_status": "abort",
+        "reason": "the writer was closed before a stop document came",
+        "num_events": dict(num_events),
+    }
 
 
 class _Numbers:

@@ -9,11 +9,19 @@ from numpy.typing import NDArray
 
 from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.assets import array_to_store, declared_dtype, inline_value
-from gently_bluesky.documents.tasks import Frame
-from gently_bluesky.errors import ConflictingDocument
+from gently_bluesky.documents.tasks import DocumentTask, Frame
+from gently_bluesky.errors import AssetDamaged, ConflictingDocument
 from gently_bluesky.jsontext import PLAIN_TYPES
 
-__all__ = ["arrays_of", "conflicting_event", "referring", "referring_anew", "said_by", "unnamed_timestamps"]
+__all__ = [
+    "arrays_of",
+    "check_digest",
+    "conflicting_event",
+    "referring",
+    "referring_anew",
+    "said_by",
+    "unnamed_timestamps",
+]
 
 
 def arrays_of(
@@ -112,3 +120,13 @@ def conflicting_event(run_uid: str, uid: str) -> ConflictingDocument:
         f"run {run_uid[:8]}: event {uid} came twice with different contents; the first one is stored and "
         "stands, the second was not stored; give every event a uid of its own"
     )
+
+
+def check_digest(run_uid: str, task: DocumentTask) -> None:
+    """Refuse an event whose pixels are not those that were recorded. Raises AssetDamaged."""
+    wrong = [key for key, known in task.recorded.items() if task.digest.get(key, known) != known]
+    if wrong:
+        raise AssetDamaged(
+            f"run {run_uid[:8]}: event {task.doc['seq_num']} came with pixels of {', '.join(wrong)} that are not "
+            "those that were recorded; the event was not stored; verify where it came from"
+        )

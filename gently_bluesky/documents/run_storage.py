@@ -6,8 +6,6 @@ failure ends the run on record; what came before it stays announced and readable
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,8 +17,8 @@ from gently_bluesky.documents.adopting import Adoption
 from gently_bluesky.documents.announcer import Announcer
 from gently_bluesky.documents.announcing import Asset
 from gently_bluesky.documents.desk import Desk
-from gently_bluesky.documents.event_count import events_missing
-from gently_bluesky.documents.events import conflicting_event, referring_anew
+from gently_bluesky.documents.event_count import events_missing, own_stop
+from gently_bluesky.documents.events import check_digest, conflicting_event, referring_anew
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
 from gently_bluesky.documents.index_feed import NOT_INDEXED
@@ -36,7 +34,7 @@ from gently_bluesky.documents.tasks import (
     OpenTask,
     StopTask,
 )
-from gently_bluesky.errors import AssetDamaged, ConflictingDocument, LookupFailed, RunExists
+from gently_bluesky.errors import ConflictingDocument, LookupFailed, RunExists
 from gently_bluesky.files import storage_error
 from gently_bluesky.model import JournalLine, Record
 
@@ -248,7 +246,7 @@ class RunStorage(Owner):
 
     def _lines(self, task: DocumentTask) -> list[JournalLine]:
         digest = task.digest or None
-        self._check_digest(task)
+        check_digest(self._start["uid"], task)
         if any(frame.asset.has_moved for frame in task.frames):
             task.doc = referring_anew(task.doc, task.frames)
         documents = (frame.asset.documents(frame.place, task.doc) for frame in task.frames)
@@ -256,15 +254,6 @@ class RunStorage(Owner):
         if task.name == "event":
             self._fingerprints[task.doc["uid"]] = task.fingerprint()
         return [*lines, JournalLine(task.name, task.doc, digest, timestamps=task.timestamps or None)]
-
-    def _check_digest(self, task: DocumentTask) -> None:
-        wrong = [key for key, known in task.recorded.items() if task.digest.get(key, known) != known]
-        if wrong:
-            raise AssetDamaged(
-                f"run {self._start['uid'][:8]}: event {task.doc['seq_num']} came with pixels of "
-                f"{', '.join(wrong)} that are not those that were recorded; the event was not stored; verify "
-                "where it came from"
-            )
 
     def _compare(self, task: DuplicateTask) -> None:
         if self._fingerprints.get(task.doc["uid"]) != task.fingerprint():
@@ -329,14 +318,7 @@ class RunStorage(Owner):
         return "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
     def _own_stop(self) -> dict[str, Any]:
-        return {
-            "uid": str(uuid.uuid4()),
-            "run_start": self._start["uid"],
-            "time": time.time(),
-            "exit_status": "abort",
-            "reason": "the writer was closed before a stop document came",
-            "num_events": self._announcer.events.num_events,
-        }
+        return own_stop(self._start["uid"], self._announcer.events.num_events)
 
     def _stop_line(
         self, status: str, stop: Mapping[str, Any], missing: Mapping[str, int] | None = None

@@ -382,17 +382,9 @@ class RunWriter:
             settings, backend = self._desk.settings, self._desk.backend
             packing = settings.packing(key)
             backend.check_fit(packing, spec)
-            path = f"{self._storage.home.folder}/{name}"
+            path, root = f"{self._storage.home.folder}/{name}", self._storage.root
             self._assets[made] = Asset(
-                backend,
-                self._storage.root,
-                path,
-                spec,
-                self.uid,
-                key,
-                packing,
-                settings.assets,
-                settings.sync,
+                backend, root, path, spec, self.uid, key, packing, settings.assets, settings.sync
             )
         return self._assets[made]
 

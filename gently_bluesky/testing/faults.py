@@ -10,7 +10,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.base import DEFAULT_PACKING, Backend, Capabilities, Pending, Sink, frame_kwargs
+from gently_bluesky.backends.base import (
+    DEFAULT_PACKING,
+    Backend,
+    Capabilities,
+    Pending,
+    Sink,
+)
+from gently_bluesky.backends.frames import frame_kwargs
 from gently_bluesky.backends.inspecting import Fault
 from gently_bluesky.backends.zarr import ZarrBackend
 from gently_bluesky.lazy import ArraySource

@@ -17,7 +17,8 @@ from typing import Any
 import orjson
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.base import Backend, declared_frame
+from gently_bluesky.backends.base import Backend
+from gently_bluesky.backends.frames import declared_frame
 from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.documents.journal import SETTLED, encode_line, scan_journal
 from gently_bluesky.documents.live import LiveFile
