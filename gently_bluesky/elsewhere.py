@@ -24,7 +24,7 @@ from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.model import Record
-from gently_bluesky.sources import InlineSource
+from gently_bluesky.sources import no_events
 from gently_bluesky.upkeep.quarantine import Explained, explained
 
 __all__ = ["Means", "Places", "axes_of", "foreign_source", "handled_source", "means_of", "place_of"]
@@ -115,7 +115,8 @@ def place_of(places: Places, index: Index, record: Record) -> Path:
     InvalidDocument
         The document names no file.
     """
-    here = inside(places.root, record.path) if record.path else None
+    what = f"asset {record.uid} of run {record.run_uid[:8]}"
+    here = places.roots.allowed(places.root / record.path, what) if record.path else None
     if here is not None and INCOMING not in record.path.split("/"):
         if is_there(here):
             return here
@@ -123,7 +124,6 @@ def place_of(places: Places, index: Index, record: Record) -> Path:
             second = inside(places.journals.overflow, record.path)
             if is_there(second):
                 return second
-    what = f"asset {record.uid} of run {record.run_uid[:8]}"
     said = places.root / announced_path(index.asset_document(record.uid))
     for path in (said, Path(record.path)):
         if INCOMING in path.parts:
@@ -260,7 +260,7 @@ class _Movable(ArraySource):
 
 
 def _no_events(record: Record) -> ArraySource:
-    return InlineSource(np.empty((0, *(_declared(record) or ())), "u1"))  # of what is not there nobody knows
+    return no_events(_declared(record) or (), "u1")  # of what is not there nobody knows
 
 
 def _declared(record: Record) -> tuple[int, ...] | None:

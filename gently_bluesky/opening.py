@@ -29,7 +29,7 @@ from gently_bluesky.errors import (
     StoreTooNew,
     StoreUnusable,
 )
-from gently_bluesky.files import create_file, make_folders, read_plain, sync_folder
+from gently_bluesky.files import create_file, inside, make_folders, read_plain, sync_folder
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.moving import MovingIndex
 from gently_bluesky.index.schema import IndexUnusable
@@ -334,6 +334,7 @@ class FollowingIndex(Index):
             self._files[journal] = file
             if size == known and not is_another:
                 return
+            inside(self._journals.root, journal)
             begin = 0 if is_another or size < known else known  # it was replaced, cut, or continued
             lines, end = whole_lines(
                 self._journals.root / journal, begin, self._journals.scan(journal, begin)

@@ -113,7 +113,10 @@ def _add(result: Result, name: str, value: object) -> str:
     if _is_array(value):
         return _add_array(result, name, _array(value, (name,)))
     notes: list[dict[str, Any]] = []
-    plain = _plain(result, notes, (name,), value)
+    try:
+        plain = _plain(result, notes, (name,), value)
+    except RecursionError as error:
+        raise InputError(f"{name!r:.80} is nested too deep, or in a circle; nothing was stored") from error
     # said exactly by the first event, but for mappings and None, for which event-model has no word
     declared: dict[str, Any] = {"dtype": "string", "shape": []}
     if isinstance(plain, list) and array_to_store(plain) is not None:

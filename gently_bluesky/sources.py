@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from gently_bluesky.indexing import BLOCK_BYTES, Gather, View, choose
 
-__all__ = ["ArraySource", "Events", "InlineSource", "Points", "Selection", "read_view"]
+__all__ = ["ArraySource", "Events", "InlineSource", "Points", "Selection", "no_events", "read_view"]
 
 POINTS_AT_ONCE = 2**16
 """Most points of a mask over several axes that are worked on together."""
@@ -59,6 +60,14 @@ class ArraySource(ABC):
         AssetMissing, AssetDamaged
             The pixels are not there, or not what was stored; wrong pixels are never returned.
         """
+
+
+def no_events(shape: Sequence[int], dtype: DTypeLike | None) -> InlineSource:
+    """Return what has no events yet, each to be of this shape; a shape that no array can have is left away."""
+    try:
+        return InlineSource(np.empty((0, *shape), dtype))
+    except (ValueError, MemoryError):
+        return InlineSource(np.empty(0, dtype))
 
 
 class InlineSource(ArraySource):

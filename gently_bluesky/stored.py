@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-import numpy as np
-
 from gently_bluesky.documents.assets import declared_dtype
 from gently_bluesky.documents.handlers import asset_array
 from gently_bluesky.elsewhere import Places
@@ -28,7 +26,7 @@ from gently_bluesky.index.index import Extent, Index, Point
 from gently_bluesky.lazy import LazyArray, growing
 from gently_bluesky.model import Record
 from gently_bluesky.opened import open_datum, open_joined, open_points, open_rows
-from gently_bluesky.sources import InlineSource
+from gently_bluesky.sources import no_events
 from gently_bluesky.watching import Look, RunWatch, load_backends
 
 __all__ = ["KeyEvents", "asset_events", "datum_array", "key_events", "wait_for_events"]
@@ -314,6 +312,6 @@ def _none_yet(places: Places, watch: RunWatch, of: KeyEvents, declared: Mapping[
     lengths = said if isinstance(said, list) else []
     shape = [length if isinstance(length, int) and length > 0 else 0 for length in lengths]
     dims = declared.get("dims")
-    kwargs = {"dims": dims} if isinstance(dims, list) and len(dims) == len(shape) else {}
-    source = InlineSource(np.empty((0, *shape), declared_dtype(declared)))
+    source = no_events(shape, declared_dtype(declared))
+    kwargs = {"dims": dims} if isinstance(dims, list) and len(dims) == len(source.shape) - 1 else {}
     return growing(asset_array(source, kwargs, name=of.data_key), _RunGrowth(places, watch, of))

@@ -16,7 +16,8 @@ import orjson
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.inspecting import Fault, inspect_event_files
-from gently_bluesky.backends.planes import places, read_planes
+from gently_bluesky.backends.own_files import SMALL_BYTES, require_room
+from gently_bluesky.backends.planes import distinct, places, read_planes
 from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing, GentlyError
 from gently_bluesky.files import open_plain, read_plain, storage_error
 from gently_bluesky.lazy import ArraySource, Selection
@@ -236,9 +237,10 @@ class MemorySource(ArraySource):
         """
         if self._moved is not None:
             return self._moved.read(selection)
-        wanted = [places(entry) for entry in selection]
-        out = np.empty(tuple(map(len, wanted)), self._dtype)
         try:
+            self._require_room(selection)
+            wanted = [places(entry) for entry in selection]
+            out = np.empty(tuple(map(len, wanted)), self._dtype)
             for number, event in enumerate(wanted[0] if out.size else ()):
                 self._read_event(int(event), wanted[1:], out[number : number + 1])
         except AssetMissing:
@@ -248,6 +250,12 @@ class MemorySource(ArraySource):
             self._moved = self._follow(moved_to, self._shape[0])
             return self._moved.read(selection)
         return out
+
+    def _require_room(self, selection: Selection) -> None:
+        claimed = prod(self._shape[1:]) * self._dtype.itemsize
+        if claimed > SMALL_BYTES and distinct(selection):
+            event = selection[0].start if isinstance(selection[0], slice) else int(selection[0][0])
+            require_room(self._folder / event_name(event), claimed)
 
     def _read_event(self, event: int, wanted: Sequence[NDArray[np.intp]], out: NDArray[Any]) -> None:
         file_path = self._folder / event_name(event)

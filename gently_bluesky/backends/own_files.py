@@ -13,11 +13,15 @@ from collections.abc import Iterable, Sequence
 from io import FileIO
 from pathlib import Path
 
-from gently_bluesky.errors import AssetDamaged, PathNotAllowed
+from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError, PathNotAllowed
 from gently_bluesky.files import open_plain
 from gently_bluesky.segments import MARKER
 
-__all__ = ["open_own", "require_own"]
+__all__ = ["SMALL_BYTES", "open_own", "require_own", "require_plausible", "require_room"]
+
+MOST_EXPANSION = 2**16
+SMALL_BYTES = 2**28
+MOST_NUMBERS = 4096
 
 
 def open_own(path: Path) -> FileIO:
@@ -39,10 +43,10 @@ def open_own(path: Path) -> FileIO:
     return open_plain(path)
 
 
-def require_own(folder: str, grid: Sequence[Iterable[int]]) -> None:
+def require_own(folder: str, grid: Sequence[Sequence[int]] = ()) -> int:
     """Look at files that somebody else will open by their names: ``<folder>/<n>/<n>/...``, a number for each axis.
 
-    What is not there is passed over.
+    What is not there is passed over. Returns the bytes of those that are.
 
     Raises
     ------
@@ -51,24 +55,66 @@ def require_own(folder: str, grid: Sequence[Iterable[int]]) -> None:
     AssetDamaged
         One of them is neither a plain file nor a folder.
     """
-    level = [folder]
-    _look_at(folder)
+    found = _looked_at(folder)
+    level = [] if found is None else [folder]
     for numbers in grid:
-        level = [f"{above}/{number}" for above in level for number in numbers]
-        for name in level:
-            _look_at(name)
+        names = [f"{above}/{number}" for above in level for number in _there(above, numbers)]
+        looked = [(name, _looked_at(name)) for name in names]
+        level = [name for name, nbytes in looked if nbytes is not None]
+        found = sum(nbytes for _, nbytes in looked if nbytes is not None)
+    return found or 0
 
 
-def _look_at(name: str) -> None:
+def require_plausible(path: Path, claimed: int, found: int, most_expansion: int = MOST_EXPANSION) -> None:
+    """Refuse a claim of more pixels than files of ``found`` bytes can hold, before memory is taken for them.
+
+    Raises
+    ------
+    AssetDamaged
+        It is absurd.
+    """
+    if claimed > max(SMALL_BYTES, found * most_expansion):
+        raise AssetDamaged(
+            f"{path}: {claimed} bytes of pixels are announced, which files of {found} bytes cannot hold; no pixels "
+            "were returned; restore the files from a copy"
+        )
+
+
+def require_room(path: Path, claimed: int) -> None:
+    """Look whether a file has room for an event of so many bytes, before memory is taken for it.
+
+    Raises
+    ------
+    AssetMissing, AssetDamaged, PathNotAllowed
+        It is not there, it has not, or it may not be read.
+    """
+    found = require_own(str(path))
+    if not found and not path.exists():
+        raise AssetMissing(f"{path} is gone; no pixels were returned")
+    require_plausible(path, claimed, found, most_expansion=1)
+
+
+def _there(folder: str, numbers: Sequence[int]) -> Iterable[int]:
+    """Return the numbers to look at: of absurdly many, those that are there."""
+    if len(numbers) <= MOST_NUMBERS:
+        return numbers
+    return [int(name) for name in os.listdir(folder) if name.isdecimal() and int(name) in numbers]  # noqa: PTH208
+
+
+def _looked_at(name: str) -> int | None:
+    """Return the bytes of a file or folder, None where nothing is."""
     try:
-        kind = stat.S_IFMT(os.lstat(name).st_mode)
-    except OSError:
-        return
-    if kind == stat.S_IFLNK:
-        _require_inside(Path(name))
-        kind = stat.S_IFMT(os.stat(name).st_mode) if Path(name).exists() else stat.S_IFREG  # noqa: PTH116
-    if kind not in {stat.S_IFREG, stat.S_IFDIR}:
+        about = os.lstat(name)
+        if stat.S_ISLNK(about.st_mode):
+            _require_inside(Path(name))
+            about = os.stat(name)  # noqa: PTH116 # many times in a read
+    except OSError as error:
+        if isinstance(error, GentlyError):
+            raise
+        return None
+    if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
         raise AssetDamaged(f"{name} is no plain file; no pixels were returned; restore it from a copy")
+    return about.st_size
 
 
 def _require_inside(path: Path) -> None:

@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import FileIO
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.errors import AssetDamaged
+from gently_bluesky.lazy import Selection
 
-__all__ = ["Crop", "as_bytes", "places", "read_planes"]
+__all__ = ["TRUSTED_EVENTS", "Crop", "as_bytes", "distinct", "places", "read_planes"]
+
+TRUSTED_EVENTS = 2**20
+"""So many are opened without a look at how many there are, where documents announce them."""
 
 GAP_BYTES = 16 * 2**10
 """Bytes between wanted ones that are sooner read than skipped: another call costs as much."""
@@ -27,6 +32,16 @@ Rows = slice | NDArray[np.intp]
 def as_bytes(array: NDArray[Any]) -> memoryview:
     """Return the memory of a C-contiguous array; ``memoryview.cast`` knows neither float16 nor complex."""
     return array.reshape(-1).view(np.uint8).data
+
+
+def distinct(selection: Selection) -> int:
+    """Return how many different elements are selected."""
+    return prod(
+        len(range(entry.start, entry.stop, entry.step))
+        if isinstance(entry, slice)
+        else len({*entry.tolist()})
+        for entry in selection
+    )
 
 
 def places(entry: slice | NDArray[np.intp]) -> NDArray[np.intp]:

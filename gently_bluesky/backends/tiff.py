@@ -25,7 +25,7 @@ from gently_bluesky.backends.inspecting import Fault, fault_of
 from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.ome import tiff_metadata
 from gently_bluesky.backends.page_cache import NewestFiles
-from gently_bluesky.backends.planes import as_bytes
+from gently_bluesky.backends.planes import TRUSTED_EVENTS, as_bytes
 from gently_bluesky.backends.tiff_inspecting import inspect_tiff
 from gently_bluesky.backends.tiff_layout import (
     EVENT_FILE,
@@ -110,7 +110,7 @@ class TiffBackend(Backend):
         """
         shape, dtype = declared_frame(path, resource_kwargs)
         template = _declared_template(path, resource_kwargs)
-        if count is None:
+        if count is None or count > TRUSTED_EVENTS:
             count = count_events(path)
         else:
             check_folder(path)

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from io import FileIO
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gently_bluesky.backends.own_files import open_own
-from gently_bluesky.backends.planes import Crop, places
+from gently_bluesky.backends.own_files import SMALL_BYTES, open_own, require_room
+from gently_bluesky.backends.planes import Crop, distinct, places
 from gently_bluesky.backends.tiff_layout import file_shape, find_pixels, planes_shape, stored_dtype
 from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError
 from gently_bluesky.files import storage_error
@@ -80,6 +81,7 @@ class TiffSource(ArraySource):
         StorageError
             The system could not read.
         """
+        self._require_room(selection)
         wanted = [places(entry) for entry in selection]
         out = np.empty(tuple(map(len, wanted)), self._dtype)
         if not out.size:
@@ -97,6 +99,13 @@ class TiffSource(ArraySource):
         ) as reading:
             deque(reading, maxlen=0)
         return out
+
+    def _require_room(self, selection: Selection) -> None:
+        """Look whether a file has room for a large event, before memory is taken for what is selected of it."""
+        claimed = prod(self._shape[1:]) * self._dtype.itemsize
+        if claimed > SMALL_BYTES and distinct(selection):
+            event = selection[0].start if isinstance(selection[0], slice) else int(selection[0][0])
+            require_room(self._path / self._template.format(event), claimed)
 
     def _read_piece(self, piece: _Piece, crop: Crop, events: NDArray[np.intp], out: NDArray[Any]) -> None:
         for number in piece.events:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import tensorstore as ts
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.chunks import MAX_CHUNK_BYTES
 from gently_bluesky.backends.frames import declared_frame
-from gently_bluesky.backends.own_files import require_own
-from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing
+from gently_bluesky.backends.own_files import open_own, require_own, require_plausible
+from gently_bluesky.backends.planes import TRUSTED_EVENTS, distinct
+from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing, GentlyError
 from gently_bluesky.files import storage_error
 from gently_bluesky.lazy import ArraySource, Selection
 
 __all__ = ["ARRAY", "NO_CACHE", "ZarrSource", "kvstore", "open_published", "os_error"]
 
 ARRAY = "0"
+MOST_METADATA = 2**20
 NO_CACHE = {"cache_pool": {"total_bytes_limit": 0}}
 OS_ERROR_CODE = re.compile(r"os_error_code='(\d+)'")
 
@@ -32,15 +35,16 @@ def open_published(path: Path, resource_kwargs: Mapping[str, Any], count: int | 
     their files. Raises AssetMissing, AssetDamaged, StorageError.
     """
     shape, dtype = declared_frame(path, resource_kwargs)
-    for name in ("", f"/{ARRAY}", f"/{ARRAY}/zarr.json"):
-        require_own(f"{path}{name}", ())
+    for name in ("", f"/{ARRAY}"):
+        require_own(f"{path}{name}")
+    _require_metadata(path / ARRAY / "zarr.json")
     spec = {"driver": "zarr3", "kvstore": kvstore(path / ARRAY), "fill_missing_data_reads": False}
     try:
         array = ts.open(spec, open=True, read=True, context=ts.Context(NO_CACHE)).result()
     except Exception as error:
         raise _read_error(error, path, "cannot be opened") from error
     _check_declared(path, array, shape, dtype)
-    if count is None:
+    if count is None or count > TRUSTED_EVENTS:
         _check_events(path, array.shape[0])
     return ZarrSource(path, array)
 
@@ -83,7 +87,8 @@ class ZarrSource(ArraySource):
         StorageError
             The system could not read.
         """
-        require_own(self._chunks, self._shards(selection))
+        found = require_own(self._chunks, self._shards(selection))
+        require_plausible(self._path, distinct(selection) * self.dtype.itemsize, found)
         try:
             selected = self._array.oindex[selection]
             # numpy asks the system for large pages, which TensorStore's own memory does without: faster by half
@@ -93,7 +98,7 @@ class ZarrSource(ArraySource):
         except Exception as error:
             raise _read_error(error, self._path, "cannot be read") from error
 
-    def _shards(self, selection: Selection) -> list[Iterable[int]]:
+    def _shards(self, selection: Selection) -> list[Sequence[int]]:
         """Return the numbers of the shards that hold the selected elements, along each axis."""
         return [
             range(entry.start // length, -(-entry.stop // length))
@@ -127,6 +132,23 @@ def _read_error(error: Exception, path: Path, what: str) -> Exception:
 
 def _chunk_shape(array: ts.TensorStore) -> tuple[int, ...]:
     return tuple(length or 1 for length in array.chunk_layout.read_chunk.shape or ())
+
+
+def _require_metadata(file: Path) -> None:
+    """Look at an array's metadata first: of JSON nested too deep TensorStore's parser ends the process."""
+    try:
+        with open_own(file) as opened:
+            orjson.loads(opened.read(MOST_METADATA + 1) or b"")
+    except GentlyError:
+        raise
+    except FileNotFoundError as error:
+        raise AssetMissing(f"{file} is gone; no pixels were returned") from error
+    except ValueError as error:
+        raise AssetDamaged(
+            f"{file} is not the metadata of an array: {error}; no pixels were returned"
+        ) from error
+    except OSError as error:
+        raise storage_error(error, f"{file} cannot be read") from error
 
 
 def _check_declared(path: Path, array: ts.TensorStore, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -47,6 +47,11 @@ class EndedRuns:
         while len(self._refused) > REMEMBERED_RUNS:
             self._refused.popitem(last=False)
 
+    def refuse_with(self, run_uid: object, uid: object) -> None:
+        """Remember the same of what belongs to a run that was never begun, and is named by others."""
+        if isinstance(run_uid, str) and isinstance(uid, str) and run_uid in self._refused:
+            self.refuse(uid, self._refused[run_uid])
+
     def raise_if_refused(self, run_uid: object) -> None:
         """Raise why a run was never begun, the same object as then."""
         if isinstance(run_uid, str) and run_uid in self._refused:

@@ -7,6 +7,7 @@ disk space, given back at a failure so that there is room for saying so.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -29,6 +30,8 @@ RESERVE = 256 * 1024
 TAKE_ATTEMPTS = 20
 TAKE_PAUSE_S = 0.005
 BINARY = getattr(os, "O_BINARY", 0)
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+"""A link in the place of the lock is none of ours: what it leads to is not changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class LiveFile:
             There is none; with ``make`` one is made that knows no counts.
         """
         path = folder / ".live"
-        fd = os.open(path, os.O_RDWR | BINARY | (os.O_CREAT if make else 0), 0o644)
+        fd = os.open(path, os.O_RDWR | BINARY | NO_LINKS | (os.O_CREAT if make else 0), 0o644)
         try:
             if not _lock_unless_held(fd):
                 os.close(fd)
@@ -169,9 +172,11 @@ class LiveFile:
 def is_live(folder: Path) -> bool:
     """Say whether a living process writes the run in this folder. Changes nothing, and hinders no writer."""
     try:
-        fd = os.open(folder / ".live", os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+        fd = os.open(folder / ".live", os.O_RDONLY | BINARY | NO_LINKS | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            return False
+        raise
     try:
         return not try_lock(fd, shared=True)
     except OSError as error:

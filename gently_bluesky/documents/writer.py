@@ -277,6 +277,7 @@ class StoreWriter:
             run_uid = next(iter(self._runs))
         run = self._runs.get(run_uid) if isinstance(run_uid, str) else None
         if run is None:
+            self._ended.refuse_with(run_uid, uid)
             self._refuse_unknown(name, "run_start", run_uid)
         if isinstance(uid, str):
             owner = self._run_of.setdefault(uid, run)  # also if it is refused: what names it is told why

@@ -214,6 +214,10 @@ def _check(dataset: Any, rows: int, roots: Roots) -> None:
         for source in dataset.virtual_sources():
             if source.file_name != ".":
                 roots.allowed(path.parent / source.file_name, f"a file that {path.name} takes pixels from")
+        names = {str(source.file_name) for source in dataset.virtual_sources()}
+        files = [path if name == "." else path.parent / name for name in names]
+        stored = sum(file.stat().st_size for file in files if file.exists())
+        plausible((rows, *dataset.shape[1:]), dataset.dtype, stored)
         return
     stored = dataset.id.get_storage_size()
     if dataset.size and not stored:

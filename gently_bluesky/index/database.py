@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
-from gently_bluesky.errors import InvalidSetting, StoreReadOnly, StoreUnusable
+from gently_bluesky.errors import InputError, InvalidSetting, StoreReadOnly, StoreUnusable
 from gently_bluesky.index import sqlite
 from gently_bluesky.index.schema import IndexUnusable, create_tables, has_tables
 
@@ -172,6 +172,10 @@ class Database:
             raise sqlite.explained(error.orig or error, self.place) from error
         except sqlite3.Error as error:
             raise sqlite.explained(error, self.place) from error
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"expected text in Unicode, got half a character in {error.object[:80]!a}; nothing was looked for"
+            ) from error
 
 
 def _parsed(url: str | URL) -> URL:

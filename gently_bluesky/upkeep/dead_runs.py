@@ -14,7 +14,8 @@ from typing import Literal
 
 from gently_bluesky.documents.journal import Journal, encode_line
 from gently_bluesky.documents.live import LiveFile, is_live, read_last_words
-from gently_bluesky.errors import JournalDamaged
+from gently_bluesky.errors import InvalidDocument, JournalDamaged
+from gently_bluesky.files import inside
 from gently_bluesky.model import JournalLine
 from gently_bluesky.upkeep.findings import Findings
 from gently_bluesky.upkeep.journals import has_stop, whole_lines
@@ -178,7 +179,8 @@ def _append(path: Path, line: bytes) -> None:
 
 def sweep_start(root: Path, folder: Path, found: Findings, *, dry_run: bool) -> None:
     """Remove a run's folder whose process died before there was a journal; one that holds other things stays."""
-    with suppress(OSError):
+    with suppress(OSError, InvalidDocument):  # a link that leads out of the store
+        inside(root, folder.relative_to(root).as_posix())
         names = {entry.name for entry in folder.iterdir()}
         if DOCUMENTS in names or is_live(folder):
             return

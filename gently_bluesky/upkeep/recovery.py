@@ -18,7 +18,7 @@ from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.errors import GentlyError, JournalDamaged
-from gently_bluesky.files import try_lock
+from gently_bluesky.files import inside, try_lock
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import JournalLine
 from gently_bluesky.upkeep.dead_runs import Outcome, end_recording, recover_run, sweep_start
@@ -65,6 +65,7 @@ def index_journals(journals: Journals, index: Index) -> None:
     """Index every journal as it stands, for a reader that may not write. Torn tails are left out."""
     for journal in find_all_journals(journals):
         try:
+            inside(journals.root, journal)
             lines, end = whole_lines(journals.root / journal, 0, journals.scan(journal))
             if lines:
                 index.add(journal, lines, end)
@@ -119,6 +120,9 @@ class _Work:
             return
         path = self.root / journal
         try:
+            inside(
+                self.root, journal
+            )  # a link that leads out is not followed: files there are not ours to cut
             if shared:
                 self._shared(journal, path)
             else:
@@ -135,6 +139,7 @@ class _Work:
     def _end_recording(self, folder: Path) -> None:
         with suppress(FileNotFoundError):  # its process, or another that opens the store, has just ended it
             try:
+                inside(self.root, folder.relative_to(self.root).as_posix())
                 end_recording(self.root, folder, self.found, dry_run=self.dry_run)
             except FileNotFoundError:
                 raise
