@@ -147,8 +147,8 @@ SABOTAGES = (
     Sabotage(
         "recovery forgets what was announced last",
         "upkeep/dead_runs.py",
-        "        live.release_reserve()\n        _cut(path, dead.end)\n",
-        "        live.release_reserve()\n        _cut(path, max(0, dead.end - 400))\n",
+        "        end_journal(path, dead.end, stop)\n",
+        "        end_journal(path, max(0, dead.end - 400), stop)\n",
         "tests/crash/test_kill.py::test_killed_writer_loses_no_announced_event[zarr-0-datum]",
     ),
     Sabotage(

@@ -64,7 +64,7 @@ def test_a_store_has_the_methods_of_the_design_and_none_that_do_nothing_yet():
 def test_a_writer_is_made_with_the_settings_that_there_are():
     parameters = list(inspect.signature(Store.writer).parameters)[1:]
     assert parameters == [
-        *("format", "chunks", "compression", "levels", "assets", "adopt", "copy", "hot_bytes"),
+        *("format", "chunks", "compression", "levels", "assets", "adopt", "sync", "copy", "hot_bytes"),
         *("max_pending_bytes", "stall_timeout_s", "min_free_bytes", "on_failure"),
     ]
     assert all(
