@@ -14,7 +14,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "crash")]
 from long_runs import leave_out_long  # noqa: E402 # found by the line above
 from zygote import Zygote  # noqa: E402
 
-HELPERS = ["stores.py", "damage.py", "jobs.py", "meeting.py"]
+HELPERS = ["stores.py", "damage.py", "jobs.py", "meeting.py", "living.py"]
 collect_ignore = HELPERS if sys.platform != "win32" else ["."]
 
 
