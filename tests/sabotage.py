@@ -230,6 +230,34 @@ SABOTAGES = (
         "        if not found:\n",
         "tests/upkeep/test_verify.py",
     ),
+    Sabotage(
+        "what is claimed takes memory before a file is looked at",
+        "backends/own_files.py",
+        "    if claimed > max(SMALL_BYTES, found * most_expansion):\n",
+        "    if claimed < 0:\n",
+        "tests/fuzz/test_hostile.py::test_what_is_claimed_is_checked_before_memory_is_taken[tiff shape]",
+    ),
+    Sabotage(
+        "the place of a lone plane is believed",
+        "backends/tiff_layout.py",
+        "    return offset % ALIGNMENT == 0 and any(",
+        "    return offset > 0 or any(",
+        "tests/fuzz/test_damage.py::test_no_flipped_bit_beside_the_pixels_of_a_tiff_file_shows_other_pixels[shape0]",
+    ),
+    Sabotage(
+        "a run that died is said to hold more than it does",
+        "upkeep/left_behind.py",
+        '"received": received, "stored": stored, "lost"',
+        '"received": received, "stored": stored + 1, "lost"',
+        "tests/fuzz/test_histories.py::test_a_store_answers_as_a_dict_does_whatever_has_happened_to_it",
+    ),
+    Sabotage(
+        "the checksum of a journal's line is not compared",
+        "documents/journal.py",
+        "int(checksum[1], 16) != crc32c(raw[: checksum.start()]):",
+        "not checksum[1]:",
+        "tests/unit/test_journal.py::test_a_flipped_bit_of_a_line_is_never_taken_for_what_it_says",
+    ),
 )
 
 

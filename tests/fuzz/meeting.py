@@ -81,7 +81,7 @@ def meet_claim(channel: Channel | None, folder: str, claim: str) -> list[str]:
             lambda: store[uid][key][0].compute(),
             lambda: store[uid][key][-1, ..., 0].compute(),
             lambda: store[uid][key][..., :7, ::2].compute(),
-            lambda: store[uid][key].max(),
+            *([lambda: store[uid][key].max()] if claim == "memory shape" else []),  # its blocks are many
         ):
             try:
                 names.append(f"an array of {read().size}")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stores import STORES
 from zygote import Zygote
+
+from gently_bluesky.backends.registry import get_backend
+from gently_bluesky.errors import AssetDamaged
+from gently_bluesky.testing.assets import array_spec, full, write_asset
 
 SEEDS = 5
 MANY_SEEDS = 400
@@ -27,6 +34,23 @@ def test_a_spoilt_file_costs_nothing_but_what_it_held(
     children: Zygote, template: Path, tmp_path: Path
 ) -> None:
     spoil(children, template, tmp_path, range(SEEDS))
+
+
+@pytest.mark.parametrize("shape", [(12, 16), (300,)])
+def test_no_flipped_bit_beside_the_pixels_of_a_tiff_file_shows_other_pixels(
+    tmp_path: Path, shape: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)  # tifffile tells of each
+    backend, selection = get_backend("tiff"), full((1, *shape))
+    kwargs = write_asset(backend, tmp_path / "a", array_spec(shape), [0])
+    pixels = backend.open(tmp_path / "a", kwargs, 1).read(selection)
+    (file,) = (tmp_path / "a").iterdir()
+    content = file.read_bytes()
+    first = content.index(pixels.tobytes())
+    for place in (*range(first), *range(first + pixels.nbytes, len(content))):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        with suppress(AssetDamaged):
+            assert np.array_equal(backend.open(tmp_path / "a", kwargs, 1).read(selection), pixels)
 
 
 @pytest.mark.long
