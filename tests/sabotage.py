@@ -175,8 +175,8 @@ SABOTAGES = (
     Sabotage(
         "outsiders see an event more than there are",
         "documents/announcing.py",
-        "            self._sink.publish(count)\n",
-        "            self._sink.publish(count + 1)\n",
+        "            self._sink.publish(count - self._first)\n",
+        "            self._sink.publish(count - self._first + 1)\n",
         "tests/crash/test_at_once.py",
     ),
     Sabotage(
