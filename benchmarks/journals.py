@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from crc32c import crc32c
 
 from benchmarks.frames import BankCamera, acquire
 from benchmarks.worker import Place
 
 __all__ = ["RunPattern", "derived_chain", "write_pattern"]
 
+CHECKSUM = ',"crc32c":"'
 UUID = re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b")
 
 
@@ -38,12 +40,19 @@ class RunPattern:
         fresh = [str(uuid.uuid4()) for _ in range(self.uids)]
         text = "".join(piece if isinstance(piece, str) else fresh[piece] for piece in self.pieces)
         folder = f"{self.folder.rpartition('_')[0]}_{fresh[0][:8]}-{fresh[0][9:13]}"
-        return fresh[0], f"{folder}/documents.jsonl", text.replace(self.folder, folder)
+        text = text.replace(self.folder, folder)
+        return fresh[0], f"{folder}/documents.jsonl", "".join(map(_checked, text.splitlines()))
 
     @property
     def records(self) -> int:
         """Records that the index makes of it: the run, its asset, and a datum an event."""
         return 2 + self.events
+
+
+def _checked(line: str) -> str:
+    """Return a line with the checksum of what it says now; blanks in front of it are not part of that."""
+    said = line[: line.rindex(CHECKSUM)]
+    return f'{said}{CHECKSUM}{crc32c(said.lstrip().encode()):08x}"}}\n'
 
 
 def write_pattern(place: Place, events: int) -> RunPattern:

@@ -79,6 +79,7 @@ def opened(place: Place, root: str, runs: int) -> Iterator[Sampler]:
             found = store.last_reconciliation
             assert found is not None
             assert not found.changes
+            assert not found.needs_attention
         return {"opening_s": taken_s, "per_run_us": 1e6 * taken_s / runs}
 
     yield sample
