@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -66,14 +67,17 @@ def all_at_once(started: Any, root: Path, seed: int, rounds: int, kills: int) ->
         assert "looking" in looker.hear()
     writers = [started("work", name=f"w{seed}{letter}", rounds=rounds) for letter in "ab"]
     heard = [writers[0].hear() for _ in range(9)]
+    listeners = [Thread(target=lambda writer=writer: heard.extend(writer.last_words())) for writer in writers]
+    for listener in listeners:  # else they wait for who hears them, as their subscribers do
+        listener.start()
     os.kill(frozen.pid, signal.SIGSTOP)
     for kill in range(kills):
-        heard += killed(started, f"k{seed}-{kill}", 1 + dice.randrange(60))
+        heard.extend(killed(started, f"k{seed}-{kill}", 1 + dice.randrange(60)))
         recoveries = [started("recover", die_at_call=0) for _ in range(2)]
         for recovery in recoveries:
             recovery.result()
-    for writer in writers:
-        heard += writer.last_words()
+    for listener in listeners:
+        listener.join()
     os.kill(frozen.pid, signal.SIGCONT)
     for looker in (*lookers, frozen):
         with suppress(BrokenPipeError):  # then its result says why
