@@ -156,56 +156,61 @@ SABOTAGES = (
         "backends/zarr_writing.py",
         '"file_io_sync": syncs',
         '"file_io_sync": False',
-        "tests/crash/test_durability.py",
+        "tests/crash/test_durability.py"
+        "::test_what_is_announced_is_synced_when_the_level_says_so_and_not_before[zarr-event]",
     ),
     Sabotage(
         "a frame whose sync failed is given up",
         "documents/tasks.py",
         "        self.is_begun_anew = True\n        self.error, self.pendings = errors[0], []\n        return True\n",
         "        return False\n",
-        "tests/crash/test_written_anew.py",
+        "tests/crash/test_written_anew.py"
+        "::test_frame_whose_sync_failed_is_written_anew_to_another_file[zarr-writer]",
     ),
     Sabotage(
         "a disk that hangs is noticed only by who waits for it",
         "documents/pipeline.py",
         "            self._tell_who_hangs,\n",
         "            lambda: None,\n",
-        "tests/bluesky/test_hanging.py",
+        "tests/bluesky/test_hanging.py"
+        "::test_disk_that_hangs_while_a_plan_sleeps_is_told_at_once_and_raised_by_the_next_document",
     ),
     Sabotage(
         "outsiders see an event more than there are",
         "documents/announcing.py",
         "            self._sink.publish(count - self._first)\n",
         "            self._sink.publish(count - self._first + 1)\n",
-        "tests/crash/test_at_once.py",
+        "tests/crash/test_at_once.py::test_outsider_sees_what_was_announced_and_nothing_else[zarr]",
     ),
     Sabotage(
         "each run keeps a descriptor",
         "documents/journal.py",
         "            os.close(self._fd)\n            self._fd = -1\n",
         "            self._fd = -1\n",
-        "tests/crash/test_endurance.py",
+        "tests/crash/test_endurance.py::test_nothing_grows_from_run_to_run",
     ),
     Sabotage(
         "frames that the root refused are not written again where the run goes on",
         "documents/run_storage.py",
         "            self._write(task)\n        task.wait()\n",
         "            task.error = None\n            task.pendings.clear()\n        task.wait()\n",
-        "tests/unit/test_second_place.py",
+        "tests/unit/test_second_place.py"
+        "::test_frames_that_were_not_announced_are_written_again_in_the_second_place[write-datum]",
     ),
     Sabotage(
         "torn files of a dead run stay where they are",
         "upkeep/left_behind.py",
         '        elif is_here and fault.kind != "missing":\n',
         '        elif is_here and fault.kind == "foreign":\n',
-        "tests/crash/test_reconcile.py",
+        "tests/crash/test_reconcile.py"
+        "::test_torn_files_of_a_dead_run_are_quarantined_one_by_one_and_reading_them_says_where_they_are[zarr]",
     ),
     Sabotage(
         "the torn end of a logbook is written on to",
         "upkeep/logbook.py",
         "        os.ftruncate(fd, end)\n        if end == 0:\n",
         "        end = os.fstat(fd).st_size\n        if end == 0:\n",
-        "tests/unit/test_logbook.py",
+        "tests/unit/test_logbook.py::test_torn_tail_is_left_out_and_cut_before_the_next_entry",
     ),
     Sabotage(
         "the name of a file is not synced",
@@ -228,7 +233,8 @@ SABOTAGES = (
         "upkeep/asset_check.py",
         "        if digest is not None and found != digest:\n",
         "        if not found:\n",
-        "tests/upkeep/test_verify.py",
+        "tests/upkeep/test_verify.py"
+        "::test_damage_to_an_event_is_told_by_its_kind_and_hides_no_other_event[tiff-stream-flipped]",
     ),
     Sabotage(
         "what is claimed takes memory before a file is looked at",
