@@ -98,7 +98,7 @@ def shapes_and_chunks(draw, max_side: int = 5, min_side: int = 0) -> tuple[tuple
     return shape, tuple(draw(st.integers(1, max_side)) for _ in shape)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.data(), shapes_and_chunks())
 def test_any_chain_of_indices_gives_what_numpy_gives_and_reads_nothing_before(data, shape_and_chunks):
     shape, chunks = shape_and_chunks
