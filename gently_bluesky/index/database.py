@@ -172,6 +172,10 @@ class Database:
             raise sqlite.explained(error.orig or error, self.place) from error
         except sqlite3.Error as error:
             raise sqlite.explained(error, self.place) from error
+        except UnicodeDecodeError as error:  # SQLite quotes what it found
+            raise IndexUnusable(
+                f"the index {self.place} is damaged: {error}; delete it and build it again from the journals"
+            ) from error
         except UnicodeEncodeError as error:
             raise InputError(
                 f"expected text in Unicode, got half a character in {error.object[:80]!a}; nothing was looked for"

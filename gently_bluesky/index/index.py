@@ -27,11 +27,10 @@ from gently_bluesky.index.points import (
     Point,
     expanded,
 )
-from gently_bluesky.index.records import record_of
+from gently_bluesky.index.records import decoded, document_of, record_of
 from gently_bluesky.index.rows import Batch, JournalState
 from gently_bluesky.index.schema import AnyRow, AnySelect, IndexUnusable
 from gently_bluesky.index.uids import behind, checked
-from gently_bluesky.jsontext import decode
 from gently_bluesky.model import JournalLine, Record
 
 __all__ = ["Extent", "Index", "IndexUnusable", "JournalOutOfStep", "Point"]
@@ -242,7 +241,7 @@ class Index:
         for first in range(0, len(uids), PAGE):
             page = self.rows(statements.DATUMS, uids=uids[first : first + PAGE])
             known.update((row.uid, row.document) for row in page)
-        return [decode(known[uid]) if uid in known else self.datum_document(uid) for uid in uids]
+        return [document_of(known[uid]) if uid in known else self.datum_document(uid) for uid in uids]
 
     def has_descriptor(self, uid: str) -> bool:
         """Say whether a descriptor of this full uid is in the index; it is no record."""
@@ -314,7 +313,7 @@ class Index:
         """
         found: dict[str, dict[str, Mapping[str, Any]]] = {}
         for row in self.rows(statements.KEYS, run_uid=run_uid):
-            found.setdefault(row.stream, {}).update(decode(row.data_keys))
+            found.setdefault(row.stream, {}).update(decoded(row.data_keys))
         return found
 
     def points(self, run_uid: str, stream: str, data_key: str, *, after: int = -1) -> list[Point]:
@@ -381,7 +380,7 @@ class Index:
         rows = self.rows(statements.DOCUMENT, uid=checked(uid), kind=kind)
         if not rows:
             raise UnknownUid(f"no {kind} has the uid {uid!r}")
-        return decode(rows[0].document)
+        return document_of(rows[0].document)
 
     def _pages(self, statement: AnySelect) -> Iterator[Record]:
         page = self.rows(statement)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Executable, and_, bindparam, delete, insert, 
 from sqlalchemy.exc import IntegrityError
 
 from gently_bluesky.errors import ConflictingDocument
+from gently_bluesky.index.records import decoded
 from gently_bluesky.index.rows import Batch
 from gently_bluesky.index.schema import (
     descriptors,
@@ -23,7 +24,6 @@ from gently_bluesky.index.schema import (
     stream_keys,
 )
 from gently_bluesky.index.states import DescriptorState, JournalState, Row
-from gently_bluesky.jsontext import decode
 
 __all__ = [
     "conflict",
@@ -147,7 +147,7 @@ def _load_run(connection: Connection, state: JournalState, run_uid: str) -> None
     for row in connection.execute(
         select(descriptors).where(descriptors.c.run_uid == run_uid).order_by(descriptors.c.position)
     ):
-        state.descriptors[row.uid] = DescriptorState(run_uid, row.stream, decode(row.data_keys))
+        state.descriptors[row.uid] = DescriptorState(run_uid, row.stream, decoded(row.data_keys))
     of_run = select(records).where(records.c.run_uid == run_uid)
     for row in connection.execute(of_run.where(records.c.kind == "asset")).mappings():
         state.assets[row["uid"]] = dict(row)
@@ -155,7 +155,7 @@ def _load_run(connection: Connection, state: JournalState, run_uid: str) -> None
         state.extents[(run_uid, row["stream"], row["data_key"], row["asset_uid"])] = dict(row)
     waiting = of_run.where(records.c.kind == "datum", records.c.stream.is_(None))
     for row in connection.execute(waiting).mappings():
-        if "datum_id" in decode(row["document"]):
+        if "datum_id" in decoded(row["document"]):
             state.waiting[row["uid"]] = dict(row)
 
 

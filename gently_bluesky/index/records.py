@@ -9,11 +9,14 @@ from sqlalchemy import case, func, select
 from sqlalchemy.sql.selectable import FromClause
 
 from gently_bluesky.index.fields import parents_named
-from gently_bluesky.index.schema import AnySelect, records
+from gently_bluesky.index.schema import AnySelect, IndexUnusable, records
 from gently_bluesky.jsontext import decode
 from gently_bluesky.model import Record
 
-__all__ = ["asset", "columns", "joined", "record_of", "run", "select_records"]
+__all__ = ["asset", "columns", "decoded", "document_of", "joined", "record_of", "run", "select_records"]
+
+SAYING: Final = ("resource_kwargs", "parameters", "datum_kwargs", "indices")
+"""What documents of assets and of datums say more of each: one of these stands in each of them."""
 
 run: Final = records.alias("run")
 asset: Final = records.alias("asset")
@@ -55,6 +58,33 @@ def select_records() -> AnySelect:
     return select(*columns).select_from(joined(records))
 
 
+def decoded(text: object, kind: type = dict) -> Any:
+    """Return what `json_text` made a text of. Raises IndexUnusable where the database holds something else."""
+    try:
+        value = decode(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, kind):
+        raise _damaged(text)
+    return value
+
+
+def document_of(text: object) -> Mapping[str, Any]:
+    """Return the document of an asset or datum. Raises IndexUnusable where it lacks what each of them has."""
+    doc = decoded(text)
+    said = [doc[name] for name in SAYING if isinstance(doc.get(name), dict)]
+    if not said or ("indices" in doc and not {"start", "stop"} <= said[-1].keys()):
+        raise _damaged(text)
+    return doc
+
+
+def _damaged(text: object) -> IndexUnusable:
+    return IndexUnusable(
+        f"the index is damaged, it holds {text!r:.80} where a document was kept; nothing was read; close the store and "
+        "delete index.sqlite: it is built again from the journals"
+    )
+
+
 def record_of(row: Sequence[Any]) -> Record:
     """Return the record that a row of `columns` tells of."""
     (
@@ -80,9 +110,9 @@ def record_of(row: Sequence[Any]) -> Record:
         lost,
         document,
     ) = row
-    doc = decode(document)
-    sizes = None if shape is None else tuple(decode(shape))
-    axes = () if dims is None else tuple(decode(dims))
+    doc = decoded(document)
+    sizes = None if shape is None else tuple(decoded(shape, list))
+    axes = () if dims is None else tuple(decoded(dims, list))
     if kind == "asset":
         axes = _with_events(axes, sizes)
         sizes = None if sizes is None else (count, *sizes)
