@@ -15,6 +15,7 @@ from sqlalchemy import Engine, event
 
 from gently_bluesky import LazyArray, Store
 from gently_bluesky.backends.base import Backend
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.errors import (
     AmbiguousArray,
     AssetMissing,
@@ -678,7 +679,7 @@ def test_an_index_of_a_journal_follows_it_through_a_recovery(store: Store, tmp_p
     *lines, stop = text.splitlines(keepends=True)
     copy = tmp_path / "documents.jsonl"
     copy.write_bytes(b"".join(lines)[:-20])
-    index = JournalIndex(tmp_path, copy.name)
+    index = JournalIndex(Journals(tmp_path), copy.name)
     assert len(index.points(going.uid, "primary", "camera")) == 2
     copy.write_bytes(b"".join(lines))
     assert len(index.points(going.uid, "primary", "camera")) == 3
@@ -724,7 +725,7 @@ def test_a_journal_that_is_damaged_in_the_middle_is_an_error_of_ours(
     text = (store.root / store.record(going.uid).path).read_bytes()
     copy = tmp_path / "documents.jsonl"
     copy.write_bytes(text)
-    index = JournalIndex(tmp_path, copy.name)
+    index = JournalIndex(Journals(tmp_path), copy.name)
     copy.write_bytes(text + spoil + text.splitlines(keepends=True)[-1])
     with pytest.raises(JournalDamaged, match=r"documents\.jsonl: line \d+ is not a document"):
         index.record(going.uid)
