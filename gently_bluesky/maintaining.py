@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gently_bluesky.backends.registry import get_backend
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.handling import Handler
 from gently_bluesky.errors import InputError, InvalidSetting, StoreReadOnly, WriterClosed
 from gently_bluesky.foreign.roots import Roots
@@ -231,7 +232,7 @@ class MaintainedStore(StoreView):
         since = unless_verified_since
         with progress_bar(progress) as tell:
             return verify(
-                self.root,
+                Journals(self.root, self.overflow),
                 self._index,
                 opener(self._places, self._index),
                 None if uid is None else wanted_of(self._index, uid),

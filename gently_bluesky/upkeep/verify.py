@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.backends.memory_source import read_place
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.errors import GentlyError, JournalDamaged, StorageError
@@ -26,7 +27,7 @@ from gently_bluesky.model import JournalLine, Record
 from gently_bluesky.parallel import in_order
 from gently_bluesky.upkeep.accounts import Account, accounts
 from gently_bluesky.upkeep.asset_check import AssetCheck, Checked, OpensElsewhere
-from gently_bluesky.upkeep.journals import find_journals
+from gently_bluesky.upkeep.journals import find_all_journals
 from gently_bluesky.upkeep.logbook import LOGBOOK
 from gently_bluesky.upkeep.pixels import kind_of
 from gently_bluesky.upkeep.stamps import JournalPart, Stamps
@@ -80,7 +81,7 @@ class _Piece(NamedTuple):
 
 
 def verify(
-    root: Path,
+    journals: Journals,
     index: Index,
     elsewhere: OpensElsewhere,
     wanted: Sequence[Wanted] | None,
@@ -95,6 +96,8 @@ def verify(
 
     Parameters
     ----------
+    journals
+        Of the store. Of a run that goes on in the overflow the part in the root is verified.
     elsewhere
         Opens assets that are not in their run's folder.
     workers
@@ -106,7 +109,7 @@ def verify(
     tell
         Called on this thread, when some events have been read.
     """
-    work = _Pass(root, index, elsewhere, stamps, since, tell, is_everything=wanted is None)
+    work = _Pass(journals, index, elsewhere, stamps, since, tell, is_everything=wanted is None)
     work.read_stamps(resume=resume)
     try:
         jobs = work.everything() if wanted is None else work.some(wanted)
@@ -122,7 +125,7 @@ def verify(
 
 @dataclass(slots=True)
 class _Pass:
-    root: Path
+    journals: Journals
     index: Index
     elsewhere: OpensElsewhere
     stamps: Stamps
@@ -158,10 +161,10 @@ class _Pass:
         self.total_nbytes = self.index.stats()["nbytes"]
         known = self.index.journals()
         there: set[str] = set()
-        for journal in find_journals(self.root):
+        for journal in find_all_journals(self.journals):
             there.add(journal)
             yield from self._journal(journal, known.get(journal, 0), None)
-        gone = {journal for journal in known.keys() - there if not (self.root / journal).exists()}
+        gone = {journal for journal in known.keys() - there if not (self.journals.root / journal).exists()}
         for record in self.index.query() if gone else ():
             if record.path in gone:
                 self._cannot_read(FileNotFoundError(), record.path, record.uid)
@@ -177,8 +180,16 @@ class _Pass:
 
     def _journal(self, journal: str, reach: int, wanted: WantedRuns | None) -> Iterator[_Run | _Piece]:
         rest = dict(wanted or {})
+        if self.journals.continuation(journal) is not None:
+            self.remarks.append(
+                f"{journal}: its run goes on in {self.journals.overflow}; what is there is verified when it is home: "
+                "make room, then reconcile"
+            )
+            if not (self.journals.root / journal).exists():
+                return
+            reach = 0
         try:
-            for account in accounts(self.root, journal, reach):
+            for account in accounts(self.journals.root, journal, reach):
                 of_run = rest.pop(account.uid, None)
                 if wanted is not None and of_run is None and account.is_alone and len(rest) == 1:
                     account.uid, of_run = rest.popitem()  # it does not say any more whose it is

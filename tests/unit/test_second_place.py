@@ -123,6 +123,20 @@ def test_both_parts_are_one_array(store: Store) -> None:
     assert set(store[uid].to_xarray()["camera"].dims) == {"t", *array.dims[1:]}
 
 
+def test_run_in_two_places_is_verified_as_far_as_the_root_has_it_and_whole_when_it_is_home(
+    store: Store,
+) -> None:
+    uid = overflowing(store)
+    for found in (store.verify(progress=False), store.verify(uid, progress=False)):
+        assert found.ok, str(found)
+        assert found.events == FAILS_AT
+        assert f"goes on in {store.overflow}" in str(found)
+    assert store.reconcile().home == (uid,)
+    found = store.verify(progress=False)
+    assert found.ok
+    assert (found.events, found.remarks) == (EVENTS, ())
+
+
 def test_run_is_brought_home_when_the_store_is_next_opened(store: Store, root: Path) -> None:
     uid = overflowing(store)
     before = [doc for name, doc in store[uid].documents() if name in ("event", "datum", "stop")]
