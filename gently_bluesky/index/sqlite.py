@@ -81,10 +81,7 @@ def sqlite_engine(url: URL, *, read_only: bool, connection: sqlite3.Connection |
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA cache_size = -2048")
-        if not read_only:
-            _switch_to_wal(connection)
+        _set_up(connection, read_only=read_only)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -98,16 +95,26 @@ def sqlite_engine(url: URL, *, read_only: bool, connection: sqlite3.Connection |
     return engine
 
 
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Turn on the write-ahead log. SQLite's timeout does not cover this statement, so we wait ourselves."""
+def _set_up(connection: sqlite3.Connection, *, read_only: bool) -> None:
+    """Set what every connection has, the write-ahead log first of all. SQLite's timeout does not cover this.
+
+    Where others open the database at the same time, we wait ourselves; and of those who want to delete the log
+    of a database that is gone, all but one are told that it is not there.
+    """
     give_up = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
-            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA cache_size = -2048")
+            if not read_only and connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+            is_passing = (
+                error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                or error.sqlite_errorcode == sqlite3.SQLITE_IOERR_DELETE_NOENT
+            )
+            if not is_passing or time.monotonic() > give_up:
                 raise
             time.sleep(0.01)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -13,6 +14,7 @@ from shim import one_of_each_stretch
 from zygote import Zygote
 
 from gently_bluesky import Store
+from gently_bluesky.upkeep.logbook import LOGBOOK
 
 
 @pytest.fixture
@@ -58,12 +60,16 @@ def wreck(zygote: Zygote, root: Path, format: str) -> Path:
 
 
 def end_state(root: Path) -> tuple[dict[str, object], list[object]]:
-    """All files and all answers, but for what is new in each stop that recovery writes: its uid and time."""
-    files: dict[str, object] = {}
+    """All files and all answers, but for what is new in each stop that recovery writes: its uid and time.
+
+    Which of the runs was put in order first is left out too: that is for those who do it at once to settle.
+    """
+    files: dict[str, Any] = {}
     for name, (_, content) in snapshot(root, index=False).items():
         files[name] = (
             [_timeless(line) for line in content.splitlines()] if name.endswith(".jsonl") else content
         )
+    files[LOGBOOK] = sorted(files.get(LOGBOOK, []), key=lambda entry: str(entry["run"]))
     seen = examine(None, str(root))
     for run in seen.values():
         run["stop"] = {key: value for key, value in run["stop"].items() if key not in ("uid", "time")}

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -842,6 +843,21 @@ def test_a_database_of_something_else_is_not_touched(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="unable to open"):
         Index(f"sqlite:///{tmp_path}/none/index.sqlite")
+
+
+def test_many_open_at_once_where_the_log_of_a_deleted_index_was_left(tmp_path: Path) -> None:
+    # each of them wants to delete that log; about one round in twenty has two that try
+    together = threading.Barrier(4)
+
+    def make(file: Path) -> None:
+        together.wait()
+        Index(f"sqlite:///{file}").close()
+
+    with ThreadPoolExecutor(4) as threads:
+        for attempt in range(60):
+            file = tmp_path / f"{attempt}.sqlite"
+            Path(f"{file}-wal").write_bytes(bytes(100))
+            list(threads.map(make, [file] * 4))
 
 
 def test_a_url_that_is_none_is_refused() -> None:
