@@ -45,6 +45,8 @@ RECONCILE_EXAMPLES = """[bold]Examples[/bold]
 
     gently-bluesky reconcile ~/dispim
 
+    gently-bluesky reconcile ~/dispim --overflow /other/disk    (bring home what went on there)
+
     gently-bluesky reconcile ~/dispim --json    (for programs)
 
 [bold]Exit codes[/bold]
@@ -111,6 +113,9 @@ def reconcile(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     index: Annotated[str | None, typer.Option(help="URL of the index, if it is not in the store.")] = None,
+    overflow: Annotated[
+        Path | None, typer.Option(help="The store's second place: runs that went on there are brought home.")
+    ] = None,
 ) -> None:
     """Recover runs whose process died, and bring files and index of a store in step.
 
@@ -122,7 +127,7 @@ def reconcile(
     from gently_bluesky.opening import reconcile_root
 
     with _told("what was done is whole; do it again for the rest"):
-        report = reconcile_root(store.expanduser().resolve(), index, dry_run=dry_run)
+        report = reconcile_root(store.expanduser().resolve(), index, _second_place(overflow), dry_run=dry_run)
     typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
     if report.needs_attention:
         raise typer.Exit(NEEDS_A_PERSON)
@@ -154,6 +159,7 @@ def verify(
         list[Path] | None,
         typer.Option(help="Folder where other writers put their files; may be given again."),
     ] = None,
+    overflow: Annotated[Path | None, typer.Option(help="The store's second place.")] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the last pass over everything, if it was interrupted."),
@@ -173,7 +179,8 @@ def verify(
     """
     import json
 
-    with _told("what was verified is on record; go on with --resume"), _opened(store, allow or ()) as opened:
+    told = _told("what was verified is on record; go on with --resume")
+    with told, _opened(store, allow or (), _second_place(overflow)) as opened:
         report = opened.verify(
             uids or None,
             progress=not (as_json or quiet),
@@ -204,7 +211,20 @@ def _told(if_interrupted: str) -> Generator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _opened(root: Path, allow: Iterable[Path]) -> Store:
+def _second_place(overflow: Path | None) -> Path | None:
+    """Refuse a second place that is none: opening would make one where a path was mistyped."""
+    from gently_bluesky.documents.overflow import OVERFLOW_MARKER
+    from gently_bluesky.errors import NotAStore
+
+    if overflow is None or (overflow.expanduser() / OVERFLOW_MARKER).is_file():
+        return overflow
+    raise NotAStore(
+        f"there is no second place of a store at {overflow} (expected {OVERFLOW_MARKER} in it); nothing was "
+        "changed; is its disk mounted?"
+    )
+
+
+def _opened(root: Path, allow: Iterable[Path], overflow: Path | None) -> Store:
     """Open a store that is there: to write if that is possible, as what is done to it is put on record."""
     from gently_bluesky.errors import StoreReadOnly
     from gently_bluesky.segments import store_uid_at
@@ -212,7 +232,7 @@ def _opened(root: Path, allow: Iterable[Path]) -> Store:
 
     if store_uid_at(root.expanduser()) is not None:
         try:
-            return Store(root, allowed_roots=allow)
+            return Store(root, allowed_roots=allow, overflow=overflow)
         except StoreReadOnly:
             pass
-    return Store(root, mode="r", allowed_roots=allow)
+    return Store(root, mode="r", allowed_roots=allow, overflow=overflow)

@@ -222,12 +222,16 @@ def reconcile_root(
 
     Raises
     ------
-    NotAStore, StoreTooNew, StoreUnusable
+    NotAStore, StoreTooNew, StoreUnusable, InvalidSetting
         As `Store`; nothing was made or changed.
     StoreReadOnly
         It cannot be written, and this is no ``dry_run``.
     """
-    open_root(root, "r")
+    uid, _ = open_root(root, "r")
+    if overflow is not None:
+        from gently_bluesky.documents.overflow import open_overflow  # few stores have one
+
+        overflow = open_overflow(overflow, root, uid, "r")
     if dry_run:
         index = index_as_it_is(root, url)
         try:

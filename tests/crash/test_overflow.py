@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from conftest import Templates
 from overflowing import come_back
+from typer.testing import CliRunner
 from zygote import Zygote
+
+from gently_bluesky.cli import app
 
 EVENTS = 8
 FAILS_AT = 4
@@ -275,6 +278,21 @@ def where(folder: Path) -> dict[str, str]:
 
 def looked(zygote: Zygote, folder: Path, **more: Any) -> dict[str, Any]:
     return zygote.call("look", **(where(folder) | more))["runs"]["n"]
+
+
+def test_command_brings_home_what_waits_in_the_second_place(zygote: Zygote, tmp_path: Path) -> None:
+    announced = kill_in_overflow(zygote, tmp_path, "tiff", "datum", FAILS_AT + 2)
+    root, second = where(tmp_path).values()
+    run = CliRunner().invoke
+    nowhere = run(app, ["reconcile", root, "--overflow", f"{second}nd"])
+    assert (nowhere.exit_code, "there is no second place" in nowhere.stderr) == (1, True)
+    assert not Path(f"{second}nd").exists()
+    dry = run(app, ["reconcile", root, "--overflow", second, "--dry-run"])
+    assert (dry.exit_code, "home" in dry.stdout) == (0, True)
+    assert looked(zygote, tmp_path)["events"][: len(announced)] == announced
+    done = run(app, ["reconcile", root, "--overflow", second])
+    assert (done.exit_code, "home" in done.stdout) == (0, True)
+    assert looked(zygote, tmp_path, overflow="")["events"][: len(announced)] == announced
 
 
 def test_without_the_second_place_the_first_part_ends_on_record_and_says_where_it_went_on(
