@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sabotage import FAILED, SABOTAGES, Sabotage, apply, copy, outcome_of
 
-EVERY = 3
+EVERY = 5
 SAMPLE = SABOTAGES[::EVERY]
 
 

@@ -358,19 +358,20 @@ def test_matplotlib_shows_a_plane(stored):
 
 # -- slicing costs nothing, a plane costs a plane ------------------------------------------------------
 
-PLANES, SIDE = 96, 2048
+PLANES, SIDE = 96, 1024
 
 WRITE_A_VOLUME = """
+PLANES, SIDE = map(int, sys.argv[3:])
 from event_model import compose_run
 rng = np.random.default_rng(0)
-noise = rng.poisson(110, (2048, 2048)).astype("<u2")
-volume = np.empty((96, 2048, 2048), "<u2")
-for z in range(96):
+noise = rng.poisson(110, (SIDE, SIDE)).astype("<u2")
+volume = np.empty((PLANES, SIDE, SIDE), "<u2")
+for z in range(PLANES):
     volume[z] = np.roll(noise, z * 7919)  # a camera: the offset and shot noise of every plane differ
-    volume[z, 900:1100, 900:1100] += z * 20
+    volume[z, 450:550, 450:550] += z * 20
 run = compose_run()
 bundle = run.compose_descriptor(
-    name="primary", data_keys={"view": {"source": "x", "dtype": "array", "shape": [96, 2048, 2048]}})
+    name="primary", data_keys={"view": {"source": "x", "dtype": "array", "shape": [PLANES, SIDE, SIDE]}})
 with Store(sys.argv[1]) as store, store.writer(format=sys.argv[2], max_pending_bytes=2**30) as writer:
     writer("start", run.start_doc)
     writer("descriptor", bundle.descriptor_doc)
@@ -398,7 +399,7 @@ with Store(sys.argv[1], mode="r") as store:
     pixels = np.asarray(plane)
     read = read_bytes() - before - own
     before = read_bytes()
-    np.asarray(volume[0, 40, 1000:1100, 1000:1100])
+    np.asarray(volume[0, 40, 300:400, 300:400])
     cut = read_bytes() - before - own
 print(opened, sliced, read, cut, int(pixels.sum(dtype="u8")), pixels.flags.owndata or pixels.base is not None)
 """
@@ -407,7 +408,7 @@ print(opened, sliced, read, cut, int(pixels.sum(dtype="u8")), pixels.flags.ownda
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counts what Linux counts")
 @pytest.mark.parametrize("backend", FORMATS)
 def test_a_plane_of_a_volume_costs_one_plane_in_a_fresh_process(root, in_process, backend):
-    checksum = in_process(WRITE_A_VOLUME, root, backend)
+    checksum = in_process(WRITE_A_VOLUME, root, backend, PLANES, SIDE)
     (asset,) = root.glob("runs/*/*/*/*/primary-view*")
     on_disk = sum(path.stat().st_size for path in asset.rglob("*") if path.is_file())
     plane = on_disk / PLANES
