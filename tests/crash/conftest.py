@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from long_runs import leave_out_long
 from shim import build_shim
+from templates import Templates
 from zygote import Zygote
 
 collect_ignore = (
@@ -38,20 +38,6 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     process = Zygote(shim=build_shim(tmp_path_factory.mktemp("shim")))
     yield process
     process.close()
-
-
-class Templates:
-    """Stores that are made once and copied: a copy costs a twentieth of an acquisition."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def copy(self, name: str, root: Path, make: Callable[[Path], object]) -> None:
-        """Copy the store of this name to ``root``; the first time ``make`` makes it."""
-        template = self._folder / name
-        if not template.exists():
-            make(template)
-        shutil.copytree(template, root)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Templates
 from overflowing import come_back
+from templates import Templates
 from typer.testing import CliRunner
 from zygote import Zygote
 
