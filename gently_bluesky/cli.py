@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from gently_bluesky.store import Store
 
 __all__ = ["app"]
 
@@ -159,6 +156,7 @@ def verify(
         list[Path] | None,
         typer.Option(help="Folder where other writers put their files; may be given again."),
     ] = None,
+    index: Annotated[str | None, typer.Option(help="URL of the index, if it is not in the store.")] = None,
     overflow: Annotated[Path | None, typer.Option(help="The store's second place.")] = None,
     resume: Annotated[
         bool,
@@ -178,16 +176,21 @@ def verify(
     What was verified is put on record in upkeep.jsonl, where the store can be written.
     """
     import json
+    import os
 
-    told = _told("what was verified is on record; go on with --resume")
-    with told, _opened(store, allow or (), _second_place(overflow)) as opened:
-        report = opened.verify(
-            uids or None,
-            progress=not (as_json or quiet),
-            workers=workers,
-            resume=resume,
-            unless_verified_since=unless_verified_since,
-        )
+    with _told("what was verified is on record; go on with --resume"):
+        from gently_bluesky.store import Store
+
+        second = _second_place(overflow)
+        with Store(store, mode="r", index=index, allowed_roots=allow or (), overflow=second) as opened:
+            report = opened.verify(
+                uids or None,
+                progress=not (as_json or quiet),
+                workers=workers,
+                resume=resume,
+                unless_verified_since=unless_verified_since,
+                record=os.access(opened.root, os.W_OK),
+            )
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     elif not (quiet and report.ok):
@@ -222,17 +225,3 @@ def _second_place(overflow: Path | None) -> Path | None:
         f"there is no second place of a store at {overflow} (expected {OVERFLOW_MARKER} in it); nothing was "
         "changed; is its disk mounted?"
     )
-
-
-def _opened(root: Path, allow: Iterable[Path], overflow: Path | None) -> Store:
-    """Open a store that is there: to write if that is possible, as what is done to it is put on record."""
-    from gently_bluesky.errors import StoreReadOnly
-    from gently_bluesky.segments import store_uid_at
-    from gently_bluesky.store import Store
-
-    if store_uid_at(root.expanduser()) is not None:
-        try:
-            return Store(root, allowed_roots=allow, overflow=overflow)
-        except StoreReadOnly:
-            pass
-    return Store(root, mode="r", allowed_roots=allow, overflow=overflow)

@@ -175,6 +175,7 @@ class MaintainedStore(StoreView):
         workers: int | None = None,
         resume: bool = False,
         unless_verified_since: float | str | date | None = None,
+        record: bool | None = None,
     ) -> Verification:
         """Read every announced event back and compare it with what was announced; changes nothing. Any thread.
 
@@ -184,7 +185,7 @@ class MaintainedStore(StoreView):
         never raised.
 
         A run of which all was verified is stamped in the logbook, ``upkeep.jsonl``: *synced* a second later, and when
-        the call ends, be it by Ctrl-C; with ``mode="r"`` nothing is stamped. Each worker takes memory for 16 MiB of
+        the call ends, be it by Ctrl-C. Each worker takes memory for 16 MiB of
         pixels, or for one layer of chunks along the first axis of an event where that is more (of
         ``chunks="volume"`` a whole event), and what it takes to decompress them.
 
@@ -202,6 +203,8 @@ class MaintainedStore(StoreView):
         unless_verified_since
             Leave out runs that were found well since then, in whatever pass, and whose journals have not changed
             since; as ``since`` of `query`.
+        record
+            Whether to stamp; by default not with ``mode="r"``.
 
         Returns
         -------
@@ -236,7 +239,7 @@ class MaintainedStore(StoreView):
                 self._index,
                 opener(self._places, self._index),
                 None if uid is None else wanted_of(self._index, uid),
-                Stamps(self.root, writes=self.mode == "a"),
+                Stamps(self.root, writes=self.mode == "a" if record is None else record),
                 workers=workers or reading_threads(),
                 resume=resume,
                 since=None if since is None else seconds("unless_verified_since", since),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from errno import EPERM
 from pathlib import Path
 from typing import Literal
+
+from gently_bluesky.errors import PathNotAllowed
 
 __all__ = ["NO_EVENTS", "Fault", "FaultKind", "are_too_few", "fault_of", "inspect_event_files"]
 
@@ -47,6 +50,8 @@ def fault_of(path: Path, error: Exception, events: range = NO_EVENTS) -> Fault:
         return Fault("missing", path, "it is gone", events)
     if isinstance(error, EOFError):
         return Fault("torn", path, str(error), events)
+    if isinstance(error, PathNotAllowed):
+        return Fault("unreadable", path, str(error), events, EPERM)  # what the link leads to may be whole
     return Fault("unreadable", path, str(error), events, getattr(error, "errno", None))
 
 

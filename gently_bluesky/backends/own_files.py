@@ -98,7 +98,8 @@ def _there(folder: str, numbers: Sequence[int]) -> Iterable[int]:
     """Return the numbers to look at: of absurdly many, those that are there."""
     if len(numbers) <= MOST_NUMBERS:
         return numbers
-    return [int(name) for name in os.listdir(folder) if name.isdecimal() and int(name) in numbers]  # noqa: PTH208
+    wanted = numbers if isinstance(numbers, range) else frozenset(numbers)
+    return [int(name) for name in os.listdir(folder) if name.isdecimal() and int(name) in wanted]  # noqa: PTH208
 
 
 def _looked_at(name: str) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gently_bluesky.backends.inspecting import Fault, fault_of, inspect_event_files
+from gently_bluesky.backends.own_files import open_own
 from gently_bluesky.backends.tiff_layout import check_folder, file_shape, find_pixels, stored_dtype
 from gently_bluesky.files import is_leftover
 
@@ -27,7 +28,7 @@ def inspect_tiff(
     in_file = file_shape(shape, is_ome=".ome." in template)
 
     def look(file_path: Path) -> None:
-        with file_path.open("rb", buffering=0) as file:
+        with open_own(file_path) as file:
             size = os.fstat(file.fileno()).st_size
             if size < prod(in_file) * dtype.itemsize:  # tifffile has other words for it
                 raise EOFError(f"it has {size} bytes, less than the pixels of one event")

@@ -19,6 +19,7 @@ import orjson
 from crc32c import crc32c
 
 from gently_bluesky.backends.inspecting import Fault, are_too_few, fault_of
+from gently_bluesky.backends.own_files import open_own
 from gently_bluesky.backends.zarr_source import ARRAY, open_published
 from gently_bluesky.errors import AssetDamaged
 from gently_bluesky.files import is_leftover
@@ -61,9 +62,14 @@ def _levels(resource_kwargs: Mapping[str, Any], most: int) -> int:
     return min(levels, most) if isinstance(levels, int) else 1
 
 
+def _read(file: Path) -> bytes:
+    with open_own(file) as opened:
+        return opened.readall()
+
+
 def _fault_of_metadata(file: Path) -> Fault | None:
     try:
-        if not isinstance(orjson.loads(file.read_bytes()), dict):
+        if not isinstance(orjson.loads(_read(file)), dict):
             raise TypeError("expected an object")
     except (OSError, ValueError, TypeError) as error:
         return fault_of(file, error)
@@ -80,7 +86,7 @@ class _Grid:
     @classmethod
     def of(cls, file: Path) -> _Grid:
         """Read it from an array's metadata. Raises OSError, LookupError, TypeError, ValueError."""
-        metadata = orjson.loads(file.read_bytes())
+        metadata = orjson.loads(_read(file))
         (codec,) = metadata["codecs"]
         if (
             codec["name"] != "sharding_indexed"
@@ -142,7 +148,7 @@ def _inspect_event(event: Path, grid: _Grid, events: range) -> Iterator[Fault]:
 def _check_shard(shard: Path, chunks: int) -> None:
     """Check that a shard has its index, and that this tells of chunks that are in it. Raises EOFError, OSError."""
     wanted = chunks * ENTRY_BYTES + CHECKSUM_BYTES
-    with shard.open("rb", buffering=0) as file:
+    with open_own(shard) as file:
         size = os.fstat(file.fileno()).st_size
         if size < wanted:
             raise EOFError(f"it has {size} bytes, less than an index of {chunks} chunks")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.backends.chunks import MAX_CHUNK_BYTES
 from gently_bluesky.backends.frames import declared_frame
-from gently_bluesky.backends.own_files import open_own, require_own, require_plausible
+from gently_bluesky.backends.own_files import SMALL_BYTES, open_own, require_own, require_plausible
 from gently_bluesky.backends.planes import TRUSTED_EVENTS, distinct
 from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing, GentlyError
 from gently_bluesky.files import storage_error
@@ -88,7 +88,10 @@ class ZarrSource(ArraySource):
             The system could not read.
         """
         found = require_own(self._chunks, self._shards(selection))
-        require_plausible(self._path, distinct(selection) * self.dtype.itemsize, found)
+        claimed = distinct(selection) * self.dtype.itemsize
+        if claimed > SMALL_BYTES and not found:
+            raise AssetMissing(f"{self._path}: the files of these events are gone; no pixels were returned")
+        require_plausible(self._path, claimed, found)
         try:
             selected = self._array.oindex[selection]
             # numpy asks the system for large pages, which TensorStore's own memory does without: faster by half

@@ -1,6 +1,6 @@
 """Tells the index what the journals of one writer's runs say; where another process holds the index, later.
 
-The index is a cache: no run waits for it for long, and none fails because somebody else has it.
+The index is a cache: no run waits for it for long, and none fails because somebody else has it, or it is damaged.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from collections.abc import Sequence
 
 from gently_bluesky.documents.continued import Journals
 from gently_bluesky.errors import GentlyError, StorageStalled
-from gently_bluesky.index.index import Index, JournalOutOfStep
+from gently_bluesky.index.index import Index, IndexUnusable, JournalOutOfStep
 from gently_bluesky.model import JournalLine
 
-__all__ = ["NOT_INDEXED", "IndexFeed"]
+__all__ = ["IndexFeed"]
 
 PATIENCE_S = 1.0
 """A transaction of another process takes milliseconds; one that lasts longer than this is of one that hangs."""
 PATIENCE_WHEN_BEHIND_S = 0.02
 """Each commit asks again, and storing waits meanwhile."""
 
-NOT_INDEXED = (
+HELD = (
     "but another process has held the index for too long, so that it does not know all of it yet; end that "
-    "process: the index follows with the next run, or when the store is next opened"
+    "process: the index follows with this writer's next run, or when the store is next opened"
 )
-"""What is said of a run in the end."""
+UNUSABLE = "but the index does not know all of it ({}): it follows when the store is next opened"
 
 
 class IndexFeed:
@@ -42,17 +42,21 @@ class IndexFeed:
         self._index = index
         self._patience_s = min(PATIENCE_S, stall_timeout_s / 4)
         self._behind: set[str] = set()
+        self._unusable: IndexUnusable | None = None
 
-    def is_behind(self, journal: str) -> bool:
-        """Say whether the index has not been told of all that this journal says. Any thread."""
-        return journal in self._behind
+    def why_behind(self, journal: str) -> str | None:
+        """Return why the index has not been told of all that this journal says; None if it has. Any thread."""
+        if journal not in self._behind:
+            return None
+        return HELD if self._unusable is None else UNUSABLE.format(self._unusable)
 
     def add(
         self, journal: str, lines: Sequence[JournalLine], end: int, begin: int, *, last: bool = False
     ) -> None:
         """Index lines of a journal; where another process holds the index, with what comes next.
 
-        With the ``last`` of a run it is waited for once more.
+        With the ``last`` of a run it is waited for once more. An index that turns out damaged is not told any more:
+        it is built anew from the journals.
 
         Parameters
         ----------
@@ -68,11 +72,14 @@ class IndexFeed:
         """
         patience_s = PATIENCE_WHEN_BEHIND_S if self._behind and not last else self._patience_s
         try:
-            if self.is_behind(journal):
+            if self._unusable is not None:
+                raise self._unusable
+            if journal in self._behind:
                 self._add_whole(journal, patience_s)
             else:
                 self._add(journal, lines, end, begin, patience_s)
-        except StorageStalled:
+        except (StorageStalled, IndexUnusable) as error:
+            self._unusable = error if isinstance(error, IndexUnusable) else None
             self._behind.add(journal)
             return
         self._behind.discard(journal)
@@ -99,6 +106,7 @@ class IndexFeed:
             self._add_whole(journal, patience_s)
 
     def _add_whole(self, journal: str, patience_s: float) -> None:
+        self._index.require_turn(patience_s)  # before much is read for nothing
         try:
             lines, end = self._read(journal, alone=False)
         except OSError:

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from gently_bluesky.files import NO_LOCKS, try_lock, unlock, wait_for_lock, write_all
+from gently_bluesky.files import NO_LOCKS, open_plain, try_lock, unlock, wait_for_lock, write_all
 
 __all__ = ["LastWords", "LiveFile", "is_live", "read_last_words"]
 
@@ -65,7 +65,7 @@ class LastWords:
 def read_last_words(folder: Path) -> LastWords:
     """Return what the file in a run's folder says, without taking its lock; nothing where there is none."""
     try:
-        with (folder / ".live").open("rb") as file:
+        with open_plain(folder / ".live") as file:
             return LastWords.of(file.read(SIZE))
     except OSError:
         return LastWords()

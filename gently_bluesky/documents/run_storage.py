@@ -21,7 +21,6 @@ from gently_bluesky.documents.event_count import events_missing, own_stop
 from gently_bluesky.documents.events import check_digest, conflicting_event, referring_anew
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
-from gently_bluesky.documents.index_feed import NOT_INDEXED
 from gently_bluesky.documents.leaving import LeftHome, leave_home
 from gently_bluesky.documents.overflow import is_of_its_place
 from gently_bluesky.documents.pipeline import Owner, Task
@@ -84,8 +83,9 @@ class RunStorage(Owner):
         """Yield what to warn of, of a run that has ended and lost nothing by it."""
         yield from self.adoption.remarks
         yield from self.tally.remarks(f"run {self._start['uid'][:8]}")
-        if self._open and self._desk.feed.is_behind(self.home.journal):
-            yield f"run {self._start['uid']} is stored and on record, {NOT_INDEXED}"
+        why = self._desk.feed.why_behind(self.home.journal) if self._open else None
+        if why is not None:
+            yield f"run {self._start['uid']} is stored and on record, {why}"
 
     # -- the pipeline's calls --------------------------------------------------------------------------------
 

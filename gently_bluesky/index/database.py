@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 
-from gently_bluesky.errors import InputError, InvalidSetting, StoreReadOnly, StoreUnusable
+from gently_bluesky.errors import InputError, InvalidSetting, StorageStalled, StoreReadOnly, StoreUnusable
 from gently_bluesky.index import sqlite
 from gently_bluesky.index.schema import IndexUnusable, create_tables, has_tables
 
 __all__ = ["Database"]
+
+PATIENCE_S = 60.0
+"""A write waits as long as this for others that write."""
+TURN_S = 0.2
+"""After this a thread that waits for another process lets the other threads ask."""
+REST_S = 0.005
 
 
 class Database:
@@ -48,6 +55,7 @@ class Database:
         self._read_only = read_only
         self._closed = False
         self._lock = threading.RLock()
+        self._writers = threading.RLock()
         is_sqlite = self._url.get_backend_name() == "sqlite"
         in_memory = is_sqlite and sqlite.in_memory(self._url)
         self._file: sqlite.ReadOnlyFile | None = None
@@ -112,7 +120,7 @@ class Database:
     def writing(self, patience_s: float | None = None) -> Generator[Connection]:
         """Lend a connection in a transaction that has the write lock from its beginning.
 
-        Other processes that write are waited for, for ``patience_s`` at most; None is a minute.
+        Others that write are waited for, for ``patience_s`` at most; None is a minute.
 
         Raises
         ------
@@ -125,13 +133,37 @@ class Database:
         """
         if self._read_only:
             raise StoreReadOnly(f"the index {self.place} is open for reading only; nothing was written")
-        with (
-            self._turn,
-            self._translated(),
-            self._current().connect().execution_options(**sqlite.writing(patience_s)) as connection,
-            connection.begin(),
-        ):
-            yield connection
+        give_up = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
+        with ExitStack() as stack:
+            yield self._begin(stack, give_up)
+
+    def _begin(self, stack: ExitStack, give_up: float) -> Connection:
+        """Begin a transaction that ends with the stack.
+
+        Threads take turns, for a moment each while another process writes: so none waits for longer than it said,
+        whatever those before it said.
+        """
+        while True:
+            left_s = max(0.0, give_up - time.monotonic())
+            try:
+                with ExitStack() as attempt:
+                    if not self._writers.acquire(timeout=left_s):
+                        raise StorageStalled(
+                            f"the index {self.place} was written by another thread for longer than was waited for "
+                            "it; nothing of this call was indexed; try again"
+                        )
+                    attempt.callback(self._writers.release)
+                    attempt.enter_context(self._turn)
+                    attempt.enter_context(self._translated())
+                    options = sqlite.writing(min(left_s, TURN_S))
+                    connection = attempt.enter_context(self._current().connect().execution_options(**options))
+                    attempt.enter_context(connection.begin())
+                    stack.push(attempt.pop_all())
+                    return connection
+            except StorageStalled:
+                if time.monotonic() >= give_up:
+                    raise
+            time.sleep(REST_S)
 
     def _open(self, *, is_sqlite: bool) -> Engine:
         engine = (

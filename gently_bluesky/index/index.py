@@ -123,41 +123,40 @@ class Index:
             When the database cannot be written; as StorageStalled, when others write for too long.
         """
         batch: Batch | None = None
-        with self._states_lock:
-            # Taken out, and put back when all is done: after a failure the rows say what was indexed.
-            state = self._states.pop(journal, None)
-            try:
-                with self._database.writing(patience_s) as connection:
-                    if anew:
-                        state = None
-                        keeping.forget_journal(connection, journal)
-                    indexed = keeping.indexed_end(connection, journal)
-                    if indexed >= end:
-                        return
-                    known = state.end if begin is None and state is not None else begin
-                    if known not in (None, indexed):
-                        raise _out_of_step(journal, known, indexed)
-                    if state is None or state.end != indexed:
-                        state = keeping.load_state(connection, journal)
-                    batch = Batch(state, lambda uid: keeping.find_datum(connection, uid))
-                    batch.take(lines)
-                    state.end = end
-                    keeping.store_batch(connection, batch)
-                    keeping.mark_indexed(connection, state, indexed)
-            except IntegrityError as error:
-                raise self._conflict(batch, error) from error
-            if state.runs:
+        try:
+            with self._database.writing(patience_s) as connection, self._states_lock:
+                # Taken out, and put back when all is done: after a failure the rows say what was indexed.
+                state = self._states.pop(journal, None)
+                if anew:
+                    state = None
+                    keeping.forget_journal(connection, journal)
+                indexed = keeping.indexed_end(connection, journal)
+                if indexed >= end:
+                    return
+                known = state.end if begin is None and state is not None else begin
+                if known not in (None, indexed):
+                    raise _out_of_step(journal, known, indexed)
+                if state is None or state.end != indexed:
+                    state = keeping.load_state(connection, journal)
+                batch = Batch(state, lambda uid: keeping.find_datum(connection, uid))
+                batch.take(lines)
+                state.end = end
+                keeping.store_batch(connection, batch)
+                keeping.mark_indexed(connection, state, indexed)
+        except IntegrityError as error:
+            raise self._conflict(batch, error) from error
+        if state.runs:
+            with self._states_lock:
                 self._states[journal] = state
 
-    def forget(self, journal: str) -> None:
-        """Delete every row that came from a journal, so that it can be added again from its beginning.
+    def require_turn(self, patience_s: float) -> None:
+        """Return if the index could be written to now. Raises StorageStalled if others write for too long."""
+        with self._database.writing(patience_s):
+            pass
 
-        Raises
-        ------
-        StorageError
-            When the database cannot be written.
-        """
-        with self._states_lock, self._database.writing() as connection:
+    def forget(self, journal: str) -> None:
+        """Delete every row of a journal, so that it can be added from its beginning. Raises StorageError."""
+        with self._database.writing() as connection, self._states_lock:
             self._states.pop(journal, None)
             keeping.forget_journal(connection, journal)
 

@@ -39,9 +39,9 @@ COPY_REST: Final = 10.0
 DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
 
-def writing(patience_s: float | None = None) -> dict[str, Any]:
-    """Return the execution options of a connection that is going to write."""
-    return {PATIENCE_MS: int(1000 * (BUSY_TIMEOUT_S if patience_s is None else patience_s))}
+def writing(patience_s: float) -> dict[str, Any]:
+    """Return the execution options of a connection that is going to write, and waits so long for others that do."""
+    return {PATIENCE_MS: int(1000 * patience_s)}
 
 
 def in_memory(url: URL) -> bool:

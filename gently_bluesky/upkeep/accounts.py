@@ -6,8 +6,9 @@ It reads journals and nothing else.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 
 from crc32c import crc32c
@@ -16,6 +17,7 @@ from gently_bluesky.documents.journal import scan_journal
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.documents.resources import announced_asset
 from gently_bluesky.errors import JournalDamaged
+from gently_bluesky.files import inside, open_plain
 from gently_bluesky.model import JournalLine
 from gently_bluesky.upkeep.announced import Announced, AnnouncedAssets
 from gently_bluesky.upkeep.stamps import JournalPart
@@ -98,7 +100,9 @@ class Account:
         self.has_stop = self.has_stop or line.name == "stop"
 
 
-def accounts(root: Path, journal: str, reach: int = 0) -> Iterator[Account]:
+def accounts(
+    root: Path, journal: str, reach: int = 0, reaches_now: Callable[[], int] = lambda: 0
+) -> Iterator[Account]:
     """Yield the runs of a journal, each when all of its lines are read.
 
     A torn tail was not announced and is left out, unless the run had ended before it, or the index knows more.
@@ -107,6 +111,8 @@ def accounts(root: Path, journal: str, reach: int = 0) -> Iterator[Account]:
     ----------
     reach
         Up to which byte the index knows the journal, asked before this is called.
+    reaches_now
+        Returns it as it is when the journal has been read: it may have been replaced by a shorter one meanwhile.
 
     Raises
     ------
@@ -114,11 +120,13 @@ def accounts(root: Path, journal: str, reach: int = 0) -> Iterator[Account]:
         It is not there.
     OSError
         It cannot be read.
+    InvalidDocument
+        A link leads to it out of the store; nothing was read.
     """
-    path = root / journal
+    path = inside(root, journal)
     account = Account(root, journal)
     end = 0
-    with path.open("rb") as file:
+    with BufferedReader(open_plain(path)) as file:
         for number, (line, behind) in enumerate(_lines(path), 1):
             if (
                 account.nbytes
@@ -131,7 +139,7 @@ def accounts(root: Path, journal: str, reach: int = 0) -> Iterator[Account]:
             account.take(line, file.read(behind - end), number)
             end = behind
         size = os.fstat(file.fileno()).st_size
-    if end < reach:
+    if end < reach and end < reaches_now():
         account.find(
             "torn",
             f"whole lines up to byte {end}, the index knows {reach}: its end is gone; restore it from a copy",
@@ -186,7 +194,7 @@ def _lines(path: Path) -> Iterator[tuple[JournalLine | JournalDamaged, int]]:
                 yield line, end
             return
         except JournalDamaged as error:
-            with path.open("rb") as file:
+            with BufferedReader(open_plain(path)) as file:
                 file.seek(end)
                 file.readline()
                 end = file.tell()

@@ -101,6 +101,7 @@ class AssetCheck:
     _unopened: str = ""
     _digests: Mapping[int, str | None] = field(default_factory=dict[int, "str | None"])
     _places: Sequence[int] = ()
+    _wanted: frozenset[int] = frozenset()
     _faulty: dict[int, Fault] = field(default_factory=dict[int, Fault])
     """Events whose files do not look well: reading tells what it is."""
     _quarantined: Mapping[str, str] | None = None
@@ -110,6 +111,7 @@ class AssetCheck:
     def __post_init__(self) -> None:
         announced = self.asset.digests
         self._places = [place for place in announced if self.only in (None, self.asset.datum_uid(place))]
+        self._wanted = frozenset(self._places)
 
     def pieces(self) -> Iterator[range]:
         """Yield the numbers of the announced events, from 0 on, that are checked together."""
@@ -206,7 +208,7 @@ class AssetCheck:
 
     def _take_fault(self, fault: Fault) -> None:
         """Take what a look at the files found; where it does not say what is wrong with an event, reading does."""
-        concerned = set(fault.events) & set(self._places)
+        concerned = self._wanted.intersection(fault.events)
         if not concerned and (fault.events or self.only is not None):
             return
         if concerned and (fault.kind == "torn" or (fault.kind == "unreadable" and fault.errno is None)):

@@ -17,12 +17,12 @@ from gently_bluesky.documents.live import LiveFile, is_live, read_last_words
 from gently_bluesky.errors import InvalidDocument, JournalDamaged
 from gently_bluesky.files import inside
 from gently_bluesky.model import JournalLine
-from gently_bluesky.upkeep.findings import Findings
+from gently_bluesky.upkeep.findings import Findings, TornTail
 from gently_bluesky.upkeep.journals import has_stop, whole_lines
 from gently_bluesky.upkeep.left_behind import DeadRun
 from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN
 
-__all__ = ["Outcome", "end_journal", "end_recording", "recover_run", "sweep_start"]
+__all__ = ["Outcome", "drop_tail", "end_journal", "end_recording", "recover_run", "sweep_start"]
 
 Outcome = Literal["untouched", "ended", "removed"]
 
@@ -161,6 +161,31 @@ def _cut(path: Path, end: int) -> None:
     with path.open("r+b") as file:
         file.truncate(end)
         os.fsync(file.fileno())
+
+
+def drop_tail(root: Path, path: Path, found: Findings, *, dry_run: bool) -> None:
+    """Drop what stands behind the end of a run that has ended and is no whole line, unless somebody has the run.
+
+    Raises
+    ------
+    JournalDamaged
+        Something whole stands behind it; nothing was changed.
+    OSError
+        It could not be dropped.
+    """
+    live = None if dry_run else LiveFile.take(path.parent, make=True)
+    if live is None and not dry_run:
+        return
+    try:
+        _, end = whole_lines(path)
+        torn = path.stat().st_size - end
+        if torn:
+            if not dry_run:
+                _cut(path, end)
+            found.torn.append(TornTail(path.relative_to(root).as_posix(), end, torn))
+    finally:
+        if live is not None:
+            live.close(remove=True)
 
 
 def end_journal(path: Path, end: int, stop: JournalLine) -> None:

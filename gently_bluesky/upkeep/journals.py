@@ -37,11 +37,14 @@ class Found(NamedTuple):
     path
         Relative to the store's root; of a folder without a journal with a slash at the end.
     size
-        Of the journal in bytes; 0 of a folder without one.
+        Of the journal in bytes; 0 of a folder without one, -1 of what is no plain file, or cannot be looked at.
+    error
+        Why a folder cannot be looked into: nobody knows what is in it.
     """
 
     path: str
     size: int
+    error: OSError | None = None
 
 
 def find_journals(root: Path) -> Iterator[str]:
@@ -65,19 +68,28 @@ def find(root: Path) -> Iterator[Found]:
     """
     for day in sorted(root.glob("runs/*/*/*")):
         relative = day.relative_to(root).as_posix()
-        with os.scandir(day) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                try:
-                    if is_shared(entry.name):
-                        yield Found(f"{relative}/{entry.name}", entry.stat().st_size)
-                        continue
-                    status = os.stat(f"{entry.path}/{DOCUMENTS}")  # noqa: PTH116 # ten times faster than Path here
-                except OSError:
-                    if entry.is_dir():
-                        yield Found(f"{relative}/{entry.name}/", 0)
-                    continue
-                size = status.st_size if stat.S_ISREG(status.st_mode) else -1  # nothing that was ever indexed
-                yield Found(f"{relative}/{entry.name}/{DOCUMENTS}", size)
+        try:
+            with os.scandir(day) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # a file that a file manager left there is nobody's run
+        except OSError as error:
+            yield Found(f"{relative}/", 0, error)
+            continue
+        for entry in entries:
+            is_one = is_shared(entry.name)
+            name = entry.name if is_one else f"{entry.name}/{DOCUMENTS}"
+            try:
+                status = os.stat(f"{day}/{name}")  # noqa: PTH116 # ten times faster than Path here
+            except (FileNotFoundError, NotADirectoryError):
+                if not is_one and entry.is_dir():
+                    yield Found(f"{relative}/{entry.name}/", 0)
+                continue
+            except OSError:  # said where it is opened
+                yield Found(f"{relative}/{name}", -1)
+                continue
+            size = status.st_size if stat.S_ISREG(status.st_mode) else -1  # nothing that was ever indexed
+            yield Found(f"{relative}/{name}", size)
 
 
 def is_shared(name: str) -> bool:

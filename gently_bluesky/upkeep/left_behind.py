@@ -38,7 +38,7 @@ from gently_bluesky.upkeep.sweeping import (
     named_in,
 )
 
-__all__ = ["DeadRun"]
+__all__ = ["OWN", "DeadRun", "names_of_run"]
 
 NAMES_ASSET = {
     "resource": "uid",
@@ -108,9 +108,7 @@ class DeadRun:
             _look_at_asset(root, at, asset, count, announced.keys())
             for at, (asset, count) in announced.items()
         )
-        strangers, leftovers = _unannounced(
-            root, folder, named_in(folder, lines) | _files_beside(folder, assets)
-        )
+        strangers, leftovers = _unannounced(root, folder, names_of_run(folder, lines))
         away = [root / one.path for one in (*(one for asset in assets for one in asset.unfit), *strangers)]
         leftovers += [
             one for one in leftovers_in(folder) if not any(one.is_relative_to(path) for path in away)
@@ -234,13 +232,17 @@ def _look_at_asset(
     return _AssetLook(at, asset, count, backend, number, tuple(unfit), tuple(missing), tuple(left))
 
 
-def _files_beside(folder: Path, assets: Sequence[_AssetLook]) -> set[str]:
-    """Return the names in a run's folder that backends have beside their assets' own."""
-    names: set[str] = set()
-    for asset in assets:
-        if asset.backend is not None and type(asset.backend).files is not Backend.files:
-            with suppress(OSError):
-                files = asset.backend.files(asset.path, asset.asset.kwargs)
+def names_of_run(folder: Path, lines: Sequence[JournalLine]) -> set[str]:
+    """Return the names in a run's folder that are its own: every run's, its assets', what backends have beside these.
+
+    ``lines`` are of its journal, at least those that announce assets.
+    """
+    names = OWN | named_in(folder, lines)
+    for path, (asset, _) in announced_in(folder, lines).items():
+        with suppress(GentlyError, OSError):
+            backend = backend_for_spec(asset.spec)
+            if backend is not None and type(backend).files is not Backend.files:
+                files = backend.files(path, asset.kwargs)
                 names |= {file.relative_to(folder).parts[0] for file in files if file.is_relative_to(folder)}
     return names
 
@@ -250,7 +252,7 @@ def _unannounced(root: Path, folder: Path, known: Set[str]) -> tuple[list[Unfit]
     strangers: list[Unfit] = []
     leftovers: list[Path] = []
     for entry in sorted(folder.iterdir()):
-        if entry.name in OWN or entry.name in known or is_half_written(entry.name):
+        if entry.name in known or is_half_written(entry.name):
             continue
         if entry.name.endswith(IN_MEMORY):
             from gently_bluesky.upkeep.in_memory import is_forwarded  # as `sweep_memory`

@@ -1,7 +1,8 @@
 """The logbook of upkeep: what was done to a store that no run's journal tells. One JSON object per line.
 
-Lines are only ever appended, by any process. As in a journal a torn last line is a crash, and is cut by
-whoever appends next; damage in the middle is corruption, and is refused.
+Lines are only ever appended, by any process. As in a journal the first line of each append begins with a space: all
+before it was on the disk. What is torn of the last append is a crash, and is cut by whoever appends next; damage before
+that is corruption, and is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gently_bluesky.documents.journal import scan_lines
+from gently_bluesky.documents.journal import SETTLED, scan_lines
 from gently_bluesky.errors import InputError
 from gently_bluesky.files import storage_error, sync_folder, wait_for_lock, write_all
 from gently_bluesky.jsontext import decode, encode
@@ -42,6 +43,8 @@ class Logbook:
     def append(self, *entries: Mapping[str, Any]) -> None:
         """Append entries, all of them or none; *synced* on return. The time is added where one has none.
 
+        A loss of power meanwhile may leave some of them.
+
         Raises
         ------
         InputError
@@ -49,9 +52,9 @@ class Logbook:
         StorageError
             The entries are not in the logbook.
         """
-        data = b"".join(_encoded(entry) for entry in entries)
-        if not data:
+        if not entries:
             return
+        data = SETTLED + b"".join(_encoded(entry) for entry in entries)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         try:
             fd = os.open(self.path, flags, 0o644)
@@ -78,7 +81,9 @@ class Logbook:
             The file cannot be read.
         """
         try:
-            for entry, _ in scan_lines(self.path, _parse, what="an entry", so="nothing behind it was read"):
+            for entry, _ in scan_lines(
+                self.path, _parse, what="an entry", so="nothing behind it was read", settled=SETTLED + b'{"'
+            ):
                 if kind is None or entry["kind"] == kind:
                     yield entry
         except FileNotFoundError:
@@ -87,7 +92,7 @@ class Logbook:
             raise storage_error(error, f"{self.path} cannot be read") from error
 
     def _append_locked(self, fd: int, data: bytes) -> None:
-        end = _end_of_whole_lines(fd)
+        end = _end_of_what_is_whole(fd)
         os.ftruncate(fd, end)
         if end == 0:
             sync_folder(self.path.parent)
@@ -115,20 +120,22 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return entry
 
 
-def _end_of_whole_lines(fd: int) -> int:
-    """Return where the last line that can be read ends, by a look at the last one only."""
-    size = os.fstat(fd).st_size
-    begin, last = size, b""
-    while begin > 0 and b"\n" not in last[:-1]:
+def _end_of_what_is_whole(fd: int) -> int:
+    """Return where the last append ends, or what is whole of it, by a look at no more than that."""
+    begin, data = os.fstat(fd).st_size, b""
+    while begin > 0 and b"\n" + SETTLED not in data:
         length = min(begin, PIECE_BYTES)
         begin -= length
         os.lseek(fd, begin, os.SEEK_SET)
-        last = os.read(fd, length) + last
-    last = last[last.rfind(b"\n", 0, -1) + 1 :]
-    try:
-        if last.endswith(b"\n"):
-            _parse(last)
-            return size
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    return size - len(last)
+        data = os.read(fd, length) + data
+    first = data.rfind(b"\n" + SETTLED) + 1
+    end = begin + first
+    for raw in data[first:].splitlines(keepends=True):
+        try:
+            if not raw.endswith(b"\n"):
+                return end
+            _parse(raw)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return end
+        end += len(raw)
+    return end

@@ -17,11 +17,11 @@ from pathlib import Path
 from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.documents.names import INCOMING
-from gently_bluesky.errors import GentlyError, JournalDamaged
+from gently_bluesky.errors import GentlyError, JournalDamaged, LookupFailed
 from gently_bluesky.files import inside, try_lock
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import JournalLine
-from gently_bluesky.upkeep.dead_runs import Outcome, end_recording, recover_run, sweep_start
+from gently_bluesky.upkeep.dead_runs import Outcome, drop_tail, end_recording, recover_run, sweep_start
 from gently_bluesky.upkeep.findings import Findings, LeftAlone, Reconciliation, TornTail
 from gently_bluesky.upkeep.journals import (
     UNREADABLE,
@@ -91,8 +91,13 @@ class _Work:
     def done(self) -> Reconciliation:
         """Do all of it."""
         there = set(self.elsewhere)
+        closed: list[str] = []
         for found in find(self.root):
             if found.path in there:
+                continue
+            if found.error is not None:
+                closed.append(found.path)
+                self._leave_alone(found.path, found.error)
                 continue
             if found.path.endswith("/"):
                 sweep_start(self.root, self.root / found.path, self.found, dry_run=self.dry_run)
@@ -103,6 +108,8 @@ class _Work:
         for lock in self.root.glob(f"{INCOMING}/*/*/*/*/.live"):
             self._end_recording(lock.parent)
         for journal in sorted(self.known.keys() - there):
+            if journal.startswith(tuple(closed)):
+                continue
             if not self.dry_run:
                 self.index.forget(journal)
             self.found.forgotten.append(journal)
@@ -129,7 +136,7 @@ class _Work:
                 self._run(journal, path, is_open=is_open)
         except FileNotFoundError:
             raise
-        except UNREADABLE as error:
+        except (*UNREADABLE, LookupFailed) as error:
             self._leave_alone(journal, error)
         except OSError as error:
             if isinstance(error, GentlyError):  # of the index
@@ -143,7 +150,7 @@ class _Work:
                 end_recording(self.root, folder, self.found, dry_run=self.dry_run)
             except FileNotFoundError:
                 raise
-            except (OSError, *UNREADABLE) as error:
+            except (OSError, *UNREADABLE, LookupFailed) as error:
                 self._leave_alone(folder.relative_to(self.root).as_posix(), error)
 
     def _run(self, journal: str, path: Path, *, is_open: bool) -> None:
@@ -157,7 +164,18 @@ class _Work:
         if not is_open and not has_stop(lines):
             self._recover(journal, path)
             lines, end = whole_lines(path)
-        self._index(journal, lines, end)
+        elif not is_open and path.stat().st_size > end:
+            self._drop_tail(journal, path)
+        if would_end or end != self._end(journal):
+            self._index(journal, lines, end)
+
+    def _drop_tail(self, journal: str, path: Path) -> None:
+        try:
+            drop_tail(self.root, path, self.found, dry_run=self.dry_run)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            self._leave_alone(journal, error)
 
     def _recover(self, journal: str, path: Path) -> Outcome:
         try:
@@ -174,30 +192,34 @@ class _Work:
         """Cut a journal of derived results back to its last whole run, unless it is being written; index it."""
         if path.stat().st_size == self._end(journal):
             return
-        try:
-            with path.open("rb" if self.dry_run else "r+b") as file:
-                if not try_lock(file.fileno(), shared=self.dry_run):
-                    return
-                lines, end = whole_lines(path)
-                torn = os.fstat(file.fileno()).st_size - end
-                if torn and not self.dry_run:
+        with path.open("rb") as file:
+            if not try_lock(file.fileno(), shared=True):
+                return
+            lines, end = whole_lines(path)
+            torn = os.fstat(file.fileno()).st_size - end
+        if torn and not self.dry_run:
+            try:
+                with path.open("r+b") as file:
+                    if not try_lock(file.fileno()):
+                        return
+                    lines, end = whole_lines(path)
                     file.truncate(end)
                     os.fsync(file.fileno())
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            self._leave_alone(journal, error)
-            return
+            except FileNotFoundError:
+                raise
+            except OSError as error:  # another user's, perhaps: what is whole is indexed all the same
+                self._leave_alone(journal, error)
+                torn = 0
         if torn:
             self.found.torn.append(TornTail(journal, end, torn))
-        if not torn or end != self._end(journal):
+        if end != self._end(journal):
             self._index(journal, lines, end)
 
     def _end(self, journal: str) -> int:
         """Return how far a journal is indexed; ask again where another process may have indexed it meanwhile."""
         known = self.known.get(journal, 0)
         if known and known != (self.root / journal).stat().st_size:
-            return self.index.journals().get(journal, 0)
+            return self.index.reach(journal)
         return known
 
     def _index(self, journal: str, lines: Sequence[JournalLine], end: int) -> None:

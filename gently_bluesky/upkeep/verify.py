@@ -19,8 +19,7 @@ from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.backends.memory_source import read_place
 from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.live import is_live
-from gently_bluesky.documents.names import INCOMING
-from gently_bluesky.errors import GentlyError, JournalDamaged, StorageError
+from gently_bluesky.errors import GentlyError, InvalidDocument, JournalDamaged, StorageError
 from gently_bluesky.index.fields import itemsize
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import JournalLine, Record
@@ -28,10 +27,10 @@ from gently_bluesky.parallel import in_order
 from gently_bluesky.upkeep.accounts import Account, accounts
 from gently_bluesky.upkeep.asset_check import AssetCheck, Checked, OpensElsewhere
 from gently_bluesky.upkeep.journals import find_all_journals
+from gently_bluesky.upkeep.left_behind import OWN, names_of_run
 from gently_bluesky.upkeep.logbook import LOGBOOK
 from gently_bluesky.upkeep.pixels import kind_of
 from gently_bluesky.upkeep.stamps import JournalPart, Stamps
-from gently_bluesky.upkeep.sweeping import DOCUMENTS, asset_in
 from gently_bluesky.upkeep.verification import Finding, Progress, Verification
 
 __all__ = ["Wanted", "verify"]
@@ -189,7 +188,7 @@ class _Pass:
                 return
             reach = 0
         try:
-            for account in accounts(self.journals.root, journal, reach):
+            for account in accounts(self.journals.root, journal, reach, lambda: self.index.reach(journal)):
                 of_run = rest.pop(account.uid, None)
                 if wanted is not None and of_run is None and account.is_alone and len(rest) == 1:
                     account.uid, of_run = rest.popitem()  # it does not say any more whose it is
@@ -200,6 +199,9 @@ class _Pass:
                 return  # somebody took the run away meanwhile, or swept what a dead process had left
             for uid in rest or [""]:
                 self._cannot_read(error, journal, uid)
+            return
+        except InvalidDocument as error:  # a link that leads out of the store
+            self.findings.extend(Finding("foreign", uid, journal, str(error)) for uid in rest or [""])
             return
         for uid in rest:
             self.findings.append(Finding("missing", uid, journal, "the run is not in this journal any more"))
@@ -326,12 +328,10 @@ def _kwargs(doc: Mapping[str, Any]) -> Mapping[str, Any]:
 def _strays(account: Account) -> list[Finding]:
     """Return what lies in the folder of a run that has ended, and nobody announced."""
     folder = account.folder
-    announced = {DOCUMENTS, INCOMING}
+    own = set(OWN)
     for asset in account.assets.values():
         with suppress(KeyError, TypeError, AttributeError):  # found already
-            found = asset_in(folder, JournalLine(asset.name, asset.doc))
-            if found is not None:
-                announced.add((account.root / found.path).relative_to(folder).parts[0])
+            own |= names_of_run(folder, [JournalLine(asset.name, asset.doc)])
     try:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
@@ -341,7 +341,7 @@ def _strays(account: Account) -> list[Finding]:
     strays = [
         name
         for name in names
-        if name not in announced and not name.startswith(".") and not _leads_to(folder / name, announced)
+        if name not in own and not name.startswith(".") and not _leads_to(folder / name, own)
     ]
     if not strays or is_live(folder):
         return []
@@ -349,9 +349,9 @@ def _strays(account: Account) -> list[Finding]:
     return [Finding("foreign", account.uid, f"{place}/{name}", "no document announces it") for name in strays]
 
 
-def _leads_to(path: Path, announced: set[str]) -> bool:
+def _leads_to(path: Path, own: set[str]) -> bool:
     """Say whether a file is what was left of an asset in memory, when that was materialised."""
     with suppress(GentlyError):
         moved = read_place(path).moved_to if path.name.endswith(MemoryBackend.suffix) else None
-        return moved is not None and moved.path.name in announced
+        return moved is not None and moved.path.name in own
     return False

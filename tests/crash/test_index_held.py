@@ -66,7 +66,7 @@ def test_runs_go_on_beside_a_process_that_is_stopped_while_it_holds_the_index(
     told = writer.hear()
     assert [number for _, number in told["announced"]] == [1, 2, 3, 4, 5]
     assert "another process has held the index for too long" in told["warned"][0]
-    assert "the index follows with the next run" in told["warned"][0]
+    assert "the index follows with this writer's next run" in told["warned"][0]
     assert told["put"].startswith("StorageStalled: result ")
     assert "is stored, but another process has held the index" in told["put"]
     assert told["known"] == ["before", "stopped"]
