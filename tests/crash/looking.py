@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
-from zygote import Channel
+from zygote import Channel, obey_permissions
 
 from gently_bluesky import Store
 from gently_bluesky.documents.journal import read_journal
@@ -18,6 +19,18 @@ def examine(channel: Channel | None, root: str, mode: str = "r") -> dict[str, An
     with Store(root, mode=mode) as store:
         acquired = [record for record in store.query(derived=False) if "night" in record.metadata]
         return {record.metadata["night"]: _examined(store, record.uid) for record in acquired}
+
+
+def open_as_user(channel: Channel | None, root: str) -> dict[str, Any]:
+    """Open a store for writing as somebody whom permissions bind; return the report, and what can be found."""
+    obey_permissions()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Store(root) as store:
+            assert store.last_reconciliation is not None
+            nights = [record.metadata.get("night") for record in store.query(derived=False)]
+            results = [store.get(record.uid) for record in store.query(derived=True)]
+            return {"report": store.last_reconciliation.to_dict(), "nights": nights, "results": results}
 
 
 def _examined(store: Store, uid: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from faults import fill, limit_all_files, limits_restored
 from faulty_calls import count_calls, meet_faults
 from frozen import look_where_nothing_can_be_written
 from halting import acquire_beside, acquire_without_locks, halt_inside_transaction
-from looking import examine, told_answers
+from looking import examine, open_as_user, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
@@ -72,6 +72,7 @@ __all__ = [
     "look_where_nothing_can_be_written",
     "meet_faults",
     "numbers_shown",
+    "open_as_user",
     "put_again_and_again",
     "told_answers",
     "verify_and_tell",

@@ -56,6 +56,22 @@ def test_damage_in_the_middle_is_refused_by_file_and_line_and_nothing_is_changed
     assert logbook.path.read_bytes() == lines[0] + b"garbage\n" + lines[2]
 
 
+@pytest.mark.parametrize("torn", range(3))
+def test_append_of_several_that_was_torn_by_lost_power_is_no_damage(tmp_path: Path, torn: int) -> None:
+    logbook = Logbook(tmp_path)
+    logbook.append({"kind": "verified", "n": 0})
+    before = logbook.path.stat().st_size
+    logbook.append(*({"kind": "verified", "n": n, "long": "x" * 50_000} for n in (1, 2, 3)))
+    content = bytearray(logbook.path.read_bytes())
+    sector = before + 50_050 * torn + 512
+    content[sector : sector + 512] = bytes(512)
+    logbook.path.write_bytes(content)
+    whole = list(range(1 + torn))
+    assert said(logbook) == whole
+    logbook.append({"kind": "verified", "n": 4}, {"kind": "verified", "n": 5})
+    assert said(logbook) == [*whole, 4, 5]
+
+
 def test_entries_without_a_kind_or_of_other_than_json_types_are_refused(tmp_path: Path) -> None:
     logbook = Logbook(tmp_path)
     with pytest.raises(InputError, match=r"with a kind, .*nothing was written"):
