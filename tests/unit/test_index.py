@@ -26,6 +26,7 @@ from gently_bluesky.errors import (
     InvalidDocument,
     InvalidSetting,
     StorageError,
+    StorageStalled,
     StoreReadOnly,
     StoreUnusable,
     UnknownReference,
@@ -460,6 +461,23 @@ def test_what_another_process_indexed_meanwhile_is_noticed(tmp_path: Path) -> No
         ours.add("j", lines[7:], 1000, begin=700)
     ours.close()
     theirs.close()
+
+
+def test_who_waits_for_a_moment_does_not_wait_behind_a_thread_that_waits_for_long(tmp_path: Path) -> None:
+    index = Index(f"sqlite:///{tmp_path}/x.sqlite")
+    with closing(sqlite3.connect(tmp_path / "x.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        patient = threading.Thread(target=index.add, args=("j", run_lines("whole"), 1000))
+        patient.start()
+        for _ in range(3):
+            with pytest.raises(StorageStalled, match="for longer than was waited for it"):
+                index.add("k", run_lines("other"), 1000, patience_s=0.01)
+        assert patient.is_alive()
+        other.execute("COMMIT")
+        patient.join()
+    index.add("k", run_lines("other"), 1000, patience_s=1)
+    assert index.journals() == {"j": 1000, "k": 1000}
+    index.close()
 
 
 # -- refusals ------------------------------------------------------------------------------------------------
