@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from importlib.metadata import entry_points
 from itertools import chain
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.errors import InvalidSetting, LookupFailed
+from gently_bluesky.packages import offered
 
 __all__ = ["BUILTIN", "backend_for_spec", "backend_names", "get_backend", "installed_backend_names"]
 
@@ -31,8 +31,9 @@ def get_backend(name: str) -> Backend:
     if name in BUILTIN:
         module, attribute = BUILTIN[name]
         return getattr(import_module(module), attribute)()
-    for found in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        return found.load()()
+    for found in offered(ENTRY_POINT_GROUP):
+        if found.name == name:
+            return found.load()()
     raise InvalidSetting(
         f"expected a format among {', '.join(backend_names())}, got {name!r}; nothing was written; "
         f"a package adds its own through the entry-point group {ENTRY_POINT_GROUP!r}"
@@ -46,7 +47,7 @@ def backend_names() -> Sequence[str]:
 
 def installed_backend_names() -> Iterator[str]:
     """Yield the names of the backends of installed packages."""
-    yield from sorted({found.name for found in entry_points(group=ENTRY_POINT_GROUP)} - set(BUILTIN))
+    yield from sorted({found.name for found in offered(ENTRY_POINT_GROUP)} - set(BUILTIN))
 
 
 def backend_for_spec(spec: str) -> Backend | None:
@@ -58,9 +59,7 @@ def backend_for_spec(spec: str) -> Backend | None:
         There is none that works, and one that cannot be imported, which may be the one.
     """
     broken: dict[str, Exception] = {}
-    for name in chain(
-        BUILTIN, installed_backend_names()
-    ):  # to look for packages takes longer than to open an asset
+    for name in chain(BUILTIN, installed_backend_names()):
         try:
             backend = get_backend(name)
         except Exception as error:  # noqa: BLE001 # somebody else's package must not stand in the way of others

@@ -6,7 +6,7 @@ Packages are imported when their handler is first used, so that one that is brok
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.rows import datum_parameters
 from gently_bluesky.index.rows import point_number as number_in
 from gently_bluesky.lazy import LazyArray
+from gently_bluesky.packages import offered
 
 __all__ = [
     "AreaDetectorHdf5Handler",
@@ -55,7 +56,7 @@ def handler_registry(handlers: Mapping[str, Handler] | None = None) -> dict[str,
         ``handlers`` are not callables by spec.
     """
     given = checked_handlers(handlers, "no registry was made")
-    return {**_loading(entry_points(group=GROUP)), **_FOREIGN, **own_handlers(), **given}
+    return {**_loading(offered(GROUP)), **_FOREIGN, **own_handlers(), **given}
 
 
 def checked_handlers(handlers: Mapping[str, Handler] | None, otherwise: str) -> dict[str, Handler]:
@@ -74,7 +75,7 @@ def checked_handlers(handlers: Mapping[str, Handler] | None, otherwise: str) -> 
 
 def installed_handler(spec: str) -> Handler | None:
     """Return the handler of an installed package for a spec, imported when it is used; None if there is none."""
-    return _loading(entry_points(group=GROUP, name=spec)).get(spec)
+    return _loading(point for point in offered(GROUP) if point.name == spec).get(spec)
 
 
 class ForeignHandler:

@@ -1,8 +1,8 @@
 """The logbook of upkeep: what was done to a store that no run's journal tells. One JSON object per line.
 
-Lines are only ever appended, by any process. As in a journal the first line of each append begins with a space: all
-before it was on the disk. What is torn of the last append is a crash, and is cut by whoever appends next; damage before
-that is corruption, and is refused.
+Lines are only ever appended, by any process. As in a journal a line that begins with a space says that all before it
+was on the disk; each append begins with one, and ends with one that says nothing else. What is torn behind the last of
+them is a crash, and is cut by whoever appends next; damage before it is corruption, and is refused.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from gently_bluesky.jsontext import decode, encode
 __all__ = ["LOGBOOK", "Logbook"]
 
 LOGBOOK = "upkeep.jsonl"
+SEAL = "settled"
+"""Kind of the line that ends an append; not synced, for where it is gone the append was not damaged since."""
 PIECE_BYTES = 2**16
 
 
@@ -84,7 +86,7 @@ class Logbook:
             for entry, _ in scan_lines(
                 self.path, _parse, what="an entry", so="nothing behind it was read", settled=SETTLED + b'{"'
             ):
-                if kind is None or entry["kind"] == kind:
+                if entry["kind"] == kind or (kind is None and entry["kind"] != SEAL):
                     yield entry
         except FileNotFoundError:
             return
@@ -100,6 +102,8 @@ class Logbook:
             os.lseek(fd, end, os.SEEK_SET)
             write_all(fd, data)
             os.fsync(fd)
+            with suppress(OSError):
+                write_all(fd, SETTLED + _encoded({"kind": SEAL}))
         except BaseException:
             with suppress(OSError):  # else the next one to append cuts it
                 os.ftruncate(fd, end)

@@ -75,13 +75,14 @@ def put_away(root: Path, planned: Sequence[PutAway]) -> None:
     known = {(entry["from"], entry["to"]) for entry in records_of(root)}
     new = [one for one in planned if (one.path, one.now) not in known]
     Logbook(root).append(*map(_entry, new))
-    folders: set[Path] = set()
+    left: dict[Path, None] = {}
+    reached: dict[Path, None] = {}
     for one in planned:
         source, target = root / one.path, root / one.now
         make_folders(target.parent)
         source.rename(target)
-        folders |= {source.parent, target.parent}
-    for folder in folders:
+        left[source.parent] = reached[target.parent] = None
+    for folder in reached | left:  # in this order: in between a file has two names rather than none
         sync_folder(folder)
 
 

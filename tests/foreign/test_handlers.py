@@ -289,3 +289,10 @@ def test_every_entry_point_of_ours_is_the_handler_of_the_registry():
     assert {spec: entry.load() for spec, entry in mine.items()} == {
         spec: handler_registry()[spec] for spec in OURS
     }
+
+
+def test_installed_packages_are_looked_through_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid = store.put({"n": 1}, data_type="n").uid
+    assert store.get(uid) == {"n": 1}
+    monkeypatch.setattr("gently_bluesky.packages.entry_points", None)
+    assert store.get(uid) == {"n": 1}

@@ -42,7 +42,7 @@ def test_torn_tail_is_left_out_and_cut_before_the_next_entry(
     assert said(logbook) == list(range(before))
     logbook.append({"kind": "verified", "n": before})
     assert said(logbook) == list(range(before + 1))
-    assert logbook.path.read_bytes().count(b"\n") == before + 1
+    assert logbook.path.read_bytes().count(b'"verified"') == before + 1
 
 
 def test_damage_in_the_middle_is_refused_by_file_and_line_and_nothing_is_changed(tmp_path: Path) -> None:
@@ -63,6 +63,7 @@ def test_append_of_several_that_was_torn_by_lost_power_is_no_damage(tmp_path: Pa
     before = logbook.path.stat().st_size
     logbook.append(*({"kind": "verified", "n": n, "long": "x" * 50_000} for n in (1, 2, 3)))
     content = bytearray(logbook.path.read_bytes())
+    del content[content.rfind(b"\n ") + 1 :]  # the end of the append, written when all else is on the disk
     sector = before + 50_050 * torn + 512
     content[sector : sector + 512] = bytes(512)
     logbook.path.write_bytes(content)
@@ -70,6 +71,18 @@ def test_append_of_several_that_was_torn_by_lost_power_is_no_damage(tmp_path: Pa
     assert said(logbook) == whole
     logbook.append({"kind": "verified", "n": 4}, {"kind": "verified", "n": 5})
     assert said(logbook) == [*whole, 4, 5]
+
+
+def test_a_bit_that_flips_later_in_the_last_entries_is_damage_and_cuts_nothing(tmp_path: Path) -> None:
+    logbook = Logbook(tmp_path)
+    logbook.append(*({"kind": "quarantine", "n": n} for n in range(5)))
+    content = bytearray(logbook.path.read_bytes())
+    content[1] ^= 4
+    logbook.path.write_bytes(content)
+    with pytest.raises(JournalDamaged, match="line 1 is not an entry"):
+        said(logbook)
+    logbook.append({"kind": "quarantine", "n": 5})
+    assert logbook.path.read_bytes().startswith(content)
 
 
 def test_entries_without_a_kind_or_of_other_than_json_types_are_refused(tmp_path: Path) -> None:
