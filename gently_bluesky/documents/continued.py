@@ -9,16 +9,15 @@ offsets as if they stood in one file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gently_bluesky.documents.journal import encode_line, scan_journal
+from gently_bluesky.documents.journal import encode_line, envelope_of, scan_journal, sealed, unsealed
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import JournalDamaged
 from gently_bluesky.files import open_plain
-from gently_bluesky.jsontext import decode, encode
 from gently_bluesky.model import JournalLine
 
 __all__ = ["Continuation", "Journals", "continuing_lines"]
@@ -36,10 +35,13 @@ class Continuation(NamedTuple):
         in the overflow as a whole.
     header
         Bytes of the part in the overflow that repeat lines of the first one.
+    damage
+        Why that cannot be told, as an error says it; empty where it can. Such a journal is there, and is not read.
     """
 
     begin: int
     header: int
+    damage: str = ""
 
     @property
     def shift(self) -> int:
@@ -59,12 +61,8 @@ def continuing_lines(journal: str, end: int, repeated: Sequence[JournalLine]) ->
     repeated
         Lines of it that make the second part readable by itself, the start first.
     """
-    first = {
-        "name": repeated[0].name,
-        "doc": repeated[0].doc,
-        CONTINUES: {"journal": journal, "bytes": end, "repeats": len(repeated)},
-    }
-    return [encode(first) + b"\n", *map(encode_line, repeated[1:])]
+    continues = {"journal": journal, "bytes": end, "repeats": len(repeated)}
+    return [sealed({**envelope_of(repeated[0]), CONTINUES: continues}), *map(encode_line, repeated[1:])]
 
 
 class Journals:
@@ -96,8 +94,8 @@ class Journals:
         known = self._known.get(journal)
         if known is None or known[0] != inode:
             found = _continuation(path)
-            if found is None:
-                return None
+            if found is None or found.damage:
+                return found
             known = self._known[journal] = inode, found
         return known[1]
 
@@ -126,7 +124,8 @@ class Journals:
         Raises
         ------
         JournalDamaged
-            A line in the middle cannot be read, or the first part is shorter than it was.
+            A line in the middle cannot be read, the first part is shorter than it was, or the second one does not
+            say what it continues.
         FileNotFoundError
             There is no such journal.
         """
@@ -134,6 +133,8 @@ class Journals:
         if joined is None or self.overflow is None:
             yield from scan_journal(self.root / journal, start)
             return
+        if joined.damage:
+            raise JournalDamaged(joined.damage)
         if start < joined.begin and not alone:
             yield from self._first_part(journal, start, joined.begin)
         begin = 0 if alone else max(start - joined.shift, joined.header)
@@ -184,20 +185,39 @@ def _continuation(path: Path) -> Continuation | None:
             first = file.readline()
             if not first.endswith(b"\n"):
                 return None
-            said: Mapping[str, Any] | None = decode(first).get(CONTINUES)
+            said: Any = unsealed(first).get(CONTINUES)
             if said is None:
                 return Continuation(0, 0)
-            header = len(first)
-            for _ in range(said["repeats"] - 1):
+            begin, header = _number(said, "bytes"), len(first)
+            for _ in range(_number(said, "repeats") - 1):
                 line = file.readline()
                 if not line.endswith(b"\n"):
                     return None
                 header += len(line)
-            return Continuation(said["bytes"], header)
+            return Continuation(begin, header)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise JournalDamaged(
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if _is_torn(path):
+            return None
+        return Continuation(
+            0,
+            0,
             f"{path}: its first line does not say what it continues ({error!r}); it is not changed; restore it from a "
-            "copy"
-        ) from error
+            "copy",
+        )
+
+
+def _number(said: Any, key: str) -> int:
+    number = said[key]
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(f"expected {key} to be a number from 1 on, got {number!r:.80}")
+    return number
+
+
+def _is_torn(path: Path) -> bool:
+    """Say whether all of a journal was appended at once, and not all of it has reached the disk."""
+    try:
+        return next(scan_journal(path), None) is None
+    except JournalDamaged:
+        return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -22,7 +22,18 @@ from gently_bluesky.files import may_pass, open_plain, storage_error, try_lock, 
 from gently_bluesky.jsontext import decode, encode
 from gently_bluesky.model import JournalLine
 
-__all__ = ["SETTLED", "Journal", "encode_line", "read_journal", "scan_journal", "scan_lines"]
+__all__ = [
+    "SETTLED",
+    "Journal",
+    "encode_line",
+    "envelope_of",
+    "read_journal",
+    "rewritten",
+    "scan_journal",
+    "scan_lines",
+    "sealed",
+    "unsealed",
+]
 
 Line = TypeVar("Line")
 PIECE_BYTES = 2**16
@@ -38,6 +49,11 @@ NEVER_WRITTEN = b"\0"
 
 def encode_line(line: JournalLine) -> bytes:
     """Return a journal line's bytes, newline included."""
+    return sealed(envelope_of(line))
+
+
+def envelope_of(line: JournalLine) -> dict[str, Any]:
+    """Return what a journal line says, as it is written."""
     envelope: dict[str, Any] = {"name": line.name, "doc": line.doc}
     if line.digest is not None:
         envelope["digest"] = line.digest
@@ -47,8 +63,67 @@ def encode_line(line: JournalLine) -> bytes:
         envelope["outcome"] = line.outcome
     if line.storing is not None:
         envelope["storing"] = line.storing
+    return envelope
+
+
+def sealed(envelope: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a line that says this, its checksum and a newline at the end."""
     said = encode(envelope)[:-1]
     return b'%b,"crc32c":"%08x"}\n' % (said, crc32c(said))
+
+
+def unsealed(raw: bytes) -> dict[str, Any]:
+    """Return what a line says.
+
+    Raises
+    ------
+    ValueError
+        Its checksum is that of other bytes, or it is no JSON.
+    TypeError
+        It is no object.
+    """
+    raw = raw.removeprefix(SETTLED)
+    end = max(0, len(raw) - LONGEST_END)
+    checksum = CHECKSUM.fullmatch(raw, max(end, raw.rfind(b",", end)))
+    if checksum is not None and int(checksum[1], 16) != crc32c(raw[: checksum.start()]):
+        raise ValueError(
+            "its checksum is that of other bytes; take it away if the line was changed on purpose"
+        )
+    envelope = decode(raw)
+    if not isinstance(envelope, dict):
+        raise TypeError(f"expected an object, got {type(envelope).__name__}")
+    return envelope
+
+
+def rewritten(
+    text: bytes,
+    start: int,
+    lines: Iterable[tuple[JournalLine, int]],
+    change: Callable[[JournalLine], JournalLine],
+) -> tuple[list[JournalLine], list[bytes]]:
+    """Return lines of a journal as they become, and their bytes: those of lines that stay the same as they are.
+
+    Parameters
+    ----------
+    text
+        Of the journal.
+    start
+        Where in it the lines begin.
+    lines
+        Each with the offset behind it, as `scan_journal` yields them.
+    change
+        Returns what a line becomes: the same object where nothing changes.
+    """
+    become: list[JournalLine] = []
+    pieces: list[bytes] = []
+    for line, end in lines:
+        piece, now = text[start:end], change(line)
+        if now is not line:
+            piece = (SETTLED if piece.startswith(SETTLED) else b"") + encode_line(now)
+        become.append(now)
+        pieces.append(piece)
+        start = end
+    return become, pieces
 
 
 class Journal:
@@ -226,16 +301,7 @@ def _number_of_line(path: Path, position: int) -> int:
 
 
 def _parse(raw: bytes) -> JournalLine:
-    raw = raw.removeprefix(SETTLED)
-    end = max(0, len(raw) - LONGEST_END)
-    checksum = CHECKSUM.fullmatch(raw, max(end, raw.rfind(b",", end)))
-    if checksum is not None and int(checksum[1], 16) != crc32c(raw[: checksum.start()]):
-        raise ValueError(
-            "its checksum is that of other bytes; take it away if the line was changed on purpose"
-        )
-    envelope = decode(raw)
-    if not isinstance(envelope, dict):
-        raise TypeError(f"expected an object, got {type(envelope).__name__}")
+    envelope = unsealed(raw)
     name, doc = envelope["name"], envelope["doc"]
     if not isinstance(name, str) or not isinstance(doc, dict):
         raise TypeError("expected a name and a document")

@@ -6,7 +6,6 @@ follows them when the store is next opened. The copy has no name on disk and goe
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 import threading
@@ -132,10 +131,10 @@ def _copy(source: Path, path: Path) -> sqlite3.Connection:
                 known.backup(made)
         for pragma in ("journal_mode = MEMORY", "synchronous = OFF"):
             made.execute(f"PRAGMA {pragma}")
+        if sys.platform != "win32":
+            path.unlink(missing_ok=True)  # its file goes with the connection; others may have swept its name
     except BaseException:
         made.close()
         path.unlink(missing_ok=True)
         raise
-    if sys.platform != "win32":
-        os.unlink(path)  # noqa: PTH108 # its file goes with the connection
     return made
