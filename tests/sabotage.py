@@ -264,6 +264,21 @@ SABOTAGES = (
         "not checksum[1]:",
         "tests/unit/test_journal.py::test_a_flipped_bit_of_a_line_is_never_taken_for_what_it_says",
     ),
+    Sabotage(
+        "what comes home is compared with nothing",
+        "upkeep/bringing.py",
+        "            if digest is not None and read != digest:\n",
+        "            if not read:\n",
+        "tests/unit/test_homecoming.py::test_copy_that_is_not_what_was_announced_is_put_away_and_made_again",
+    ),
+    Sabotage(
+        "what comes home is not synced",
+        "upkeep/copying.py",
+        "    sync_tree(target)\n",
+        "    target.stat()\n",
+        "tests/crash/test_homecoming.py"
+        "::test_run_that_is_home_is_whole_though_all_is_lost_that_was_not_synced[zarr]",
+    ),
 )
 
 

@@ -104,6 +104,17 @@ class Disk:
         self._open: dict[int, _File | _Folder] = {}
         """What each inode is now: they are used again."""
 
+    def take(self, place: Path) -> None:
+        """Begin with all that is at a place, and safe."""
+        self._open[place.stat().st_ino] = self._top
+        for path in sorted(place.rglob("*")):
+            made: _File | _Folder = _Folder() if path.is_dir() else _File()
+            if isinstance(made, _File):
+                made.states = [path.read_bytes()]
+            folder, name = self._parent(f"{self._root}/{path.relative_to(place)}")
+            folder.names[name] = [made]
+            self._open[path.stat().st_ino] = made
+
     def play(self, call: Call) -> None:
         """Do what a call did."""
         if call.kind in (Kind.CREATE, Kind.MKDIR):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import shutil
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ import bluesky.preprocessors as bpp
 import faults
 import numpy as np
 import shim
-from zygote import Channel, obey_permissions
+from zygote import Channel, obey_permissions, remount_read_only
 
 from gently_bluesky import Store
 from gently_bluesky.testing.frames import check_frame
@@ -207,10 +209,50 @@ def _looked_at(store: Store) -> dict[str, Any]:
     return found
 
 
-def come_home(channel: Channel, root: str, overflow: str, die_at_call: int = 0) -> int:
-    """Open a store whose root is whole again, and die at a call that changes a file; return how many there are."""
-    shim.watch(os.path.commonpath([root, overflow]), die_at_call)
+def come_home(
+    channel: Channel, root: str, overflow: str, die_at_call: int = 0, log: str = "", refused: bool = False
+) -> int:
+    """Open a store whose root is whole again, and die at a call that changes a file; return how many there are.
+
+    ``log``: note each call. ``refused``: the second place takes no byte.
+    """
+    if refused:
+        shim.arm(overflow, 1, shim.Act.FAIL, shim.Kind.WRITE, until=shim.FOREVER, error=errno.ENOSPC)
+    else:
+        shim.watch(os.path.commonpath([root, overflow]), die_at_call, log=log)
     with warnings.catch_warnings(), suppress(KeyboardInterrupt):
         warnings.simplefilter("ignore")
         Store(root, overflow=overflow).close()
     return shim.counted()
+
+
+def look_beside_frozen(channel: Channel, root: str, overflow: str) -> dict[str, Any]:
+    """Look at a store whose second place is mounted read-only, with something in it that is to be removed."""
+    come_back(Path(root))
+    trash = Path(overflow, ".came-home", "run")
+    trash.mkdir(parents=True)
+    (trash / "pixels").touch()
+    remount_read_only(Path(overflow).parent)
+    return look(channel, root, overflow, mode="a")
+
+
+def leave_room(channel: Channel, root: str, overflow: str, but_for: str) -> None:
+    """Leave just as much room on a full disk as a run needs that waits, if nothing is counted that need not be.
+
+    ``but_for``: half a copy that is in the way, or an array that was brought already.
+    """
+    (there,) = Path(overflow).glob("runs/*/*/*/*")
+    (array,) = (path for path in there.iterdir() if path.is_dir())
+    here = Path(root) / there.relative_to(overflow)
+    nbytes = sum(path.stat().st_size + 4096 for path in there.rglob("*") if path.is_file())
+    filler = Path(root).parent / "filler"
+    os.truncate(filler, filler.stat().st_size - (4 << 20))
+    if but_for == "half":
+        (here / f".{array.name}.coming-home").write_bytes(bytes(1 << 20))
+        wanted = nbytes - (1 << 19)
+    else:
+        shutil.copytree(array, here / array.name)
+        wanted = nbytes // 2
+    disk = shutil.disk_usage(root)
+    with filler.open("ab") as file:
+        file.write(bytes(disk.free - disk.total // 16 - wanted))

@@ -35,7 +35,7 @@ from looking import examine, open_as_user, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
-from overflowing import acquire_into_overflow, come_home, look
+from overflowing import acquire_into_overflow, come_home, leave_room, look, look_beside_frozen
 from readers import follow_next_run, wait_for_more
 from recorders import acquire_by_device, numbers_shown
 from verifying import verify_and_tell
@@ -67,8 +67,10 @@ __all__ = [
     "examine",
     "follow_next_run",
     "halt_inside_transaction",
+    "leave_room",
     "look",
     "look_around",
+    "look_beside_frozen",
     "look_where_nothing_can_be_written",
     "meet_faults",
     "numbers_shown",

@@ -11,46 +11,30 @@ import pytest
 from overflowing import come_back
 from templates import Templates
 from typer.testing import CliRunner
+from waiting import (
+    EVENTS,
+    FAILS_AT,
+    Places,
+    acquiring,
+    kill_in_overflow,
+    looked,
+    told_until,
+    waiting_store,
+    where,
+)
 from zygote import Zygote
 
 from gently_bluesky.cli import app
 
-EVENTS = 8
-FAILS_AT = 4
 KINDS = [("zarr", "datum"), ("tiff", "stream")]
 OTHER_KINDS = [("zarr", "stream"), ("tiff", "datum")]
 EVERY_KIND = [*KINDS, *(pytest.param(*kind, marks=pytest.mark.long) for kind in OTHER_KINDS)]
 SOME_KINDS = [KINDS[0], *(pytest.param(*kind, marks=pytest.mark.long) for kind in [KINDS[1], *OTHER_KINDS])]
 
 
-class Places:
-    """A small disk for a store, and a folder beside it to go on in."""
-
-    def __init__(self, zygote: Zygote, folder: Path) -> None:
-        self.zygote = zygote
-        self.disk = folder / "disk"
-        self.root = self.disk / "store"
-        self.overflow = folder / "second"
-        self.disk.mkdir()
-
-    def do(self, *jobs: tuple[str, dict[str, Any]], size: int = 16 << 20) -> list[Any]:
-        """Do jobs one after the other, each in a process of its own, with this store and its second place."""
-        given = [
-            (name, {"root": str(self.root), "overflow": str(self.overflow)} | more) for name, more in jobs
-        ]
-        done = self.zygote.call("on_small_disk", folder=str(self.disk), size=size, jobs=given)
-        assert isinstance(done, list), f"no disk can be mounted here: {done}"
-        return done
-
-
 @pytest.fixture
 def places(zygote: Zygote, tmp_path: Path) -> Places:
     return Places(zygote, tmp_path)
-
-
-def acquiring(format: str, assets: str, fault: str, at: int, **more: Any) -> tuple[str, dict[str, Any]]:
-    said = {"format": format, "assets": assets, "fault": fault, "at": at, "events": EVENTS, "night": "n"}
-    return "acquire_into_overflow", said | more
 
 
 LOOK = ("look", {})
@@ -192,36 +176,6 @@ def test_another_process_reads_both_parts_while_the_run_goes_on(
     assert_whole(zygote.call("look", **where)["runs"]["n"], report["announced"])
 
 
-def told_until(child: Any, wanted: str) -> list[list[Any]]:
-    """Hear what a child announces until it says what is wanted; return the events."""
-    announced: list[list[Any]] = []
-    while wanted not in (message := child.hear()):
-        assert "error" not in message, message
-        if message.get("name") == "event":
-            announced.append([message["doc"]["uid"], message["doc"]["data"]["number"]])
-    return announced
-
-
-def kill_in_overflow(zygote: Zygote, folder: Path, format: str, assets: str, after: int) -> list[list[Any]]:
-    """Kill a run in its second place, once so many events are announced; return those that were."""
-    where = {"root": str(folder / "store"), "overflow": str(folder / "second")}
-    name, arguments = acquiring(format, assets, "forbid", FAILS_AT, events=200)
-    child = zygote.start(name, **where, **arguments)
-    announced: list[list[Any]] = []
-    heard: list[Any] = []
-    while len(announced) < after:
-        heard = [child.hear()]
-        announced += events_in(heard)
-    announced += events_in(child.kill())
-    come_back(folder / "store")
-    return announced
-
-
-def events_in(messages: list[Any]) -> list[list[Any]]:
-    docs = [message["doc"] for message in messages if message.get("name") == "event"]
-    return [[doc["uid"], doc["data"]["number"]] for doc in docs]
-
-
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 40))])
 @pytest.mark.parametrize(("format", "assets"), EVERY_KIND)
 def test_killed_in_the_second_place_loses_nothing_that_was_announced(
@@ -241,12 +195,6 @@ def test_killed_in_the_second_place_loses_nothing_that_was_announced(
     received, stored, lost = home["counts"]
     assert stored == len(home["events"]) == home["stop"]["num_events"]["primary"]
     assert received == stored + lost
-
-
-def waiting_store(zygote: Zygote, folder: Path, format: str, assets: str) -> None:
-    """Make a store with a run that waits in its second place, after the death of its process."""
-    folder.mkdir(parents=True)
-    kill_in_overflow(zygote, folder, format, assets, FAILS_AT + 2)
 
 
 @pytest.mark.parametrize(
@@ -270,14 +218,6 @@ def test_dying_on_the_way_home_changes_nothing_that_is_told(
     assert (home["status"], home["stop"]["num_events"]["primary"]) == ("incomplete", len(home["events"]))
     left = [path.name for path in (tmp_path / "dying" / "second").rglob("*") if path.is_file()]
     assert left == ["gently-overflow.json"]
-
-
-def where(folder: Path) -> dict[str, str]:
-    return {"root": str(folder / "store"), "overflow": str(folder / "second")}
-
-
-def looked(zygote: Zygote, folder: Path, **more: Any) -> dict[str, Any]:
-    return zygote.call("look", **(where(folder) | more))["runs"]["n"]
 
 
 def test_command_brings_home_what_waits_in_the_second_place(zygote: Zygote, tmp_path: Path) -> None:

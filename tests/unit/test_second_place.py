@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +11,9 @@ import bluesky.plans as bp
 import numpy as np
 import pytest
 from bluesky import RunEngine
+from second_place import EVENTS, FAILS_AT, FRAMES, SHAPE, frame, overflowing
 
 from gently_bluesky import Store
-from gently_bluesky.backends.base import Sink
 from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.overflow import OVERFLOW_MARKER
 from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
@@ -24,12 +21,6 @@ from gently_bluesky.documents.room import Forecast
 from gently_bluesky.errors import FrameMismatch, GentlyError, InvalidSetting, NotAStore, StorageFull
 from gently_bluesky.testing.devices import EncodedCamera
 from gently_bluesky.testing.documents import HandMadeRun
-from gently_bluesky.testing.faults import FailingBackend
-from gently_bluesky.testing.frames import encoded_frame
-
-SHAPE = (2, 4, 6)
-FAILS_AT = 3
-EVENTS = 5
 
 
 @pytest.fixture
@@ -37,50 +28,6 @@ def store(root: Path, tmp_path: Path) -> Iterator[Store]:
     """A store with a second place."""
     with Store(root, overflow=tmp_path / "second") as opened:
         yield opened
-
-
-class OneBrokenDisk(FailingBackend):
-    """Fails in the place where the first asset is made, and nowhere else."""
-
-    def __init__(self, by: str) -> None:
-        super().__init__(OSError(errno.EIO, "Input/output error"), FAILS_AT, by)
-        self._made = 0
-
-    def wrapped(self, sink: Sink) -> Sink:
-        self._made += 1
-        return super().wrapped(sink) if self._made == 1 else sink
-
-
-def overflowing(store: Store, by: str = "result", **settings: Any) -> str:
-    """Take a run of which the fourth frame meets a broken disk; return its uid."""
-    told: list[Exception] = []
-    is_told = threading.Event()
-    writer = store.writer(on_failure=lambda error: (told.append(error), is_told.set()), **settings)
-    writer._desk.backend = OneBrokenDisk(by)
-    run = HandMadeRun()
-    writer("start", run.start)
-    descriptor = run.descriptor("primary", camera={"dtype": "array", "shape": list(SHAPE), "source": "test"})
-    writer("descriptor", descriptor)
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        for event in range(EVENTS):
-            writer("event", run.event(descriptor, camera=frame(event)))
-        writer("stop", run.stop())
-    (said,) = [str(one.message) for one in warned]
-    assert f"goes on in {store.overflow}" in said
-    assert "store.reconcile()" in said
-    assert is_told.wait(30)
-    assert [(type(error).__name__, getattr(error, "errno", 0)) for error in told] == [
-        ("StorageError", errno.EIO)
-    ]
-    return str(run.uid)
-
-
-def frame(event: int) -> np.ndarray:
-    return encoded_frame(SHAPE, "uint16", run="r", key="camera", event=event)
-
-
-FRAMES = np.stack([frame(event) for event in range(EVENTS)])
 
 
 @pytest.mark.parametrize("assets", ["datum", "stream"])
