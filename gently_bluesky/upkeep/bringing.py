@@ -206,13 +206,13 @@ class Bringing:
         """
         folder = self._here.parent
         make_folders(folder)
+        is_open = (folder / ".live").exists()
         live = take_lock(folder, self._there)
         if live is None:
             raise StorageError(
                 f"run {self.uid} is in the overflow, and its folder {folder} is held by a process that lives; nothing "
                 "was changed; reconcile again when that has ended"
             )
-        done = False
         try:
             pieces = self._pieces()
             if not self.is_home:
@@ -220,9 +220,10 @@ class Bringing:
                 for entry in self._entries:
                     self._bring(entry)
                 self._replace_journal(pieces[1], reach)
-            done = self._put_in_order()
+            is_open = True  # what is left alone is looked at again the next time
+            is_open = not self._put_in_order()
         finally:
-            live.close(remove=done)  # what was left alone is looked at again the next time
+            live.close(remove=not is_open)
         return [*self._first, *pieces[0]], self._here.stat().st_size
 
     def _pieces(self) -> tuple[list[JournalLine], list[bytes]]:

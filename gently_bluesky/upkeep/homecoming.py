@@ -98,24 +98,24 @@ class _Coming:
         """Do it; say whether recovery is to leave the run as it is."""
         try:
             self._require_inside()
+            is_open = (self._there.parent / ".live").exists()
             live = take_lock(self._there.parent, self._there)
         except WRONG as error:
             return self._leave(error)
         if live is None:
             return True  # its process lives, and keeps the index; or another one is just bringing it home
         try:
-            return self._bring(live)
+            return self._bring(live, is_open=is_open)
         finally:
             self._tell_local()
 
-    def _bring(self, live: LiveFile) -> bool:
-        is_ended = False
+    def _bring(self, live: LiveFile, *, is_open: bool) -> bool:
         brought: Set[str] | None = None
         try:
             reach = self.index.reach(self.journal)
             try:
                 told = self._ended(live)
-                is_ended = True
+                is_open = False
                 lines, end, brought = self._brought(told, reach) if told else ([], 0, set[str]())
             except WRONG as error:
                 return self._leave(error)
@@ -125,7 +125,7 @@ class _Coming:
             except UNREADABLE as error:
                 return self._leave(error)
         finally:
-            self._let_go(live, remove=is_ended)
+            self._let_go(live, remove=not is_open)  # what it counted is needed until the run has its end
         if brought is not None:
             self._remove(brought)
         return bool(told)

@@ -7,6 +7,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,17 @@ def nothing_to_do(store: Store) -> None:
     assert not list(store.root.rglob("*coming-home*"))
 
 
-@pytest.mark.parametrize("format", ["zarr", "tiff"])
-@pytest.mark.parametrize("damage", list(DAMAGE))
+@pytest.mark.parametrize(
+    ("format", "damage"),
+    [
+        ("tiff", "flipped"),
+        ("zarr", "torn"),
+        ("tiff", "missing"),
+        pytest.param("zarr", "flipped", marks=pytest.mark.long),
+        pytest.param("tiff", "torn", marks=pytest.mark.long),
+        pytest.param("zarr", "missing", marks=pytest.mark.long),
+    ],
+)
 def test_run_that_was_damaged_in_the_second_place_comes_home_as_it_is_once_and_says_so(
     store: Store, root: Path, format: str, damage: str
 ) -> None:
@@ -151,31 +161,68 @@ def respecified(journal: Path) -> None:
     journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
-@pytest.mark.parametrize("spoil", [respecified, pytest.param(lambda journal: journal.unlink(), id="first")])
+@pytest.mark.parametrize("which", ["continued", "alone", "beheaded"])
 def test_run_that_cannot_come_home_stays_as_it_is_and_others_come(
-    store: Store, root: Path, tmp_path: Path, spoil: Callable[[Path], None]
+    store: Store, root: Path, which: str
 ) -> None:
-    """Nothing opens its array; or the part in the root is gone, which the other one continues."""
+    """Nothing opens its array, which somebody copied before; or the part in the root is gone that it continues."""
     alone, stays, comes = lone_run(store), overflowing(store), overflowing(store)
-    at = journal_in_overflow(store, stays) if spoil is respecified else root / store.record(stays).path
-    spoil(at)
-    place = store.record(stays).path
-    before = at.read_bytes() if at.exists() else None
-    copied = (second(store) / place).read_bytes()
+    stays, comes = (alone, {stays, comes}) if which == "alone" else (stays, {alone, comes})
+    place, overflow = store.record(stays).path, second(store)
+    here, there = (root / place).parent, (overflow / place).parent
+    if which == "beheaded":
+        (root / place).unlink()
+    else:
+        respecified(overflow / place)
+        (array,) = (path for path in there.iterdir() if path.is_dir())
+        shutil.copytree(array, here / array.name)
+    before = {path: path.read_bytes() for at in (here, there) for path in at.rglob("*") if path.is_file()}
     store.close()
     with pytest.warns(RuntimeWarning, match="stays there"):
-        opened = Store(root, overflow=second(store))
+        opened = Store(root, overflow=overflow)
     with opened:
         found = opened.last_reconciliation
         assert found is not None
-        assert set(found.home) == {comes, alone}
+        assert set(found.home) == comes
         assert [one.path for one in found.left] == [place]
         assert not found.strays
-        np.testing.assert_array_equal(opened[comes]["camera"].compute(), FRAMES)
-        np.testing.assert_array_equal(opened[alone]["camera"].compute(), FRAMES[:1])
-    assert (at.read_bytes() if at.exists() else None) == before
-    assert (second(store) / place).read_bytes() == copied
+        for uid in comes:
+            array = opened[uid]["camera"]
+            np.testing.assert_array_equal(array.compute(), FRAMES[: len(array)])
+    after = {path: path.read_bytes() for at in (here, there) for path in at.rglob("*") if path.is_file()}
+    assert after == before
     assert not list(root.rglob("*coming-home*"))
+
+
+def test_journal_of_results_in_the_second_place_is_no_run_of_it(store: Store) -> None:
+    """Its folder is that of a day."""
+    uid = overflowing(store)
+    day = journal_in_overflow(store, uid).parents[1]
+    (day / "derived-4711.jsonl").write_bytes(b"")
+    assert store.reconcile().home == (uid,)
+    assert [path.name for path in day.iterdir()] == ["derived-4711.jsonl"]
+
+
+@ON_POSIX
+def test_file_that_cannot_be_copied_leaves_the_run_in_both_places_and_gives_it_no_second_end(
+    store: Store, root: Path
+) -> None:
+    """A link to nothing, as programs leave it that keep versions of files: nobody has brought that run home."""
+    uid = overflowing(store)
+    file = file_of(store, uid, EVENTS - 1)
+    file.rename(second(store) / "kept")
+    file.symlink_to(second(store) / "nothing")
+    journals = [root / store.record(uid).path, journal_in_overflow(store, uid)]
+    before = [journal.read_bytes() for journal in journals]
+    for _ in range(2):
+        found = store.reconcile()
+        assert (found.home, found.ended, len(found.left)) == ((), (), 1)
+        assert [journal.read_bytes() for journal in journals] == before
+        assert not list(root.rglob("*coming-home*"))
+    file.unlink()
+    (second(store) / "kept").rename(file)
+    assert store.reconcile().home == (uid,)
+    np.testing.assert_array_equal(store[uid]["camera"].compute(), FRAMES)
 
 
 @ON_POSIX
@@ -266,13 +313,12 @@ def test_journal_that_does_not_say_what_it_continues_concerns_its_run_alone(stor
     before = (root / store.record(uid).path).read_bytes()
     place, overflow = store.record(uid).path, second(store)
     store.close()
-    for line in spoilt:
+    for line, mode in zip(spoilt, cycle("ra"), strict=False):
         journal.write_bytes(line + b"\n" + rest)
-        for mode in ("r", "a"):
-            with pytest.warns(RuntimeWarning, match="does not say what it continues"):
-                opened = Store(root, mode=mode, overflow=overflow)
-            with opened:
-                np.testing.assert_array_equal(opened[other]["camera"].compute(), FRAMES)
+        with pytest.warns(RuntimeWarning, match="does not say what it continues"):
+            opened = Store(root, mode=mode, overflow=overflow)
+        with opened:
+            np.testing.assert_array_equal(opened[other]["camera"].compute(), FRAMES)
         assert (root / place).read_bytes() == before
     journal.write_bytes(whole)
     with Store(root, overflow=overflow) as opened:
