@@ -210,14 +210,14 @@ def _looked_at(store: Store) -> dict[str, Any]:
 
 
 def come_home(
-    channel: Channel, root: str, overflow: str, die_at_call: int = 0, log: str = "", refused: bool = False
+    channel: Channel, root: str, overflow: str, die_at_call: int = 0, log: str = "", refused: str = ""
 ) -> int:
     """Open a store whose root is whole again, and die at a call that changes a file; return how many there are.
 
-    ``log``: note each call. ``refused``: the second place takes no byte.
+    ``log``: note each call. ``refused``: a folder that takes no byte.
     """
     if refused:
-        shim.arm(overflow, 1, shim.Act.FAIL, shim.Kind.WRITE, until=shim.FOREVER, error=errno.ENOSPC)
+        shim.arm(refused, 1, shim.Act.FAIL, shim.Kind.WRITE, until=shim.FOREVER, error=errno.ENOSPC)
     else:
         shim.watch(os.path.commonpath([root, overflow]), die_at_call, log=log)
     with warnings.catch_warnings(), suppress(KeyboardInterrupt):

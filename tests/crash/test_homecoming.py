@@ -132,15 +132,20 @@ def test_lost_power_at_each_call_on_the_way_home_takes_nothing(
             loses_power(homecoming, point, tmp_path, luck)
 
 
-def test_frames_of_a_run_whose_end_could_not_be_written_are_counted_when_it_can(
-    zygote: Zygote, tmp_path: Path, templates: Templates
+@pytest.mark.parametrize("full", ["second", "store/runs"])
+def test_run_that_a_full_disk_keeps_from_coming_home_is_whole_and_comes_when_there_is_room(
+    zygote: Zygote, tmp_path: Path, templates: Templates, full: str
 ) -> None:
+    """Its end cannot be written; or no copy: then nothing of one stays. What the dead process counted is kept."""
     both = tmp_path / "both"
     templates.copy("overflow-zarr", both, lambda made: waiting_store(zygote, made, "zarr", "datum"))
-    zygote.call("come_home", **where(both), refused=True)
+    before = looked(zygote, both)["events"]
+    zygote.call("come_home", **where(both), refused=str(both / full))
+    assert not list(both.rglob("*coming-home*"))
+    assert looked(zygote, both)["events"] == before
     home = looked(zygote, both, mode="a")
     received, stored, lost = home["counts"]
-    assert (stored, received) == (len(home["events"]), stored + lost)
+    assert (home["events"], stored, received) == (before, len(before), stored + lost)
     assert home["names"].count("stop") == 1
 
 
