@@ -59,7 +59,7 @@ class _Entry(NamedTuple):
 
 
 class _Wrong(NamedTuple):
-    """An event that is not as it was announced, in the overflow as in its copy."""
+    """An event that is not as it was announced, in the overflow as in its copy; of those that are gone the first."""
 
     asset: str
     event: int
@@ -307,11 +307,12 @@ class Bringing:
         try:
             source = self._backends[asset.spec].open(path, asset.kwargs, announced.count)
         except Exception as error:  # noqa: BLE001 # anything may be wrong with an asset: that is what is asked
-            return [_Wrong(asset.uid, event, kind_of(error), str(error)) for event in announced.digests]
+            return [_Wrong(asset.uid, 0, kind_of(error), f"it cannot be opened: {error}")]
+        there = source.shape[0]
         for event, digest in announced.digests.items():
+            if not 0 <= event < there:
+                continue
             try:
-                if not 0 <= event < source.shape[0]:
-                    raise FileNotFoundError(f"the asset holds {source.shape[0]} events")
                 read = digest_of_event(source, event)
             except Exception as error:  # noqa: BLE001 # as above
                 wrong.append(_Wrong(asset.uid, event, kind_of(error), str(error)))
@@ -319,6 +320,8 @@ class Bringing:
             if digest is not None and read != digest:
                 why = f"expected pixels of {digest}, as announced, found {read}"
                 wrong.append(_Wrong(asset.uid, event, "corrupted", why))
+        if announced.count > there:  # however many are claimed
+            wrong.append(_Wrong(asset.uid, there, "missing", f"the asset holds {there} events"))
         return wrong
 
     # -- what is told ---------------------------------------------------------------------------------------------
@@ -327,17 +330,19 @@ class Bringing:
         """Put away what nobody can vouch for, as of a dead run; say whether nothing was left alone."""
         home = DeadRun.look(self._root, self._here)
         done = home.put_in_order(self._found)
-        told = {
-            (asset.asset.uid, event)
-            for asset in home.assets
-            for one in (*asset.unfit, *asset.missing)
-            for event in range(*one.events or (0, 0))
-        }
         for asset in home.assets:
+            spans = [range(*one.events) for one in (*asset.unfit, *asset.missing) if one.events]
+            alone, wide = (
+                {span[0] for span in spans if len(span) == 1},
+                [span for span in spans if len(span) > 1],
+            )
             wrong = [
                 one
                 for one in self._wrong
-                if one.asset == asset.asset.uid and (one.asset, one.event) not in told
+                if one.asset == asset.asset.uid
+                and one.kind != "missing"  # which a look at the files has found too, and told
+                and one.event not in alone
+                and not any(one.event in span for span in wide)
             ]
             if wrong:
                 place = asset.path.relative_to(self._root).as_posix()

@@ -20,7 +20,7 @@ class Ended:
     run
         Its uid.
     journal
-        Path of its journal, like all paths here relative to the store's root.
+        Path of its journal, like all paths here relative to the store's root, or whole where it lies in the overflow.
     status
         ``"incomplete"``, or ``"failed"`` where it had failed before and the disk did not let it say so.
     received, stored, lost
@@ -65,7 +65,7 @@ class PutAway:
     events
         First event whose pixels were in it, and the one behind the last; None where it held none's.
     path, now
-        Where it was, and where it lies.
+        Where it was, and where it lies; whole paths where that is in the overflow.
     """
 
     run: str | None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 
@@ -15,11 +17,15 @@ import pytest
 from second_place import EVENTS, FAILS_AT, FRAMES, SHAPE, frame, overflowing
 
 from gently_bluesky import Store
+from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.live import LiveFile
-from gently_bluesky.errors import AssetMissing, AssetQuarantined
+from gently_bluesky.errors import AssetMissing, AssetQuarantined, StoreReadOnly
+from gently_bluesky.index.index import Index
 from gently_bluesky.index.moving import _copy
 from gently_bluesky.testing.documents import HandMadeRun
-from gently_bluesky.upkeep.findings import Reconciliation
+from gently_bluesky.upkeep.bringing import take_lock
+from gently_bluesky.upkeep.findings import Findings, Reconciliation
+from gently_bluesky.upkeep.homecoming import bring_home
 
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="links need rights there")
 
@@ -386,3 +392,49 @@ def test_run_that_another_process_is_bringing_home_is_left_to_it(store: Store) -
         live.close(remove=True)
     assert found == Reconciliation(str(store.root))
     assert store.reconcile().home == (uid,)
+
+
+def test_lock_that_somebody_lets_go_of_and_removes_is_taken_all_the_same(tmp_path: Path) -> None:
+    journal = tmp_path / "documents.jsonl"
+    journal.touch()
+    enough = threading.Event()
+
+    def take_and_let_go() -> None:
+        while not enough.is_set():
+            with suppress(FileNotFoundError):
+                live = LiveFile.take(tmp_path, make=True)
+                if live is not None:
+                    live.close(remove=True)
+
+    others = [threading.Thread(target=take_and_let_go) for _ in range(2)]
+    for other in others:
+        other.start()
+    try:
+        for _ in range(300):
+            live = take_lock(tmp_path, journal)
+            if live is not None:
+                live.close(remove=True)
+    finally:
+        enough.set()
+        for other in others:
+            other.join()
+    journal.unlink()
+    shutil.rmtree(tmp_path)
+    with pytest.raises(FileNotFoundError, match="live"):
+        take_lock(tmp_path, journal)
+
+
+def test_index_that_cannot_be_written_is_an_error_and_what_is_home_is_home(store: Store, root: Path) -> None:
+    uid, overflow = overflowing(store), second(store)
+    store.close()
+    index = Index(f"sqlite:///{root / 'index.sqlite'}", read_only=True)
+    try:
+        with pytest.raises(StoreReadOnly):
+            bring_home(Journals(root, overflow), index, Findings(), dry_run=False)
+    finally:
+        index.close()
+    with Store(root, mode="r") as alone:
+        np.testing.assert_array_equal(alone[uid]["camera"].compute(), FRAMES)
+    with Store(root, overflow=overflow) as opened:
+        np.testing.assert_array_equal(opened[uid]["camera"].compute(), FRAMES)
+        nothing_to_do(opened)
