@@ -226,6 +226,18 @@ def come_home(
     return shim.counted()
 
 
+def open_among_others(channel: Channel, root: str, overflow: str) -> dict[str, Any]:
+    """Open a store with one run, and read its array."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with Store(root, overflow=overflow) as store:
+            run = store[-1]
+            array = run["view_a"]
+            for place in range(len(array)):
+                check_frame(array[place].compute(), run=run.start["night"], key="view_a", event=place + 1)
+    return {"frames": len(array), "warned": [str(one.message) for one in warned]}
+
+
 def look_beside_frozen(channel: Channel, root: str, overflow: str) -> dict[str, Any]:
     """Look at a store whose second place is mounted read-only, with something in it that is to be removed."""
     come_back(Path(root))

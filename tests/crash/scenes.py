@@ -35,7 +35,14 @@ from looking import examine, open_as_user, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
-from overflowing import acquire_into_overflow, come_home, leave_room, look, look_beside_frozen
+from overflowing import (
+    acquire_into_overflow,
+    come_home,
+    leave_room,
+    look,
+    look_beside_frozen,
+    open_among_others,
+)
 from readers import follow_next_run, wait_for_more
 from recorders import acquire_by_device, numbers_shown
 from verifying import verify_and_tell
@@ -74,6 +81,7 @@ __all__ = [
     "look_where_nothing_can_be_written",
     "meet_faults",
     "numbers_shown",
+    "open_among_others",
     "open_as_user",
     "put_again_and_again",
     "told_answers",
