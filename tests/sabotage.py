@@ -223,7 +223,7 @@ SABOTAGES = (
     Sabotage(
         "documents are announced before the journal is synced",
         "documents/journal.py",
-        "        write_all(self._fd, data)\n        if sync:\n            os.fsync(self._fd)\n",
+        "        write_all(self._fd, data)\n        if sync:\n            self._fsync()\n",
         "        write_all(self._fd, data)\n",
         "tests/crash/test_lost_power.py"
         "::test_whoever_was_told_finds_it_though_all_is_lost_that_was_not_synced[zarr-stream-writer]",

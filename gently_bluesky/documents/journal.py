@@ -7,6 +7,7 @@ it was written. So that a flipped bit is not taken for what a document says, eac
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -151,6 +152,8 @@ class Journal:
         self._synced = -1 if existing else self.end
         """Up to where the lines are known to be on the disk."""
         self._is_torn = False
+        self._is_doubted = False
+        """A sync of lines that had never been synced has failed, and one that succeeds later proves nothing."""
 
     def append(self, lines: Sequence[bytes], *, sync: bool = True, is_edge: bool = False) -> tuple[int, int]:
         """Append whole lines; they and those before them are *synced* on return. Return where they begin and end.
@@ -158,7 +161,8 @@ class Journal:
         Without ``sync`` they are only *stored*; what is before those that begin or end a run (``is_edge``) is
         not doubted even so. After a failure the file is as it was before, or, if that cannot be, nothing more
         is appended. After an error that may pass the lines are cut off and written anew, once, where all those
-        before them are on the disk: of lines that were never synced nobody could say what is left of them.
+        before them are on the disk: of lines that were never synced nobody could say what is left of them, and
+        then no line behind them says that they are there.
 
         Raises
         ------
@@ -166,7 +170,7 @@ class Journal:
             The lines are not in the journal.
         """
         begin, data = self.end, b"".join(lines)
-        if data and (sync or is_edge):
+        if data and (sync or is_edge) and not self._is_doubted:
             data = SETTLED + data
         for is_last in (False, True):
             try:
@@ -181,26 +185,53 @@ class Journal:
                         error, f"{self.path}: {len(lines)} documents could not be recorded"
                     ) from error
         self.end += len(data)
-        if sync:
+        if sync and not self._is_doubted:
             self._synced = self.end
         return begin, self.end
+
+    def sync(self) -> None:
+        """Sync all lines, unless that was done. One that has failed once fails always.
+
+        Raises
+        ------
+        StorageError
+            Of those that were never synced nobody can say what the disk holds.
+        """
+        try:
+            if self._is_doubted:
+                raise OSError(errno.EIO, "a sync of them has failed before")
+            self._sync_earlier()
+        except OSError as error:
+            what = f"{self.path}: documents that were announced could not be synced, a loss of power may take them"
+            raise storage_error(error, what) from error
 
     def _write(self, data: bytes, *, sync: bool) -> None:
         if self._is_torn:
             self._cut(sync=sync)
-        if sync and data and self._synced != self.end:
-            os.fsync(self._fd)  # or else the lines could not say that all before them is on the disk
-            self._synced = self.end
+        if sync and data and not self._is_doubted:
+            self._sync_earlier()  # or else the lines could not say that all before them is on the disk
         os.lseek(self._fd, self.end, os.SEEK_SET)
         write_all(self._fd, data)
         if sync:
-            os.fsync(self._fd)
+            self._fsync()
 
     def _cut(self, *, sync: bool) -> None:
         os.ftruncate(self._fd, self.end)
         if sync:
-            os.fsync(self._fd)
+            self._fsync()
         self._is_torn = False
+
+    def _sync_earlier(self) -> None:
+        if self._synced != self.end:
+            self._fsync()
+            self._synced = self.end
+
+    def _fsync(self) -> None:
+        try:
+            os.fsync(self._fd)
+        except OSError:
+            self._is_doubted |= self._synced != self.end
+            raise
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -263,10 +294,12 @@ def scan_lines(
         There is no such file.
     """
     with BufferedReader(open_plain(path)) as file:
+        begins = file.read(len(settled or b""))
         file.seek(start)
         position = start
         torn: tuple[int, Exception] | None = None
-        is_damage = follows = knows = False
+        is_damage = follows = False
+        knows = settled is not None and start > 0 and begins == settled
         for raw in file:
             if torn is not None:
                 follows = True

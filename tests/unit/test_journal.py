@@ -263,6 +263,21 @@ def test_of_what_was_appended_last_any_part_may_be_lost_and_of_nothing_before(
                 list(read_journal(path))
 
 
+def test_whoever_reads_on_from_the_middle_tells_torn_from_damaged_as_from_the_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    journal = Journal(path)
+    _, middle = journal.append(numbered(0))
+    journal.append(numbered(1, 2, 3))
+    journal.close()
+    whole = path.read_bytes()
+    lost(path, 1)
+    assert list(read_journal(path, middle)) == list(read_journal(path))[1:] == []
+    path.write_bytes(whole + b" " + numbered(4)[0])
+    lost(path, 1)
+    with pytest.raises(JournalDamaged, match="line 2 is not a document"):
+        list(read_journal(path, middle))
+
+
 def test_first_append_may_be_lost_too(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "a")
     journal.append(numbered(0, 1, 2))
@@ -369,11 +384,13 @@ def test_lines_whose_sync_failed_are_written_anew_where_all_before_them_are_on_t
     with pytest.raises(StorageError, match="could not be recorded") as caught:
         journal.append([line])
     assert caught.value.errno == errno.EIO
-    assert journal.append([line])[1] == 4 * len(line) + 3
+    with pytest.raises(StorageError, match="a sync of them has failed before"):
+        journal.sync()
+    assert journal.append([line])[1] == 4 * len(line) + 2  # it does not say that what is before it is on the disk
     journal.close()
     again = Journal(tmp_path / "a", existing=True)
     failing_once(monkeypatch)
     with pytest.raises(StorageError, match="could not be recorded"):  # who knows what its writer had synced
         again.append([line])
     again.close()
-    assert (tmp_path / "a").read_bytes() == b" %b %b%b %b" % (line, line, line, line)
+    assert (tmp_path / "a").read_bytes() == b" %b %b%b%b" % (line, line, line, line)
