@@ -34,6 +34,7 @@ __all__ = [
     "RunClosed",
     "RunEnded",
     "RunExists",
+    "RunGoesOn",
     "StorageError",
     "StorageFull",
     "StorageStalled",
@@ -187,6 +188,15 @@ class StorageFull(StorageError):
     """There is not enough free space; what was announced before is safe."""
 
     code = "storage-full"
+
+
+class RunGoesOn(StorageError):
+    """Storage failed, and the run goes on in the store's overflow: what ``on_failure`` is told, and nobody raises.
+
+    What failed is its ``__cause__``.
+    """
+
+    code = "run-goes-on"
 
 
 class StorageStalled(StorageError, TimeoutError):

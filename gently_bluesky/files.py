@@ -279,16 +279,17 @@ def side_by_side(calls: Sequence[Callable[[], None]]) -> None:
 
     Raises
     ------
-    OSError
-        One of them did; the others of its thread were not made.
+    Exception
+        What one of them raised, when all others have ended; those behind it on its thread were not made. What more
+        was raised is in its notes.
     """
-    errors: list[OSError] = []
+    errors: list[BaseException] = []
 
     def make(some: Sequence[Callable[[], None]]) -> None:
         try:
             for call in some:
                 call()
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001 # raised below
             errors.append(error)
 
     # threads of our own: an executor takes nothing while the interpreter exits
@@ -296,13 +297,25 @@ def side_by_side(calls: Sequence[Callable[[], None]]) -> None:
         threading.Thread(target=make, args=(calls[number::SYNCING_THREADS],), daemon=True)
         for number in range(1, min(SYNCING_THREADS, len(calls)))
     ]
-    for thread in threads:
-        thread.start()
+    started = [thread for thread in threads if _has_started(thread)]
     make(calls[::SYNCING_THREADS])
     for thread in threads:
-        thread.join()
+        if thread in started:
+            thread.join()
+        else:
+            thread.run()
+    for more in errors[1:]:
+        errors[0].add_note(f"And beside it: {more!r}")
     if errors:
         raise errors[0]
+
+
+def _has_started(thread: threading.Thread) -> bool:
+    try:
+        thread.start()
+    except RuntimeError:  # there are too many, or the interpreter is exiting
+        return False
+    return True
 
 
 def remove_tree(path: Path) -> None:

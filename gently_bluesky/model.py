@@ -311,7 +311,8 @@ class Settings:
     stall_timeout_s
         A wait for storage without any progress longer than this is a failure of the run.
     min_free_bytes
-        A run does not start with less free space than this.
+        A run does not start with less free space than this, and fails, or goes on in the store's overflow, when
+        there is less; 0 looks at nothing.
     """
 
     format: str = "zarr"

@@ -171,8 +171,8 @@ class Store(MaintainedStore):
             One whose start document says how many events it will have (``num_points``) fails with its first one if
             they would not leave so much. 0 looks at nothing.
         on_failure
-            Called with the first failure of a run, or with that after which it goes on in the overflow, at once, on
-            a thread of its own.
+            Called with the first failure of a run, at once, on a thread of its own; before that, where the run goes on
+            in the overflow, with a `RunGoesOn`, which says so and is no reason to end the plan.
 
         Raises
         ------

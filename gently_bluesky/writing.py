@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +10,14 @@ from typing import TYPE_CHECKING
 from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.documents.desk import Desk
 from gently_bluesky.documents.home import SharedJournal
+from gently_bluesky.documents.overflow import OVERFLOW_MARKER
 from gently_bluesky.documents.pipeline import Pipeline
+from gently_bluesky.documents.place import Place
 from gently_bluesky.documents.writer import StoreWriter
-from gently_bluesky.errors import GentlyError, InvalidSetting
+from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import Settings
+from gently_bluesky.segments import MARKER
 
 if TYPE_CHECKING:
     from gently_bluesky.devices.recorder import Recorder
@@ -31,9 +33,8 @@ class Writing:
     """
 
     def __init__(self, root: Path, uid: str, index: Index, overflow: Path | None = None) -> None:
-        self._root = root
-        self._overflow = overflow
-        self._uid = uid
+        self._place = Place(root, MARKER, uid)
+        self._second = None if overflow is None else Place(overflow, OVERFLOW_MARKER, uid)
         self._index = index
         self._open: list[StoreWriter | Recorder] = []
         self._of_results: dict[str | None, StoreWriter] = {}
@@ -41,7 +42,7 @@ class Writing:
 
     def writer(self, settings: Settings, on_failure: Callable[[Exception], object] | None) -> StoreWriter:
         """Return a new writer. Raises InvalidSetting."""
-        writer = StoreWriter(self._desk(settings, on_failure, self._overflow))
+        writer = StoreWriter(self._desk(settings, on_failure, self._second))
         self._keep(writer)
         return writer
 
@@ -58,7 +59,7 @@ class Writing:
         with self._lock:
             if format not in self._of_results:
                 settings = Settings() if format is None else Settings(format=format)
-                shared = SharedJournal(self._root, uuid.uuid4().hex[:8]) if format is None else None
+                shared = SharedJournal(self._place) if format is None else None
                 self._of_results[format] = StoreWriter(self._desk(settings), shared=shared)
             return self._of_results[format]
 
@@ -71,7 +72,7 @@ class Writing:
         self,
         settings: Settings,
         on_failure: Callable[[Exception], object] | None = None,
-        overflow: Path | None = None,
+        second: Place | None = None,
     ) -> Desk:
         backend = get_backend(settings.format)
         if settings.assets == "stream" and backend.mimetype is None:
@@ -82,34 +83,34 @@ class Writing:
         for packing in settings.packings():
             backend.check_packing(packing)
         if backend.name == "memory":
-            overflow = None  # no disk takes its pixels
+            second = None  # no disk takes its pixels
         pipeline = Pipeline(
             max_pending_bytes=settings.max_pending_bytes,
             stall_timeout_s=settings.stall_timeout_s,
-            keeps_stored=overflow is not None,
+            keeps_stored=second is not None,
         )
         pool = None
         if settings.hot_bytes:
             from gently_bluesky.backends.hot import HotPool  # a store brings no backend
 
-            pool = HotPool.create(self._uid, settings.hot_bytes)
+            pool = HotPool.create(self._place.store_uid, settings.hot_bytes)
         return Desk(
-            self._root,
+            self._place,
             self._index,
             backend,
             settings,
             pipeline,
             on_failure=on_failure,
             pool=pool,
-            overflow=overflow,
+            second=second,
         )
 
-    def close(self) -> GentlyError | None:
+    def close(self) -> Exception | None:
         """Close everything, in the order in which it was opened; return the first failure of what was open."""
-        failure: GentlyError | None = None
+        failure: Exception | None = None
         for opened in [*self._open, *self._of_results.values()]:
             try:
                 opened.close()
-            except GentlyError as error:
+            except Exception as error:  # noqa: BLE001 # the others have to be closed too; the first is returned
                 failure = failure or error
         return failure

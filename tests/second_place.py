@@ -66,7 +66,7 @@ def overflowing(store: Store, by: str = "result", format: str = "zarr", **settin
     assert "store.reconcile()" in said
     assert is_told.wait(30)
     assert [(type(error).__name__, getattr(error, "errno", 0)) for error in told] == [
-        ("StorageError", errno.EIO)
+        ("RunGoesOn", errno.EIO)
     ]
     return str(run.uid)
 

@@ -155,7 +155,7 @@ class Sink(ABC):
         """Sync all that is published and is not synced yet, metadata, folders and the asset's own entry too.
 
         Called with ``sync="run"`` before the run's end is announced: after `close`, and before it where the
-        run has failed; with other ways of syncing it does nothing.
+        run has failed; with other ways of syncing it does nothing, nor where nothing has changed since it was called.
 
         Raises
         ------

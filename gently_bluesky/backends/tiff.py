@@ -160,6 +160,7 @@ class TiffSink(Sink):
         self._ledger: Ledger = Ledger(path.name)
         self._newest: NewestFiles = NewestFiles()
         self._writers: ThreadPoolExecutor | None = ThreadPoolExecutor(WRITERS, "gently-bluesky-tiff")
+        self._is_synced: bool = False
 
     @property
     def resource_kwargs(self) -> Mapping[str, Any]:
@@ -179,6 +180,7 @@ class TiffSink(Sink):
                 f"{self._path.name}: event {index} came after the asset was closed; it was not stored"
             )
         check_frame(self._path, self._spec, index, frame)
+        self._is_synced = False
         self._ledger.settle(index)
         try:
             future = self._writers.submit(self._store, index, frame, time)
@@ -196,6 +198,7 @@ class TiffSink(Sink):
             See ``Sink.publish``; where renaming fails half way, readers see the first of them.
         """
         stored = self._ledger.check(count)
+        self._is_synced = False
         try:
             for index in stored:
                 if (temporary := self._temporary(index)).exists():
@@ -216,6 +219,7 @@ class TiffSink(Sink):
         """
         if self._writers is None:
             return
+        self._is_synced = False
         leftover = self._ledger.settle_all()
         self._writers.shutdown()
         self._writers = None
@@ -238,10 +242,11 @@ class TiffSink(Sink):
         StorageError
             One of them could not be synced.
         """
-        if self._sync != "run":
+        if self._sync != "run" or self._is_synced:
             return
         try:
             sync_tree(self._path)
+            self._is_synced = True
         except OSError as error:
             raise storage_error(error, f"{self._path.name}: its events could not be synced") from error
 

@@ -218,6 +218,7 @@ class ZarrSink(Sink):
         coarse = [Coarse(*pair) for pair in zip(plan.factors[1:], self._arrays[1:], strict=True)]
         self._maker: LevelMaker | None = LevelMaker(coarse) if coarse else None
         self._closed: bool = False
+        self._is_synced: bool = False
 
     @property
     def resource_kwargs(self) -> Mapping[str, Any]:
@@ -238,6 +239,7 @@ class ZarrSink(Sink):
         if self._closed:
             raise InputError(f"{what} came after the asset was closed; it was not stored")
         check_frame(self._path, self._plan.spec, index, frame)
+        self._is_synced = False
         self._ledger.settle(index)
         future = self._arrays[0].write(index, frame, what)
         if self._maker is not None:
@@ -256,6 +258,7 @@ class ZarrSink(Sink):
             See ``Sink.publish``.
         """
         stored = self._ledger.check(count)
+        self._is_synced = False
         try:
             for array in reversed(self._arrays):
                 array.publish(count, stored)
@@ -274,7 +277,7 @@ class ZarrSink(Sink):
         if self._closed:
             return
         self._ledger.settle_all()
-        self._closed = True
+        self._closed, self._is_synced = True, False
         if self._maker is not None:
             self._maker.close()
         for array in self._arrays:
@@ -299,10 +302,11 @@ class ZarrSink(Sink):
         StorageError
             One of them could not be synced.
         """
-        if self._sync != "run":
+        if self._sync != "run" or self._is_synced:
             return
         try:
             sync_tree(self._path)
+            self._is_synced = True
         except OSError as error:
             raise storage_error(error, f"{self._path.name}: its events could not be synced") from error
 

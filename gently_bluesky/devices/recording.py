@@ -27,9 +27,9 @@ from gently_bluesky.documents.home import FolderHome
 from gently_bluesky.documents.intake import Intake
 from gently_bluesky.documents.journal import encode_line
 from gently_bluesky.documents.names import device_asset_name, incoming_folder
-from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.documents.tasks import Frame, FramesTask, OpenTask, StopTask
+from gently_bluesky.documents.work import Owner, Task
 from gently_bluesky.errors import FrameMismatch, InputError, StorageError, WriterClosed
 from gently_bluesky.files import storage_error
 from gently_bluesky.model import ArraySpec, JournalLine
@@ -82,7 +82,7 @@ class Recording(Owner):
         self._family = assets
         self._about = {"uid": str(uuid.uuid4()), "time": time.time(), "device": device}
         settings = desk.settings
-        self._home = FolderHome(desk.root, settings.min_free_bytes, incoming_folder, settings.sync)
+        self._home = FolderHome(desk.place, settings.min_free_bytes, incoming_folder, settings.sync)
         self._failure = FirstFailure(None, desk.pipeline.wake)
         self._tally = Tally()
         self._intake = Intake(desk.pipeline, self._tally, copies=desk.settings.copy)
@@ -298,6 +298,7 @@ class Recording(Owner):
         for asset in self._assets.values():
             try:
                 asset.close()
+                asset.sync()
             except Exception as error:  # noqa: BLE001 # raised where the recording is closed
                 self._fail(error)
         try:

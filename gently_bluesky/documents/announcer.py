@@ -144,7 +144,7 @@ class Announcer:
         index = self._desk.index
         if isinstance(index, MovingIndex) and (why := index.news()) is not None:
             self.remarks.append(
-                f"run {self._run}: {why}. The index goes on in a copy in {self._desk.overflow} that other processes do "
+                f"run {self._run}: {why}. The index goes on in a copy in {index.spare} that other processes do "
                 "not see; they read the journals. The one in its place follows when the store is next opened"
             )
 

@@ -188,18 +188,15 @@ class Asset:
         return sum(file.stat().st_size for file in files) / self._begun
 
     def sync(self) -> None:
-        """Sync what was left for the end of the run. Raises OSError."""
-        if self._sink is not None:
-            self._sink.sync()
+        """Sync what was left for the end of the run, in either place. Raises OSError."""
+        for sink in (self._left, self._sink):
+            if sink is not None:
+                sink.sync()
 
     def close(self) -> None:
-        """Finish the asset, and sync what was left for the end of the run. Idempotent. Raises OSError."""
+        """Finish the asset. Idempotent. Raises OSError."""
         if self._left is not None:
-            with suppress(
-                Exception
-            ):  # why it went on elsewhere is known, and what it has announced is stored
+            with suppress(Exception):  # why it went on elsewhere is known; what it has announced is `sync`'s
                 self._left.close()
-                self._left.sync()
         if self._sink is not None:
             self._sink.close()
-            self._sink.sync()

@@ -11,6 +11,7 @@ from gently_bluesky.backends.base import Backend
 from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.index_feed import IndexFeed
 from gently_bluesky.documents.pipeline import Pipeline
+from gently_bluesky.documents.place import Place
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import Settings
@@ -25,9 +26,9 @@ Subscriber = Callable[[str, dict[str, Any]], object]
 
 @dataclass(slots=True)
 class Desk:
-    """What all runs of one writer share. ``overflow`` is where they go on if ``root`` fails."""
+    """What all runs of one writer share. ``second`` is where they go on if ``place`` fails."""
 
-    root: Path
+    place: Place
     index: Index
     backend: Backend
     settings: Settings
@@ -36,9 +37,19 @@ class Desk:
     on_failure: Callable[[Exception], object] | None = None
     tally: Tally = field(default_factory=Tally)
     pool: HotPool | None = None
-    overflow: Path | None = None
+    second: Place | None = None
     journals: Journals = field(init=False)
     feed: IndexFeed = field(init=False)
+
+    @property
+    def root(self) -> Path:
+        """Of the store."""
+        return self.place.root
+
+    @property
+    def overflow(self) -> Path | None:
+        """The store's second place, if runs may go on there."""
+        return None if self.second is None else self.second.root
 
     def __post_init__(self) -> None:
         self.journals = Journals(self.root, self.overflow)

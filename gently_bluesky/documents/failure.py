@@ -15,7 +15,8 @@ class FirstFailure:
     ----------
     on_failure
         Called with it at once, on a thread of its own: it may well wait for the RunEngine, whose thread may
-        be the one that failed, or may be waiting for storage. What it raises becomes a note on the failure.
+        be the one that failed, or may be waiting for storage. What it raises becomes a note on the failure. Where no
+        thread can be started it is called on the one that met the failure.
     wake
         Called when it is set, for those who wait for what will not come any more.
     """
@@ -37,12 +38,17 @@ class FirstFailure:
         return True
 
     def tell(self, error: Exception) -> None:
-        """Have ``on_failure`` called with an error: the first failure, or one after which the run goes on."""
-        if self._on_failure is not None:
-            arguments = self._on_failure, error
-            threading.Thread(
-                target=_tell_of, args=arguments, name="gently-bluesky-on-failure", daemon=True
-            ).start()
+        """Have ``on_failure`` called: with the first failure, or with a RunGoesOn, which is none."""
+        if self._on_failure is None:
+            return
+        arguments = self._on_failure, error
+        thread = threading.Thread(
+            target=_tell_of, args=arguments, name="gently-bluesky-on-failure", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many, or the interpreter is exiting
+            _tell_of(*arguments)
 
     def raise_if_set(self) -> None:
         """Raise the first failure, always the same object."""

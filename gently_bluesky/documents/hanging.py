@@ -8,14 +8,39 @@ long as nothing can hang yet, and is woken by nobody.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
-__all__ = ["Watch"]
+__all__ = ["Doubt", "Watch"]
 
 SECOND_LOOK = 20
 """What seems to hang is looked at again after one part in so many of the patience: a process that was stopped, or
 a machine that slept, finds its disk well."""
+
+
+class Doubt:
+    """What seems to hang, until it is looked at again; for one who waits.
+
+    Parameters
+    ----------
+    patience_s
+        The least there ever is when work begins.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._pause_s = patience_s / SECOND_LOOK
+        self._until_s: float | None = None
+
+    def pause_s(self, left_s: float) -> float:
+        """Return for how long to wait before the next look, when there is so much patience left; 0: it hangs."""
+        now_s = time.monotonic()
+        if left_s > 0:
+            self._until_s = None
+            return left_s
+        if self._until_s is None:
+            self._until_s = now_s + self._pause_s
+        return max(0.0, self._until_s - now_s)
 
 
 class Watch:

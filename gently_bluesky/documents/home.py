@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,12 +13,13 @@ from typing import Any
 from gently_bluesky.documents.journal import Journal
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.names import day_folder, run_folder
+from gently_bluesky.documents.place import Place
 from gently_bluesky.errors import StorageError, StorageFull
 from gently_bluesky.files import make_folders, storage_error, sync_up
 
 __all__ = ["FolderHome", "RunHome", "SharedHome", "SharedJournal"]
 
-MOST_NAMESAKES = 1000
+MOST_NAMES = 1000
 
 
 class RunHome(ABC):
@@ -49,6 +49,10 @@ class RunHome(ABC):
         """
 
     @abstractmethod
+    def sync(self) -> None:
+        """Sync what `append` left for the end of the run. Raises StorageError: a loss of power may take it."""
+
+    @abstractmethod
     def count_received(self, frames: int) -> None:
         """Note how many frames have come: no call to the system."""
 
@@ -74,8 +78,8 @@ class FolderHome(RunHome):
 
     Parameters
     ----------
-    root
-        Of the store.
+    place
+        The store's root, or its overflow.
     min_free_bytes
         With less free space nothing begins.
     folder_of
@@ -91,32 +95,32 @@ class FolderHome(RunHome):
 
     def __init__(
         self,
-        root: Path,
+        place: Place,
         min_free_bytes: int,
         folder_of: Callable[[Mapping[str, Any]], str] = run_folder,
         sync: str = "event",
         *,
         namesakes: bool = True,
     ) -> None:
-        self._root = root
+        self._place = place
+        self._root = place.root
         self._sync = sync
         self._min_free_bytes = min_free_bytes
         self._folder_of = folder_of
-        self._most_namesakes = MOST_NAMESAKES if namesakes else 2
-        self._file: os.stat_result | None = None
+        self._most_names = MOST_NAMES if namesakes else 1
         self._live: LiveFile | None = None
         self._journal: Journal | None = None
         self.folder = ""
 
     def open(self, start: Mapping[str, Any]) -> None:
-        """Make the folder, the lock and the journal, after looking at the free space."""
+        """Make the folder, the lock and the journal, after looking whose place it is, and at its free space."""
         wanted = self._folder_of(start)
         try:
+            self._place.require()
             self._require_room()
             make_folders((self._root / wanted).parent, sync=False)
             folder = self._make_folder(wanted)
             self._journal = Journal(folder / "documents.jsonl")
-            self._file = (folder / "documents.jsonl").stat()
             if self._sync != "never":
                 sync_up(folder, self._root)
         except OSError as error:
@@ -136,7 +140,7 @@ class FolderHome(RunHome):
 
     def _make_folder(self, wanted: str) -> Path:
         """Make a folder that nobody has, and its lock, which says that it is not a dead process's."""
-        for number in range(1, self._most_namesakes):
+        for number in range(1, self._most_names + 1):
             name = wanted if number == 1 else f"{wanted}-{number}"
             folder = self._root / name
             try:
@@ -149,7 +153,8 @@ class FolderHome(RunHome):
             except FileNotFoundError:
                 continue  # swept away by a process that is opening the store, before the lock was there
             return folder
-        raise FileExistsError(f"{self._root / wanted} and {self._most_namesakes} namesakes exist")
+        others = f" and {self._most_names - 1} others of its name" if self._most_names > 1 else ""
+        raise FileExistsError(f"{self._root / wanted}{others} exist already")
 
     def discard(self) -> None:
         """Remove the folder, in which there is nothing of a run yet. Opens no file: there may be too many."""
@@ -165,21 +170,12 @@ class FolderHome(RunHome):
     def append(self, lines: Sequence[bytes], *, is_edge: bool = False) -> tuple[int, int]:
         """Append to the run's own journal, which is where others look for it."""
         sync = self._sync == "event" or (is_edge and self._sync == "run")
-        begin, end = _opened(self._journal).append(lines, sync=sync, is_edge=is_edge)
-        path = self._root / self.journal
-        try:
-            is_there = self._file is not None and os.path.samestat(self._file, path.stat())
-        except FileNotFoundError:
-            is_there = False
-        except OSError as error:
-            raise storage_error(error, f"{path}: {len(lines)} documents could not be recorded") from error
-        if not is_there:  # its disk was taken away, and the file that is open lies where nobody finds it
-            raise StorageError(
-                errno.ENOENT,
-                f"{path} is gone: somebody removed it, or its disk; {len(lines)} documents could not be recorded; "
-                "bring it back",
-            )
-        return begin, end
+        return _opened(self._journal).append(lines, sync=sync, is_edge=is_edge)
+
+    def sync(self) -> None:
+        """Sync the journal, with ``sync="run"``."""
+        if self._sync == "run":
+            _opened(self._journal).sync()
 
     def count_received(self, frames: int) -> None:
         """Count in the ``.live`` file."""
@@ -207,25 +203,30 @@ class FolderHome(RunHome):
         """Close the journal and let go of the lock; its file stays if the run's end is not on record."""
         if self._journal is not None:
             self._journal.close()
-        if self._live is not None:
-            self._live.close(remove=recorded)
-            self._live = None
+        live, self._live = self._live, None  # first: whoever counts on another thread must not find it closed
+        if live is not None:
+            live.close(remove=recorded)
 
 
 class SharedJournal:
     """A writer's journal for derived results without arrays: one file a day, whole runs only."""
 
-    def __init__(self, root: Path, name: str) -> None:
-        self._root = root
-        self._name = name
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._root = place.root
+        self._name = _fresh_name()
         self._journal: Journal | None = None
         self._path = ""
 
     def open(self, time_s: float) -> str:
         """Return the path of the day's file, relative to the root, made and locked if it is new."""
+        if self._journal is not None and not self._journal.is_there():
+            self.close()
+            self._name = _fresh_name()  # the index knows by its path how far it has read a journal
         path = f"{day_folder(time_s)}/derived-{self._name}.jsonl"
         if path != self._path:
             self.close()
+            self._place.require()
             make_folders((self._root / path).parent, sync=False)
             existing = (self._root / path).exists()
             self._journal = Journal(self._root / path, lock=True, existing=existing)
@@ -273,6 +274,9 @@ class SharedHome(RunHome):
         """Append to the shared journal."""
         return self._shared.append(lines)
 
+    def sync(self) -> None:
+        """Nothing to do: such a run is appended as a whole, and synced."""
+
     def count_received(self, frames: int) -> None:
         """Nothing to do: such a run has no frames."""
 
@@ -287,6 +291,10 @@ class SharedHome(RunHome):
 
     def close(self, *, recorded: bool) -> None:
         """Nothing to do: the shared journal stays open."""
+
+
+def _fresh_name() -> str:
+    return uuid.uuid4().hex[:8]
 
 
 def _opened(journal: Journal | None) -> Journal:

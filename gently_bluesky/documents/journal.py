@@ -145,7 +145,8 @@ class Journal:
                 wait_for_lock(self._fd)
             elif lock and not try_lock(self._fd):
                 raise JournalDamaged(f"{path} is being written by another process; nothing was written")
-            self.end = os.fstat(self._fd).st_size
+            self._file = os.fstat(self._fd)
+            self.end = self._file.st_size
         except BaseException:
             self.close()
             raise
@@ -162,7 +163,8 @@ class Journal:
         not doubted even so. After a failure the file is as it was before, or, if that cannot be, nothing more
         is appended. After an error that may pass the lines are cut off and written anew, once, where all those
         before them are on the disk: of lines that were never synced nobody could say what is left of them, and
-        then no line behind them says that they are there.
+        then no line behind them says that they are there. Where the journal's path leads to the file no more, nobody
+        would find them: that is a failure too.
 
         Raises
         ------
@@ -214,6 +216,17 @@ class Journal:
         write_all(self._fd, data)
         if sync:
             self._fsync()
+        if not self.is_there():
+            raise FileNotFoundError(
+                errno.ENOENT, "the file is gone: somebody removed it, or its disk; bring it back"
+            )
+
+    def is_there(self) -> bool:
+        """Say whether the path leads to the file that is open. Raises OSError where nobody can say."""
+        try:
+            return os.path.samestat(self._file, self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def _cut(self, *, sync: bool) -> None:
         os.ftruncate(self._fd, self.end)

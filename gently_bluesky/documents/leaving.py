@@ -12,7 +12,7 @@ from typing import Any
 from gently_bluesky.documents.desk import Desk
 from gently_bluesky.documents.home import FolderHome, RunHome
 from gently_bluesky.documents.names import run_folder
-from gently_bluesky.errors import StorageError
+from gently_bluesky.errors import RunGoesOn, StorageError
 
 __all__ = ["LeftHome", "leave_home"]
 
@@ -39,6 +39,12 @@ class LeftHome:
     run_uid: str
     error: StorageError
     stored: int
+
+    def told(self) -> RunGoesOn:
+        """Return what ``on_failure`` is told, which is no failure of the run."""
+        told = RunGoesOn(*([] if self.error.errno is None else [self.error.errno]), self.remark())
+        told.__cause__ = self.error
+        return told
 
     def remark(self) -> str:
         """Return what people have to be told."""
@@ -79,10 +85,10 @@ def leave_home(
     StorageError
         ``error``, if the overflow takes the run neither.
     """
-    assert desk.overflow is not None  # noqa: S101 # there is none to go to, and so nobody asks
+    assert desk.second is not None  # noqa: S101 # there is none to go to, and so nobody asks
     folder = home.folder
     next_home = FolderHome(
-        desk.overflow,
+        desk.second,
         desk.settings.min_free_bytes,
         run_folder if stored is None else lambda _: folder,
         desk.settings.sync,
@@ -91,11 +97,11 @@ def leave_home(
     try:
         next_home.open(start)
     except StorageError as second:
-        error.add_note(f"The overflow {desk.overflow} took it neither: {second}")
+        error.add_note(f"The overflow {desk.second.root} took it neither: {second}")
         raise error from second
-    left = LeftHome(home, next_home, desk.overflow, start["uid"], error, stored or 0)
+    left = LeftHome(home, next_home, desk.second.root, start["uid"], error, stored or 0)
     if stored is None:
         home.discard()
     else:
-        home.note(f"{type(error).__name__}: {error}; the run goes on in the overflow {desk.overflow}")
+        home.note(f"{type(error).__name__}: {error}; the run goes on in the overflow {desk.second.root}")
     return left

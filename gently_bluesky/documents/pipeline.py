@@ -19,12 +19,12 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 
-from gently_bluesky.documents.hanging import Watch
+from gently_bluesky.documents.hanging import Doubt, Watch
 from gently_bluesky.documents.ring import Ring
-from gently_bluesky.documents.work import Owner, Task
+from gently_bluesky.documents.work import Task
 from gently_bluesky.errors import InputError, InvalidSetting, StorageError, StorageStalled
 
-__all__ = ["Owner", "Pipeline", "Task"]
+__all__ = ["Pipeline"]
 
 DEFAULT_PENDING_BYTES = 128 * 2**20
 KEPT_BETWEEN_RUNS_BYTES = DEFAULT_PENDING_BYTES
@@ -117,6 +117,11 @@ class Pipeline:
         return not (self._queue or self._in_flight or self._committing)
 
     @property
+    def stall_timeout_s(self) -> float:
+        """How long a wait without any progress may last."""
+        return self._stall_timeout_s
+
+    @property
     def pending(self) -> tuple[int, int]:
         """How many tasks were put and are not committed, and how many bytes are reserved and not stored."""
         return len(self._queue) + len(self._in_flight), self._pending_bytes
@@ -194,9 +199,11 @@ class Pipeline:
         Raises
         ------
         StorageStalled
-            Nothing was stored or committed for ``stall_timeout_s``.
+            Nothing was stored or committed for ``stall_timeout_s``, nor when it was looked again: a process that was
+            only stopped finds its disk well.
         """
         entered_s = time.monotonic()
+        doubt = Doubt(self._stall_timeout_s)
         with self._changed:
             self._hurry += hurries
             self._changed.notify_all()
@@ -204,10 +211,10 @@ class Pipeline:
                 while not predicate():
                     if check is not None:
                         check()
-                    left_s = self.patience_s(entered_s)
-                    if left_s <= 0:
+                    pause_s = doubt.pause_s(self.patience_s(entered_s))
+                    if pause_s <= 0:
                         raise self.stalled(what)
-                    self._changed.wait(left_s)
+                    self._changed.wait(pause_s)
             finally:
                 self._hurry -= hurries
 
@@ -326,8 +333,7 @@ class Pipeline:
             self._queue.clear()
             self._to_begin = False
             self._in_flight.extend(fresh)
-            if not self._keeps_stored:
-                self._unstored.extend(task for task in fresh if task.nbytes)
+            self._unstored.extend(task for task in fresh if task.nbytes)
         for task in fresh:
             self._begin(task)
 
@@ -346,10 +352,11 @@ class Pipeline:
                 self._begin(self._unstored[0])
                 continue
             task = self._unstored.popleft()
-            task.let_go_stored()  # before its bytes are given back, so that the bound is one of memory
-            nbytes += task.nbytes
-        if nbytes:
             self._progress_s = time.monotonic()
+            if not self._keeps_stored:
+                task.let_go_stored()  # before its bytes are given back, so that the bound is one of memory
+                nbytes += task.nbytes
+        if nbytes:
             self.give_back(nbytes)
 
     def _commit_ended(self) -> None:

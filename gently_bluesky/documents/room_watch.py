@@ -69,16 +69,23 @@ class RoomWatch:
             self._look_s = 0.0  # whatever comes next is told the same
             raise too_little_room(root, free, self._min_free_bytes)
 
-    def foresee(self, announced: Sequence[DocumentTask]) -> None:
+    def foresee(self, announced: Sequence[DocumentTask], root: Path) -> None:
         """Look, when the first events of the stream ``primary`` are stored, whether the others will fit.
 
         Where their pixels as they are would not, it is measured what they take as they are stored, and again when
         there are twice as many.
 
+        Parameters
+        ----------
+        root
+            Where the run is now: once it is in the overflow there is no other room for it.
+
         Raises
         ------
         StorageFull
             They will not.
+        OSError
+            Nobody can say how much room there is.
         """
         if not self._forecast.is_wanted:
             return
@@ -95,7 +102,7 @@ class RoomWatch:
         self._events += len(events)
         if self._events < self._foresee_at:
             return
-        free, where = self._free()
+        free, where = self._free(root)
         nbytes = sum(task.nbytes for task in events) / len(events)
         if self._forecast.fits(self._events, nbytes, free):
             self._forecast.settle()
@@ -106,9 +113,15 @@ class RoomWatch:
             raise self._forecast.refusal(self._events, nbytes, free, where)
         self._foresee_at = 2 * self._events  # of the first ones some were only half written
 
-    def _free(self) -> tuple[int, str]:
-        """Return how much room there is for the run, in one place or the other, and their names."""
-        roots = [root for root in (self._desk.root, self._desk.overflow) if root is not None]
-        disks = {root.stat().st_dev: root for root in roots if root.is_dir()}
-        free = sum(shutil.disk_usage(root).free for root in disks.values())
-        return free, " with its overflow ".join(map(str, roots))
+    def _free(self, root: Path) -> tuple[int, str]:
+        """Return how much room there is for the run, where it is and where it may go on, and their names."""
+        overflow = self._desk.overflow
+        roots = [root] if overflow is None or root == overflow else [root, overflow]
+        free: dict[int, int] = {}
+        for place in roots:
+            try:
+                free[place.stat().st_dev] = shutil.disk_usage(place).free
+            except OSError:  # a disk that cannot be asked has no room
+                if len(roots) == 1:
+                    raise
+        return sum(free.values()), " with its overflow ".join(map(str, roots))

@@ -21,9 +21,9 @@ from gently_bluesky.documents.event_count import events_missing, own_stop
 from gently_bluesky.documents.events import check_digest, conflicting_event, referring_anew
 from gently_bluesky.documents.failure import FirstFailure
 from gently_bluesky.documents.home import RunHome
+from gently_bluesky.documents.known import KnownUids
 from gently_bluesky.documents.leaving import LeftHome, leave_home
 from gently_bluesky.documents.overflow import is_of_its_place
-from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.room_watch import RoomWatch
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.documents.tasks import (
@@ -33,15 +33,15 @@ from gently_bluesky.documents.tasks import (
     OpenTask,
     StopTask,
 )
-from gently_bluesky.errors import ConflictingDocument, LookupFailed, RunExists
+from gently_bluesky.documents.work import Owner, Task
 from gently_bluesky.files import storage_error
-from gently_bluesky.model import JournalLine, Record
+from gently_bluesky.model import JournalLine
 
 __all__ = ["RunStorage"]
 
 
 class RunStorage(Owner):
-    """Stores one run. `receive` and `fail` are called by its `RunWriter`, everything else by the pipeline."""
+    """Stores one run. `receive` is called by its `RunWriter`, everything else by the pipeline."""
 
     def __init__(self, start: dict[str, Any], desk: Desk, home: RunHome, failure: FirstFailure) -> None:
         self.home = home
@@ -59,6 +59,7 @@ class RunStorage(Owner):
         self.adoption = Adoption(desk.root, start["uid"], desk.settings)
         self._announcer = Announcer(start["uid"], desk, home, self.tally)
         self._room = RoomWatch(start, desk)
+        self._known = KnownUids(start["uid"], desk.index)
         self._received = 0
         self._assets: dict[Asset, None] = {}
         self._fingerprints: dict[str, bytes] = {}
@@ -105,6 +106,8 @@ class RunStorage(Owner):
 
     def _write(self, task: DocumentTask) -> None:
         """Start to write an event's frames, or start it again where the run goes on."""
+        if task.root is not self.root:
+            task.is_begun_anew = False  # there it was not written yet
         for frame in task.frames:
             self._assets[frame.asset] = None
             if frame.asset.root is not self.root:
@@ -147,7 +150,7 @@ class RunStorage(Owner):
 
     def _open_run(self, task: OpenTask) -> None:
         try:
-            self._refuse_known_run()
+            self._known.refuse_run()
             try:
                 self.home.open(self._start)
                 self._open = True
@@ -165,42 +168,13 @@ class RunStorage(Owner):
         task.ended = True
         self._desk.pipeline.wake()
 
-    def _refuse_known_run(self) -> None:
-        uid = self._start["uid"]
-        known = self._known(uid)
-        if known is not None:
-            raise RunExists(
-                f"run {uid} is in this store already ({known.status}, at {known.path}); nothing of it was "
-                "touched and nothing was stored; replay into another store, or acquire under a new uid"
-            )
-
-    def _known(self, uid: str) -> Record | None:
-        try:
-            found = self._desk.index.record(uid)
-        except LookupFailed:
-            return None
-        return found if found.uid == uid else None
-
-    def _refuse_known_uid(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Refuse a uid that another run brought: in the journal it would keep this run out of the index."""
-        uid = doc["datum_id" if name == "datum" else "uid"]
-        if name == "descriptor":
-            known = self._desk.index.has_descriptor(uid)
-        else:
-            known = name != "event" and self._known(uid) is not None
-        if known:
-            raise ConflictingDocument(
-                f"run {self._start['uid'][:8]}: {name} {uid} is in this store already, from another run, "
-                "which was not touched; the second one was not stored; give every document a uid of its own"
-            )
-
     def _commit_documents(self, batch: Sequence[DocumentTask]) -> None:
         try:
             self._store(batch)
         except OSError as error:
             self._go_on(error)
             self._store([task for task in batch if not task.is_announced])
-        self._room.foresee(batch)
+        self._room.foresee(batch, self.root)
 
     def _store(self, batch: Sequence[DocumentTask]) -> None:
         """Wait for the frames, and announce what is stored; what fails is raised behind what came before it."""
@@ -210,7 +184,7 @@ class RunStorage(Owner):
         counts: dict[Asset, int] = {}
         for task in batch:
             try:
-                if self._is_of_another_run(task):
+                if self._known.has_come_again(task.name, task.doc, self.stand_ins):
                     continue
                 self._await(task)
                 lines.extend(self._lines(task))
@@ -229,19 +203,12 @@ class RunStorage(Owner):
         if failure is not None:
             raise failure
 
-    def _is_of_another_run(self, task: DocumentTask) -> bool:
-        """Say whether a datum is one that the run which announced its resource first had already: it came again."""
-        if task.name != "datum" or task.doc["resource"] not in self.stand_ins:
-            return False
-        uid = task.doc["datum_id"]
-        if self._known(uid) is None:
-            return False
-        return self._desk.index.datum_document(uid).get("datum_kwargs") == task.doc["datum_kwargs"]
-
     def _await(self, task: DocumentTask) -> None:
-        self._refuse_known_uid(task.name, task.doc)
+        self._known.refuse(task.name, task.doc)
         if task.frames and self._left is not None and task.root is not self.root:
             self._write(task)
+            if task.is_to_begin_anew():
+                self._write(task)
         task.wait()
 
     def _lines(self, task: DocumentTask) -> list[JournalLine]:
@@ -264,9 +231,7 @@ class RunStorage(Owner):
     def _go_on(self, error: OSError) -> None:
         """Let the run go on in the store's overflow; raise ``error`` if it cannot, or if that is not the way."""
         overflow = self._desk.overflow
-        if overflow is None or self._left is not None or self._announcer.index_failed:
-            raise error
-        if not is_of_its_place(error):
+        if overflow is None or self._left is not None or not self._is_of_place(error):
             raise error
         error = storage_error(error, f"run {self._start['uid'][:8]}: it could not go on in {self.root}")
         stored = self.tally.announced if self._announcer.has_begun else None
@@ -276,18 +241,23 @@ class RunStorage(Owner):
         self.home.count_received(self._received)
         self.tally.overflow()
         self.remarks.append(left.remark())
-        self._failure.tell(error)
+        self._failure.tell(left.told())
+
+    def _is_of_place(self, error: Exception) -> bool:
+        """Say whether it is the place that failed where the run is, and not its index, or a document."""
+        of_index = self._announcer.index_failed or self._known.index_failed
+        return is_of_its_place(error) and not of_index
 
     def _return(self, left: LeftHome) -> None:
         """Undo `_go_on`, after which nothing was announced."""
-        self.home.discard()
-        self.home = left.home
+        self.home = left.home  # first: frames are counted on another thread
         self._announcer.move_back(left.home)
+        left.next.discard()
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, OSError):
             error = storage_error(error, f"run {self._start['uid'][:8]}: an event could not be stored")
-        if self._left is not None and is_of_its_place(error):
+        if self._left is not None and self._failure.error is None and self._is_of_place(error):
             self._left.error.add_note(f"It went on in the overflow, and that failed too: {error}")
             error = self._left.error
         if self._left is not None and not self._announcer.has_begun:
@@ -303,9 +273,7 @@ class RunStorage(Owner):
         if self._announcer.is_ended or not self._open or self.ended:
             return
         self._broken = True
-        for asset in self._assets:
-            with suppress(Exception):  # what cannot be synced is no worse off than before; the run has failed
-                asset.sync()
+        self._sync_quietly()
         try:
             self.home.make_room(self._reason())
             self._announcer.announce([self._stop_line("failed", stop or self._own_stop())], last=True)
@@ -344,6 +312,7 @@ class RunStorage(Owner):
         if self._failure.error is not None:
             self._record_failure(task.stop)
         self._close_assets_quietly()
+        self._sync_quietly()
         try:
             self.home.close(recorded=self._announcer.is_ended)
         except OSError as error:
@@ -362,34 +331,50 @@ class RunStorage(Owner):
             missing = self._announcer.events.missing(task.stop)
         if missing and status == "complete":
             status = "incomplete"
-        stop = task.stop or self._own_stop()
         try:
-            self._end(stop, status, missing, task.outcome)
+            for asset in self._assets:
+                if asset.root is self.root:
+                    asset.close()
         except OSError as error:
             self._go_on(error)
-            self._end(stop, status, missing, task.outcome)
+        self._close_assets_quietly()
+        self._sync_announced()
+        try:
+            self._announce_end(task, status, missing)
+        except OSError as error:
+            self._go_on(error)
+            self._announce_end(task, status, missing)
         if missing and status == "incomplete" and task.outcome is None:
             raise events_missing(self._start["uid"], missing)
 
-    def _end(
-        self,
-        stop: Mapping[str, Any],
-        status: str,
-        missing: Mapping[str, int],
-        outcome: Mapping[str, Any] | None,
-    ) -> None:
-        for asset in self._assets:
-            if asset.root is self.root:
-                asset.close()
-        line = self._stop_line(status, stop, missing)
-        if outcome is not None:  # a copy ends as its original did, and has lost what that one lost
-            line = replace(line, outcome=outcome)
+    def _sync_announced(self) -> None:
+        """Sync what was left for the run's end, wherever it lies; nothing of it could be written elsewhere."""
+        try:
+            for synced in (*self._assets, *self._homes()):
+                synced.sync()
+        except OSError as error:
+            self._failure.set(error)  # before anybody takes it for one of the second place
+            raise
+
+    def _homes(self) -> list[RunHome]:
+        return [self.home] if self._left is None else [self._left.home, self.home]
+
+    def _announce_end(self, task: StopTask, status: str, missing: Mapping[str, int]) -> None:
+        line = self._stop_line(status, task.stop or self._own_stop(), missing)
+        if task.outcome is not None:  # a copy ends as its original did, and has lost what that one lost
+            line = replace(line, outcome=task.outcome)
         if self._left is None:
             self.adoption.move(self.home.folder)
         self._announcer.announce([line], last=True)
 
     def _close_assets_quietly(self) -> None:
+        """Let go of the assets after a failure that is on record and raised, or of those that were left."""
         for asset in self._assets:
-            # only after a failure that is on record and raised; close() finishes metadata, not pixels
-            with suppress(Exception):
+            with suppress(Exception):  # it finishes metadata, not pixels
                 asset.close()
+
+    def _sync_quietly(self) -> None:
+        """Sync what can be synced of a run that has failed."""
+        for synced in (*self._assets, *self._homes()):
+            with suppress(Exception):  # what cannot be synced is no worse off than before
+                synced.sync()

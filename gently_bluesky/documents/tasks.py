@@ -14,8 +14,8 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from gently_bluesky.documents.announcing import Asset
-from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.ring import Ring
+from gently_bluesky.documents.work import Owner, Task
 from gently_bluesky.files import may_pass
 from gently_bluesky.jsontext import digest_of
 

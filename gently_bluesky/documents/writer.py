@@ -15,10 +15,11 @@ from typing import Any, NoReturn, Self
 from gently_bluesky.documents.checks import checked
 from gently_bluesky.documents.desk import Desk, Subscriber
 from gently_bluesky.documents.ended import EndedRuns
+from gently_bluesky.documents.hanging import Doubt
 from gently_bluesky.documents.home import FolderHome, RunHome, SharedHome, SharedJournal
 from gently_bluesky.documents.pages import REFERENCES, documents_in, events_in_bulk
-from gently_bluesky.documents.pipeline import Owner, Task
 from gently_bluesky.documents.run_writer import RunWriter
+from gently_bluesky.documents.work import Owner, Task
 from gently_bluesky.errors import (
     ConflictingDocument,
     InputError,
@@ -61,7 +62,8 @@ class StoreWriter:
     not changed.
 
     The first failure of a run is final: it is raised by the next document of the run, whatever thread it
-    comes on, and at its stop, always the same object; ``on_failure`` is called with it at once.
+    comes on, and at its stop, always the same object; ``on_failure`` is called with it at once. A run that goes on in
+    the store's overflow has not failed: ``on_failure`` is called with a `RunGoesOn`, which nobody raises.
     """
 
     def __init__(self, desk: Desk, *, shared: SharedJournal | None = None) -> None:
@@ -173,10 +175,11 @@ class StoreWriter:
 
     async def _reach(self, barrier: _Barrier) -> None:
         """Wait for a barrier, on an event loop, for as long as there is progress."""
-        since_s = time.monotonic()
+        since_s, pipeline = time.monotonic(), self._desk.pipeline
+        doubt = Doubt(pipeline.stall_timeout_s)
         reached = asyncio.wrap_future(barrier.reached)
-        while not reached.done() and (left_s := self._desk.pipeline.patience_s(since_s)) > 0:
-            await asyncio.wait({reached}, timeout=left_s)
+        while not reached.done() and (pause_s := doubt.pause_s(pipeline.patience_s(since_s))) > 0:
+            await asyncio.wait({reached}, timeout=pause_s)
 
     def stats(self) -> dict[str, Any]:
         """Return what has gone through the writer, and what is on its way. Any thread.
@@ -268,7 +271,7 @@ class StoreWriter:
         if self._shared is not None:
             return SharedHome(self._shared)
         settings = self._desk.settings
-        return FolderHome(self._desk.root, settings.min_free_bytes, sync=settings.sync)
+        return FolderHome(self._desk.place, settings.min_free_bytes, sync=settings.sync)
 
     def _introduce(self, name: str, doc: Mapping[str, Any]) -> None:
         """Take a document that names its run and will be named by others."""

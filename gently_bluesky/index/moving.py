@@ -43,6 +43,8 @@ class MovingIndex(Index):
 
     Attributes
     ----------
+    spare
+        Folder for the copy.
     moved_by
         Why it is in a copy now; None while it is where it should be.
     """
@@ -50,7 +52,7 @@ class MovingIndex(Index):
     def __init__(self, url: URL, spare: Path) -> None:
         self.moved_by: Exception | None = None
         self._news: Exception | None = None
-        self._spare = spare
+        self.spare = spare
         self._from = url
         self._moving = threading.RLock()
         super().__init__(url)
@@ -100,9 +102,9 @@ class MovingIndex(Index):
             if self.moved_by is not None or not is_possible or isinstance(error, StorageStalled):
                 raise error
             try:
-                database = _PrivateDatabase(Path(self._from.database or ""), self._spare)
+                database = _PrivateDatabase(Path(self._from.database or ""), self.spare)
             except (OSError, sqlite3.Error) as second:
-                error.add_note(f"A copy in {self._spare} could not be made either: {second}")
+                error.add_note(f"A copy in {self.spare} could not be made either: {second}")
                 raise error from second
             self._database.close()
             self._database = database

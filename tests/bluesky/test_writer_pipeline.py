@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from gently_bluesky.documents import pipeline as pipeline_module
-from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
+from gently_bluesky.documents.pipeline import Pipeline
+from gently_bluesky.documents.work import Owner, Task
 from gently_bluesky.errors import InputError, StorageError
 
 

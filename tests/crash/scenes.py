@@ -31,6 +31,7 @@ from faults import fill, limit_all_files, limits_restored
 from faulty_calls import count_calls, meet_faults
 from frozen import look_where_nothing_can_be_written
 from halting import acquire_beside, acquire_without_locks, halt_inside_transaction
+from leaving import be_stopped, end_unsynced, lose_disk_between_runs, lose_root_with_points_to_come
 from looking import examine, open_as_user, told_answers
 from ophyd import Signal
 from ophyd.sim import SynAxis
@@ -68,8 +69,10 @@ __all__ = [
     "acquire_by_device",
     "acquire_into_overflow",
     "acquire_without_locks",
+    "be_stopped",
     "come_home",
     "count_calls",
+    "end_unsynced",
     "endure",
     "examine",
     "follow_next_run",
@@ -79,6 +82,8 @@ __all__ = [
     "look_around",
     "look_beside_frozen",
     "look_where_nothing_can_be_written",
+    "lose_disk_between_runs",
+    "lose_root_with_points_to_come",
     "meet_faults",
     "numbers_shown",
     "open_among_others",

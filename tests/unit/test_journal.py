@@ -263,7 +263,9 @@ def test_of_what_was_appended_last_any_part_may_be_lost_and_of_nothing_before(
                 list(read_journal(path))
 
 
-def test_whoever_reads_on_from_the_middle_tells_torn_from_damaged_as_from_the_beginning(tmp_path: Path) -> None:
+def test_whoever_reads_on_from_the_middle_tells_torn_from_damaged_as_from_the_beginning(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a"
     journal = Journal(path)
     _, middle = journal.append(numbered(0))
@@ -386,7 +388,9 @@ def test_lines_whose_sync_failed_are_written_anew_where_all_before_them_are_on_t
     assert caught.value.errno == errno.EIO
     with pytest.raises(StorageError, match="a sync of them has failed before"):
         journal.sync()
-    assert journal.append([line])[1] == 4 * len(line) + 2  # it does not say that what is before it is on the disk
+    assert (
+        journal.append([line])[1] == 4 * len(line) + 2
+    )  # it does not say that what is before it is on the disk
     journal.close()
     again = Journal(tmp_path / "a", existing=True)
     failing_once(monkeypatch)

@@ -16,8 +16,9 @@ from second_place import EVENTS, FAILS_AT, FRAMES, SHAPE, frame, overflowing
 from gently_bluesky import Store
 from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.overflow import OVERFLOW_MARKER
-from gently_bluesky.documents.pipeline import Owner, Pipeline, Task
+from gently_bluesky.documents.pipeline import Pipeline
 from gently_bluesky.documents.room import Forecast
+from gently_bluesky.documents.work import Owner, Task
 from gently_bluesky.errors import FrameMismatch, GentlyError, InvalidSetting, NotAStore, StorageFull
 from gently_bluesky.testing.devices import EncodedCamera
 from gently_bluesky.testing.documents import HandMadeRun
