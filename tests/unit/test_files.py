@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from gently_bluesky.files import (
     is_leftover,
     make_folders,
     replace_file,
+    side_by_side,
     storage_error,
     sync_file,
     sync_folder,
@@ -305,3 +307,28 @@ def test_what_is_gone_or_cannot_be_looked_at_is_told_apart_when_a_tree_is_synced
     sync_file(tmp_path / "gone")
     with pytest.raises(FileNotFoundError):
         sync_tree(tmp_path / "gone" / "asset")
+
+
+# -- side by side ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stack_bytes", [0, 1 << 46], ids=["with threads", "where none can be started"])
+def test_calls_side_by_side_are_all_made_and_no_exception_of_theirs_is_lost(stack_bytes: int) -> None:
+    made: list[int] = []
+
+    def call(number: int) -> None:
+        made.append(number)
+        if number in (2, 3):
+            raise (ValueError if number == 2 else OSError)(f"of call {number}")
+
+    before = threading.stack_size(stack_bytes)
+    try:
+        with pytest.raises((ValueError, OSError), match="of call") as caught:
+            side_by_side([partial(call, number) for number in range(4)])
+        side_by_side([partial(call, number) for number in range(4, 9) if number != 6])
+    finally:
+        threading.stack_size(before)
+    assert sorted(made) == [0, 1, 2, 3, 4, 5, 7, 8]
+    (beside,) = caught.value.__notes__
+    assert "of call" in beside
+    assert beside != f"And beside it: {caught.value!r}"
