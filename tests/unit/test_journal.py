@@ -351,6 +351,27 @@ def test_nothing_is_appended_behind_a_torn_tail_that_cannot_be_cut(tmp_path: Pat
     assert (tmp_path / "a").read_bytes() == (b" " + line) * 2
 
 
+def test_lines_appended_to_a_file_that_was_removed_are_not_recorded_and_nothing_of_them_is_left(
+    tmp_path: Path,
+) -> None:
+    path, line = tmp_path / "a", encode_line(EVENT)
+    journal = Journal(path)
+    journal.append([line])
+    path.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(
+            StorageError, match="2 documents could not be recorded: the file is gone"
+        ) as caught:
+            journal.append([line, line])
+        assert caught.value.errno == errno.ENOENT
+        path.write_bytes(b"")  # another one of its name is not it
+    (tmp_path / "elsewhere").rename(path)
+    assert path.read_bytes() == b" " + line
+    journal.append([line])
+    journal.close()
+    assert path.read_bytes() == 2 * (b" " + line)
+
+
 def test_journal_that_is_locked_is_refused_to_others_and_closing_it_twice_is_fine(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "a", lock=True)
     with pytest.raises(JournalDamaged, match="is being written by another process"):
