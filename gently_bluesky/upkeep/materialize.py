@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.frames import declared_frame
 from gently_bluesky.backends.memory import MemoryBackend
-from gently_bluesky.documents.journal import SETTLED, encode_line, scan_journal
+from gently_bluesky.documents.journal import rewritten, scan_journal
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.tasks import digest_of_pixels
 from gently_bluesky.errors import AssetDamaged, InputError, StorageError
@@ -182,21 +182,18 @@ class _Materializing:
     def _announce(self, made: Mapping[str, dict[str, Any]]) -> None:
         """Replace the journal, then tell the index: every line but those of the resources stays as it is."""
         text = read_plain(self._journal)
-        pieces: list[bytes] = []
-        position = 0
-        for line, end in scan_journal(self._journal):
-            piece = text[position:end]
-            if line.name == "resource" and line.doc["uid"] in made:
-                mark = SETTLED if piece.startswith(SETTLED) else b""
-                piece = mark + encode_line(replace(line, doc=made[line.doc["uid"]]))
-            pieces.append(piece)
-            position = end
+
+        def change(line: JournalLine) -> JournalLine:
+            is_made = line.name == "resource" and line.doc["uid"] in made
+            return replace(line, doc=made[line.doc["uid"]]) if is_made else line
+
+        _, pieces = rewritten(text, 0, scan_journal(self._journal), change)
         if sum(map(len, pieces)) == len(text):  # indexes tell by its length that a journal is another one
             pieces[-1] = pieces[-1].rstrip(b"\n") + b" \n"
         write_atomic(self._journal, b"".join(pieces))
-        rewritten, end = whole_lines(self._journal)
+        lines, end = whole_lines(self._journal)
         try:
-            self.index.add(self.record.path, rewritten, end, anew=True)
+            self.index.add(self.record.path, lines, end, anew=True)
         except StorageError as error:
             raise type(error)(
                 error.errno,
