@@ -34,7 +34,8 @@ def meet_faults(
     Returns
     -------
     list
-        Of each run what was raised, and what was announced.
+        Of each run what was raised, what was announced, how many calls were refused or cut short, and how many of
+        that kind it made.
     """
     warnings.filterwarnings("ignore", ".* failed to reach the disk, by an error of its own, and did when")
     with Store(root) as store:
@@ -66,6 +67,7 @@ def _acquire(
                 at, act, until = how["at"], Act(how["act"]), how["until"]
                 shim.arm(str(store.root), at, act, Kind[kind], until=until, error=how["error"])
             error = _raised_by(lambda: RE(acquisition(Camera(night), EVENTS)))
+            refused, made = (shim.met(), shim.counted(Kind[kind])) if kind else (0, 0)
             if kind:
                 shim.disarm()
     return {
@@ -74,4 +76,6 @@ def _acquire(
         "is_ours": isinstance(error, GentlyError),
         "was_called": error is None or error in failures,
         "announced": announced,
+        "refused": refused,
+        "made": made,
     }

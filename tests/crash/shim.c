@@ -26,7 +26,7 @@ enum { COUNT, DIE, TEAR, FAIL, SHORTEN };
 
 static char prefix[PATH_MAX];
 static int kinds, action, number;
-static long first, last, counted, counted_of[16];
+static long first, last, counted, counted_of[16], met;
 static int log_fd = -1;
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 
@@ -37,7 +37,7 @@ static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 void shim_arm(const char *below, int which, long from, long to, int what, int error) {
     pthread_mutex_lock(&turn);
     snprintf(prefix, sizeof prefix, "%s", below);
-    kinds = which, first = from, last = to, action = what, number = error, counted = 0;
+    kinds = which, first = from, last = to, action = what, number = error, counted = met = 0;
     memset(counted_of, 0, sizeof counted_of);
     pthread_mutex_unlock(&turn);
 }
@@ -48,6 +48,8 @@ long shim_counted(int which) {
         sum += which >> kind & 1 ? counted_of[kind] : 0;
     return sum;
 }
+
+long shim_met(void) { return met; }
 
 void shim_log(int fd) { log_fd = fd; }
 
@@ -132,7 +134,7 @@ static int begin(int kind) {
     if (action == DIE || (action == TEAR && kind != WRITE))
         kill(getpid(), SIGKILL);
     if (action == FAIL)
-        errno = number;
+        errno = number, met++;
     return action;
 }
 
@@ -158,7 +160,7 @@ static ssize_t written(int fd, const struct iovec *parts, int count, off_t offse
     ssize_t result = -1;
     if (what != FAIL) {
         if (what == SHORTEN || what == TEAR)
-            parts = &less, count = 1;
+            parts = &less, count = 1, met++;
         result = offset < 0 ? append(fd, parts, count) : next(fd, parts, count, offset);
         if (what == TEAR)
             kill(getpid(), SIGKILL);

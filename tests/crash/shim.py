@@ -118,6 +118,13 @@ def counted(kinds: Kind = CHANGES) -> int:
     return int(library.shim_counted(ctypes.c_int(kinds & 0xFFFF)))
 
 
+def met() -> int:
+    """Return how many calls were refused, or wrote less than they should, since something was armed."""
+    library = ctypes.CDLL(None)
+    library.shim_met.restype = ctypes.c_long
+    return int(library.shim_met())
+
+
 def mark(text: str) -> None:
     """Note something between the calls before and those after it."""
     ctypes.CDLL(None).shim_mark(text.encode())
@@ -140,6 +147,9 @@ def read_log(log: Path) -> Iterator[Call]:
 
 def one_of_each_stretch(calls: int, stretches: int, seed: str) -> list[int]:
     """Choose a call of each of so many stretches of a run, by dice."""
+    assert calls >= stretches, (
+        f"{calls} calls were seen, fewer than the {stretches} stretches they are to make"
+    )
     dice = random.Random(seed)
     ends = [1 + calls * stretch // stretches for stretch in range(stretches + 1)]
     return [dice.randrange(begin, max(end, begin + 1)) for begin, end in pairwise(ends)]

@@ -91,7 +91,7 @@ def test_a_process_killed_between_its_moves_leaves_every_file_where_it_is_found(
     seen: set[int] = set()
     for call in range(1, whole["calls"] + 1):
         root = tmp_path / f"killed-{call}"
-        killed(zygote, root, documents, call).last_words()
+        killed(zygote, root, documents, call).dying_words(call)
         seen.add(moved(root))
         assert_all_opens(root, uid)
     assert seen == {0, 1, 2, 3}

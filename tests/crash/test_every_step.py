@@ -46,7 +46,7 @@ def dies_at(zygote: Zygote, folder: Path, format: str, assets: str, calls: Itera
     for call in calls:
         root = folder / f"store-{call}-{torn}"
         child = zygote.start("acquire", **job(root, format, assets, die_at_call=call, torn=torn))
-        announced = [word for word in child.last_words() if "name" in word]
+        announced = [word for word in child.dying_words(call) if "name" in word]
         with Store(root) as store:
             left = [path.name for path in root.glob("runs/*/*/*/*")]
             assert len(left) == len(list(store.query())), f"differs after a death at call {call}"
@@ -101,7 +101,7 @@ def device_dies_at(
     for call in calls:
         root = folder / f"store-{call}-{torn}"
         how = job(root, format, assets, shape=SHAPE, die_at_call=call, torn=torn)
-        words = zygote.start("acquire_by_device", **how).last_words()
+        words = zygote.start("acquire_by_device", **how).dying_words(call)
         announced = [word["doc"]["data"]["number"] for word in words if word.get("name") == "event"]
         if root.is_dir():
             Store(root).close()

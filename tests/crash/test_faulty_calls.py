@@ -64,6 +64,8 @@ def assert_each_is_well_or_told(
         where = f"{met}: {report}"
         assert report["is_ours"] or report["error"] is None, where
         assert report["was_called"], where
+        if met is not None:
+            assert report["refused"] >= 1 or report["made"] < met["at"], f"nothing was refused: {where}"
         if met is None or met["act"] is Act.SHORTEN:
             assert report["error"] is None, where
         if announced:

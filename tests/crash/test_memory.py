@@ -86,7 +86,8 @@ def test_memory_of_a_run_that_announced_nothing_is_swept(zygote: Zygote, root: P
     kept = segments_of(root)
     assert len(kept) == 1
     for call in one_of_each_stretch(whole["calls"], 22, "memory"):
-        acquire(zygote, root, f"n{call}", events=2, die_at_call=call)
+        dying = {"events": 2, "die_at_call": call}
+        zygote.start("acquire", root=str(root), format="memory", night=f"n{call}", **dying).dying_words(call)
         Store(root).close()
         with Store(root, mode="r") as store:
             announcing = [asset for asset in store.query(kind="asset") if asset.shape and asset.shape[0]]
@@ -186,7 +187,7 @@ def dies_and_is_put_right(
         clear(root)
         acquire(zygote, root, "n", events=3)
         before = examine(None, str(root))["n"]
-        zygote.start("materialize", root=str(root), format=format, die_at_call=call).last_words()
+        zygote.start("materialize", root=str(root), format=format, die_at_call=call).dying_words(call)
         for mode in ("r", "a", "r"):
             run = examine(None, str(root), mode=mode)["n"]
             assert run["events"] == before["events"], f"differs after a death at call {call}"
@@ -242,7 +243,7 @@ def test_copy_that_was_begun_is_removed_by_the_next_attempt_too(
     acquire(zygote, root, "n", events=3)
     with Store(root) as store:
         (run,) = store.query()
-        zygote.start("materialize", root=str(root), format="zarr", die_at_call=40).last_words()
+        zygote.start("materialize", root=str(root), format="zarr", die_at_call=40).dying_words(40)
         assert (root / run.path).with_name(PLAN).exists()
         store.materialize(run.uid, format=form)
         assert not (root / run.path).with_name(PLAN).exists()

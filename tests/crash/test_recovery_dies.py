@@ -92,7 +92,7 @@ def dies_and_recovers(
     for call in calls:
         root = folder / f"store-{call}"
         shutil.copytree(wreck, root)
-        zygote.start("recover", root=str(root), die_at_call=call, torn=torn).last_words()
+        zygote.start("recover", root=str(root), die_at_call=call, torn=torn).dying_words(call)
         Store(root).close()
         assert end_state(root) == whole, f"differs after a death at call {call}"
         files = snapshot(root)

@@ -87,6 +87,19 @@ class Child(Channel):
         self.wait()
         return words
 
+    def dying_words(self, call: int) -> list[Any]:
+        """Wait for its end, as `last_words`, and check that it died at this call of its own, before it had a result.
+
+        It may have one where it makes fewer calls, by what the result says of them.
+        """
+        words = self.last_words()
+        for word in words:
+            assert "error" not in word, f"in the child, which was to die at call {call}:\n{word['error']}"
+            result = word.get("result", 0)
+            made = result["calls"] if isinstance(result, dict) else result
+            assert made < call, f"the child lives: it made {made} calls, and was to die at call {call}"
+        return words
+
     def wait(self) -> None:
         """Wait until the process is gone, and with it its locks."""
         if self._gone >= 0:
