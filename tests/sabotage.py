@@ -279,6 +279,40 @@ SABOTAGES = (
         "tests/crash/test_homecoming.py"
         "::test_run_that_is_home_is_whole_though_all_is_lost_that_was_not_synced[zarr]",
     ),
+    Sabotage(
+        "a marker is written in place",
+        "opening.py",
+        "        create_file(temporary, data)\n",
+        "        marker.write_bytes(data)\n        create_file(temporary, data)\n",
+        "tests/crash/test_every_step.py"
+        "::test_process_that_dies_while_it_makes_a_store_leaves_one_that_can_be_made",
+    ),
+    Sabotage(
+        "files are put away before it is on record",
+        "upkeep/quarantine.py",
+        "    Logbook(root).append(*map(_entry, new))\n    left: dict[Path, None] = {}\n",
+        "    left: dict[Path, None] = {}\n",
+        "tests/crash/test_recovery_dies.py"
+        "::test_recovery_that_dies_inside_itself_is_finished_by_the_next[tiff]",
+    ),
+    Sabotage(
+        "a short write is taken for a whole one",
+        "files.py",
+        "    while view:\n        view = view[os.write(fd, view) :]\n",
+        "    os.write(fd, view)\n",
+        "tests/crash/test_faulty_calls.py"
+        "::test_refused_call_fails_its_run_loudly_and_no_other[tiff-datum]",
+    ),
+    Sabotage(
+        "who waits for events is given those that are there",
+        "stored.py",
+        "        if _announced(extents) < events:\n            return None\n"
+        "        array = _array(places, watch, of, index, extents)\n"
+        "        return None if array is None or len(array) < events else array\n",
+        "        return _array(places, watch, of, index, extents)\n",
+        "tests/crash/test_live_reading.py"
+        "::test_who_asks_beyond_what_is_stored_waits_or_is_told_to_ask_again[zarr-False]",
+    ),
 )
 
 
