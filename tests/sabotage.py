@@ -300,8 +300,7 @@ SABOTAGES = (
         "files.py",
         "    while view:\n        view = view[os.write(fd, view) :]\n",
         "    os.write(fd, view)\n",
-        "tests/crash/test_faulty_calls.py"
-        "::test_refused_call_fails_its_run_loudly_and_no_other[tiff-datum]",
+        "tests/crash/test_faulty_calls.py::test_refused_call_fails_its_run_loudly_and_no_other[tiff-datum]",
     ),
     Sabotage(
         "who waits for events is given those that are there",

@@ -10,7 +10,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from long_runs import leave_out_long
 from shim import build_shim
 from templates import Templates
 from zygote import Zygote
@@ -25,11 +24,6 @@ collect_ignore = (
     else ["."]
 )
 """Elsewhere there is no LD_PRELOAD, no tmpfs to fill and no pidfd, on which what is here rests."""
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the long tests of this folder unless ``-m`` says which are wanted."""
-    leave_out_long(Path(__file__).parent, config, items)
 
 
 @pytest.fixture(scope="session")

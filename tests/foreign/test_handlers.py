@@ -26,6 +26,7 @@ from foreign_runs import (
     write_hdf5,
     write_tiffs,
 )
+from memory_left import clear
 
 from gently_bluesky import Store, StreamResolver, handler_registry
 from gently_bluesky.documents.handling import ForeignHandler
@@ -238,6 +239,7 @@ def test_nothing_is_open_between_reads_however_many_assets_are_in_use(tmp_path, 
     while left := open_below(tmp_path):  # TensorStore closes a file just after it has been read
         assert time.monotonic() < deadline_s, left
         threading.Event().wait(0.01)
+    clear(tmp_path / "data" / "store")
 
 
 def open_below(folder):

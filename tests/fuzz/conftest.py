@@ -11,16 +11,10 @@ import pytest
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "crash")]
 
-from long_runs import leave_out_long  # noqa: E402 # found by the line above
-from zygote import Zygote  # noqa: E402
+from zygote import Zygote  # noqa: E402 # found by the line above
 
 HELPERS = ["stores.py", "damage.py", "jobs.py", "meeting.py", "living.py"]
 collect_ignore = HELPERS if sys.platform != "win32" else ["."]
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the long tests of this folder unless ``-m`` says which are wanted."""
-    leave_out_long(HERE, config, items)
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,11 @@ import numpy as np
 import orjson
 import zarr
 from foreign_runs import datum_run, stream_run, uri_of
+from memory_left import clear
 from stores import EVENTS, acquire, put
 from zygote import Channel
 
 from gently_bluesky import Store
-from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.testing.documents import HandMadeRun
 
@@ -95,7 +95,7 @@ def meet_claim(channel: Channel | None, folder: str, claim: str) -> list[str]:
             except GentlyError as error:
                 names.append(type(error).__name__)
     if claim == "memory shape":
-        MemoryBackend().remove(next(root.rglob("*.memory")), {})
+        clear(root)
     return names
 
 

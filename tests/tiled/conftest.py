@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from tiled.client import from_uri
 
-from gently_bluesky import Store
 from gently_bluesky.tiled import register
 
 API_KEY = "secret"
@@ -149,9 +148,3 @@ def client(server: Server, connect: Callable[[str], Any]) -> Any:
 def root(server: Server, request: pytest.FixtureRequest) -> Path:
     """A folder for a store, where the server may read."""
     return server.stores / re.sub(r"\W", "_", request.node.name)
-
-
-@pytest.fixture
-def store(root: Path) -> Iterator[Store]:
-    with Store(root) as opened:
-        yield opened
