@@ -15,40 +15,48 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import event, func, select
 from zygote import Channel
 
 from gently_bluesky import Store
 from gently_bluesky.errors import GentlyError
+from gently_bluesky.index.schema import records
 from gently_bluesky.index.sqlite import PATIENCE_MS
 
 __all__ = ["acquire_beside", "acquire_without_locks", "halt_inside_transaction"]
 
 
 def halt_inside_transaction(
-    channel: Channel, root: str, format: str, night: str, how: str, at: int = 1
+    channel: Channel, root: str, format: str, night: str, how: str, at: int | str = 1
 ) -> dict[str, Any]:
     """Acquire a run, and get a signal when the ``at``-th transaction has written all and committed nothing.
 
+    ``"stop"`` is the one that has the run's end in it: how many come before it is for whoever is faster to settle.
     SQLite may keep nothing of it in memory meanwhile.
     """
     from scenes import Camera, acquisition, run_engine
 
     commits = 0
 
+    def ended(connection: Any) -> int:
+        found = select(func.count()).where(records.c.kind == "run", records.c.status == "complete")
+        return int(connection.scalar(found))
+
     def spill(connection: Any) -> None:
         connection.exec_driver_sql("PRAGMA cache_size = 1")
 
     def halt(connection: Any) -> None:
         nonlocal commits
-        commits += PATIENCE_MS in connection.get_execution_options()
-        if commits == at:
+        commits += (is_ours := PATIENCE_MS in connection.get_execution_options())
+        if commits == at or (at == "stop" and is_ours and ended(connection) > before):
             commits += 1
             channel.tell({"inside": at})
             signal.pthread_kill(threading.get_ident(), signal.Signals[how])  # not one instruction further
 
     with Store(root) as store, run_engine() as RE:
         engine = store._index._database._engine()
+        with engine.connect() as connection:
+            before = ended(connection)
         event.listen(engine, "begin", spill)
         event.listen(engine, "commit", halt)
         RE.subscribe(store.writer(format=format, min_free_bytes=0))

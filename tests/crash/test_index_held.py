@@ -21,11 +21,11 @@ def rebuilt(root: Path) -> list[str]:
     return answers(root, "a")
 
 
-@pytest.mark.parametrize("at", [1, 2, 4])
+@pytest.mark.parametrize("at", [1, 2, "stop"])
 def test_transaction_that_is_cut_off_by_a_kill_leaves_an_index_that_is_whole(
-    zygote: Zygote, root: Path, at: int
+    zygote: Zygote, root: Path, at: int | str
 ) -> None:
-    """At the first the start is in the journal and not in the index, then come the events, then the stop."""
+    """At the first the start is in the journal and not in the index, then come events, and last the stop."""
     zygote.call("acquire", root=str(root), format="tiff", night="before", events=3)
     halted = {"format": "tiff", "night": "cut off", "how": "SIGKILL", "at": at}
     words = zygote.start("halt_inside_transaction", root=str(root), **halted).last_words()
