@@ -33,6 +33,11 @@ def writer_onto(store: Store, backend: Backend, **settings: Any) -> StoreWriter:
     return writer
 
 
+def lose_patience(writer: StoreWriter) -> None:
+    """Take a wait that begins now for one for a disk that hangs after 0.3 s; what was before had all the time."""
+    writer._desk.pipeline._stall_timeout_s = 0.3
+
+
 @pytest.fixture
 def gated() -> Iterator[GatedBackend]:
     """A backend that waits until its gate is set, at the latest when the test has ended."""
@@ -112,10 +117,11 @@ def test_an_event_larger_than_the_default_buffer_is_taken_when_nothing_else_is_p
 
 
 def test_a_disk_that_hangs_is_a_failure_for_who_waits_for_room(store: Store, gated: GatedBackend) -> None:
-    writer = writer_onto(store, gated, max_pending_bytes=2 * 64 * 64 * 2, stall_timeout_s=0.3)
+    writer = writer_onto(store, gated, max_pending_bytes=2 * 64 * 64 * 2)
     run = HandMadeRun()
     descriptor = run.descriptor(camera={})
     writer("start", run.start)
+    lose_patience(writer)
     writer("descriptor", descriptor)
     with pytest.raises(
         StorageStalled, match=r"waited for .*, but storage made no progress for 0.3 s; "
@@ -148,10 +154,11 @@ def test_a_disk_that_hangs_in_the_journal_does_not_hold_the_run_engine_for_ever(
 ) -> None:
     hanging = threading.Event()
     fsync = os.fsync
-    writer, run = store.writer(stall_timeout_s=0.3), HandMadeRun()
+    writer, run = store.writer(), HandMadeRun()
     descriptor = run.descriptor(n={})
     writer("start", run.start)
     writer("descriptor", descriptor)
+    lose_patience(writer)
     monkeypatch.setattr(os, "fsync", lambda fd: (hanging.wait(60), fsync(fd))[1])
     writer("event", run.event(descriptor, n=1))
     with pytest.raises(StorageStalled, match="storage made no progress") as caught:
@@ -227,11 +234,12 @@ def test_waiting_for_storage_raises_what_has_failed(store: Store, RE: RunEngine)
 
 
 def test_waiting_for_storage_that_hangs_ends(store: Store, RE: RunEngine, gated: GatedBackend) -> None:
-    writer = writer_onto(store, gated, stall_timeout_s=0.3)
+    writer = writer_onto(store, gated)
     RE.subscribe(writer)
 
     @bpp.run_decorator()
     def plan() -> Any:
+        lose_patience(writer)
         yield from bps.trigger_and_read([EncodedCamera()])
         yield from writer.stored()
 

@@ -147,10 +147,11 @@ def test_a_subscriber_that_closes_its_own_writer_is_told_and_the_run_goes_on(sto
 
 
 def test_subscriber_that_is_slower_than_a_disk_may_be_is_waited_for(store: Store) -> None:
-    writer, told = store.writer(stall_timeout_s=0.3), []
+    writer, told = store.writer(stall_timeout_s=1), []
 
     def slow(name: str, doc: dict[str, Any]) -> None:
-        threading.Event().wait(0.5)  # longer than a disk may take, as a server may that is busy
+        if name == "event" and "event" not in told:
+            threading.Event().wait(1.5)  # longer than a disk may take, as a server may that is busy
         told.append(name)
 
     writer.subscribe(slow)
@@ -163,10 +164,18 @@ def test_subscriber_that_is_slower_than_a_disk_may_be_is_waited_for(store: Store
 
 
 def test_subscriber_that_never_returns_is_named(store: Store) -> None:
-    writer, released = store.writer(stall_timeout_s=0.3), threading.Event()
-    writer.subscribe(lambda name, doc: released.wait() if name == "descriptor" else None)
+    writer, called, released = store.writer(), threading.Event(), threading.Event()
+
+    def never_return(name: str, doc: dict[str, Any]) -> None:
+        if name == "descriptor":
+            called.set()
+            released.wait()
+
+    writer.subscribe(never_return)
     run, descriptor = opened(writer)
     writer("event", run.event(descriptor, camera=frame()))
+    assert called.wait(30)
+    writer._desk.pipeline._stall_timeout_s = 0.3  # only from here on: what was stored had all the time
     with pytest.raises(StorageStalled, match="look at a subscriber of the writer"):
         writer("stop", run.stop())
     released.set()
