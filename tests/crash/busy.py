@@ -110,7 +110,9 @@ def work(channel: Channel, root: str, name: str, rounds: int, events: int = 6) -
 
 
 def look_around(channel: Channel, root: str, how: str, seed: int) -> int:
-    """Look at frames by chance until told that it is enough, and check each; return how many there were.
+    """Look at frames by chance until told that it is enough, and check each.
+
+    Say when the first of a run that goes on was seen; return how many of these there were.
 
     ``"index"`` and ``"journals"`` open the store again and again, the latter where there is no index; ``"follow"``
     keeps it open and follows one run after the other; ``"plain"`` reads files with zarr, tensorstore and tifffile.
@@ -120,6 +122,8 @@ def look_around(channel: Channel, root: str, how: str, seed: int) -> int:
     channel.tell({"looking": how})
     dice, looked = Random(seed), 0
     for seen in {"follow": _followed, "plain": _read_plainly}.get(how, _opened)(Path(root), how, dice):
+        if seen and not looked:
+            channel.tell({"saw": how})
         looked += seen
         if enough.wait(0.01):  # the processor is for those who write
             break
@@ -150,7 +154,7 @@ def _check_run(store: Store, uid: str, dice: Random) -> int:
     places = {dice.randrange(len(array)), len(array) - 1} if len(array) else set()
     for place in places:
         check_frame(array[place].compute(), run=run.start["night"], key=KEY, event=place + 1)
-    return len(places)
+    return len(places) if run.status == "running" else 0
 
 
 def _followed(root: Path, how: str, dice: Random) -> Iterator[int]:
@@ -166,7 +170,7 @@ def _followed(root: Path, how: str, dice: Random) -> Iterator[int]:
             night, number = run.start["night"], 0
             for number, frame in enumerate(early.follow(start=0, timeout_s=60), start=1):
                 check_frame(frame.compute(), run=night, key=KEY, event=number)
-                yield 1
+                yield run.status == "running"
             check_frame(early[0].compute(), run=night, key=KEY, event=1)
             # who recovers a dead run holds its lock, as who writes it did
             assert run.status in ("complete", "incomplete", "running")
@@ -182,10 +186,12 @@ def _read_plainly(root: Path, how: str, dice: Random) -> Iterator[int]:
                 nights[folder] = night
         for folder in dice.sample(sorted(nights), min(len(nights), 4)):
             for asset in sorted(folder.iterdir()):
+                seen = 0
                 if asset.name.endswith(".ome.zarr"):
-                    yield _read_zarr(asset, nights[folder], dice)
+                    seen = _read_zarr(asset, nights[folder], dice)
                 elif asset.name == f"primary-{KEY}":
-                    yield _read_tiff(asset, nights[folder])
+                    seen = _read_tiff(asset, nights[folder])
+                yield seen if (folder / ".live").exists() else 0
 
 
 def _night(folder: Path) -> str | None:

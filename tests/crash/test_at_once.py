@@ -65,6 +65,10 @@ def all_at_once(started: Any, root: Path, seed: int, rounds: int, kills: int) ->
     frozen = started("look_around", how="index", seed=seed + 1)
     for looker in (*lookers, frozen):
         assert "looking" in looker.hear()
+    held = started("acquire", format="zarr", night="held", events=6, pause_before=4)
+    for looker in lookers:  # while this run goes on, and before the others begin
+        assert "saw" in looker.hear()
+    held.tell("go on")
     writers = [started("work", name=f"w{seed}{letter}", rounds=rounds) for letter in "ab"]
     heard = [writers[0].hear() for _ in range(9)]
     listeners = [Thread(target=lambda writer=writer: heard.extend(writer.last_words())) for writer in writers]
@@ -85,8 +89,9 @@ def all_at_once(started: Any, root: Path, seed: int, rounds: int, kills: int) ->
     looked = [looker.result() for looker in lookers]
     assert min(looked) > 0, dict(zip(LOOKERS, looked, strict=True))
     frozen.result()
+    heard.extend(held.last_words())
     assert [word for word in heard if "error" in word] == []
-    assert sum("result" in word for word in heard) == 2
+    assert sum("result" in word for word in heard) == 3
     assert_nothing_lost(root, heard)
 
 
