@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from event_model import compose_run
 from foreign_runs import SHAPE, frames, write_hdf5, write_tiffs
+from shim import one_of_each_stretch
 from zygote import Child, Zygote
 
 from gently_bluesky import Store
@@ -80,20 +82,34 @@ def assert_all_opens(root: Path, uid: str) -> None:
         assert set(left) <= {".incoming-root"}
 
 
-def test_a_process_killed_between_its_moves_leaves_every_file_where_it_is_found(
-    zygote: Zygote, tmp_path: Path
-) -> None:
+def dies_at_each_of(zygote: Zygote, tmp_path: Path, chosen: Callable[[int], Iterable[int]]) -> set[int]:
+    """Die at each call that is chosen of so many; return how many files had been moved then."""
     documents = tmp_path / "documents.json"
     uid = recorded_run(documents)
     whole = killed(zygote, tmp_path / "whole", documents, 1 << 30).result()
     assert whole["warned"] == []
     assert moved(tmp_path / "whole") == 3
     seen: set[int] = set()
-    for call in range(1, whole["calls"] + 1):
+    for call in chosen(whole["calls"]):
         root = tmp_path / f"killed-{call}"
         killed(zygote, root, documents, call).dying_words(call)
         seen.add(moved(root))
         assert_all_opens(root, uid)
+    return seen
+
+
+def test_a_process_killed_between_its_moves_leaves_every_file_where_it_is_found(
+    zygote: Zygote, tmp_path: Path
+) -> None:
+    seen = dies_at_each_of(zygote, tmp_path, lambda calls: one_of_each_stretch(calls, 10, "moves"))
+    assert {1, 2} & seen, "it never died between the first move and the last"
+
+
+@pytest.mark.long
+def test_a_process_killed_at_any_call_leaves_every_file_where_it_is_found(
+    zygote: Zygote, tmp_path: Path
+) -> None:
+    seen = dies_at_each_of(zygote, tmp_path, lambda calls: range(1, calls + 1))
     assert seen == {0, 1, 2, 3}
 
 

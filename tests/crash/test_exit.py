@@ -61,7 +61,15 @@ except BaseException as error:
 """
 
 
-@pytest.mark.parametrize("how", ["interrupt", "documents"])
+@pytest.mark.parametrize(
+    ("format", "how"),
+    [
+        ("zarr", "interrupt"),
+        ("tiff", "documents"),
+        pytest.param("zarr", "documents", marks=pytest.mark.long),
+        pytest.param("tiff", "interrupt", marks=pytest.mark.long),
+    ],
+)
 def test_interpreter_that_exits_in_mid_run_stores_what_it_accepted(root: Path, format: str, how: str) -> None:
     script = SCRIPT.format(here=str(Path(__file__).parent))
     command = [sys.executable, "-c", script, str(root), format, how]

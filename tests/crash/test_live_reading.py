@@ -14,7 +14,7 @@ from zygote import Child, Zygote
 
 from gently_bluesky import Store
 
-EVENTS = 300
+EVENTS = 60
 SHAPE = (4, 96, 128)
 
 

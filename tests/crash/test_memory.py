@@ -224,7 +224,7 @@ def test_materialising_that_dies_leaves_the_run_as_it_was_or_as_it_is_to_be(
     zygote: Zygote, root: Path, empty: Path, tmp_path: Path, form: str
 ) -> None:
     calls = calls_of(zygote, root, form)
-    dies_and_is_put_right(zygote, empty, tmp_path, form, one_of_each_stretch(calls, 10, form))
+    dies_and_is_put_right(zygote, empty, tmp_path, form, one_of_each_stretch(calls, 5, form))
 
 
 @pytest.mark.long

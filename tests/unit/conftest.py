@@ -26,7 +26,7 @@ def as_data_key(value: object) -> dict[str, Any]:
     return {"source": "test", "dtype": kinds.get(type(value), "array"), "shape": shape}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def acquire() -> Callable[..., str]:
     """Send a whole run to a store's writer; return its uid."""
 

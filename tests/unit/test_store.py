@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -123,10 +124,20 @@ QUERIES: dict[str, dict[str, Any]] = {
 # -- finding -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def filled(acquire, tmp_path_factory) -> Path:
+    """A store of a night's work, to be copied."""
+    root = tmp_path_factory.mktemp("night") / "store"
+    with Store(root) as store:
+        fill(store, acquire)
+    return root
+
+
 @pytest.fixture
-def night(store, acquire) -> Store:
-    fill(store, acquire)
-    return store
+def night(filled, root) -> Iterator[Store]:
+    shutil.copytree(filled, root)
+    with Store(root) as store:
+        yield store
 
 
 def test_everything_is_found_by_its_uid_and_by_any_unique_beginning_of_it(night):
