@@ -151,6 +151,20 @@ def derived(root: Path) -> list[Kept]:
     return [run, *put(root, run.uid)]
 
 
+def verified(root: Path) -> list[Kept]:
+    """Store two runs, one of them dead and torn; have what is torn put away, and all verified."""
+    dead = left_open(root, format="zarr")
+    with next(root.glob("runs/**/0/c/1/0/0/0")).open("r+b") as file:
+        file.truncate(70)
+    with Store(root) as store:
+        assert store.verify().findings
+    assert list(root.glob("quarantine/**/0"))
+    whole = acquire(root, "verified", format="tiff")
+    with Store(root) as store:
+        assert store.verify(whole.uid).ok
+    return [dead, whole]
+
+
 STORES: dict[str, Callable[[Path], list[Kept]]] = {
     "zarr": lambda root: [acquire(root, "zarr", format="zarr", levels=2)],
     "zarr stream": lambda root: [
@@ -163,6 +177,7 @@ STORES: dict[str, Callable[[Path], list[Kept]]] = {
     "foreign": foreign,
     "open zarr": lambda root: [left_open(root, format="zarr")],
     "open tiff": lambda root: [left_open(root, format="tiff", assets="stream")],
+    "verified and quarantined": verified,
 }
 """Stores of one kind of thing each, by name."""
 
