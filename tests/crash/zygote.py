@@ -95,9 +95,11 @@ class Child(Channel):
         words = self.last_words()
         for word in words:
             assert "error" not in word, f"in the child, which was to die at call {call}:\n{word['error']}"
-            result = word.get("result", 0)
-            made = result["calls"] if isinstance(result, dict) else result
-            assert made < call, f"the child lives: it made {made} calls, and was to die at call {call}"
+            if "result" in word:
+                made = word["result"]["calls"] if isinstance(word["result"], dict) else word["result"]
+                assert 0 < made < call, (
+                    f"the child lives: it made {made} calls, and was to die at call {call}"
+                )
         return words
 
     def wait(self) -> None:
