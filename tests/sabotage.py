@@ -290,7 +290,8 @@ SABOTAGES = (
     Sabotage(
         "files are put away before it is on record",
         "upkeep/quarantine.py",
-        "    Logbook(root).append(*map(_entry, new))\n    left: dict[Path, None] = {}\n    reached: dict[Path, None] = {}\n    for one in planned:\n"
+        "    Logbook(root).append(*map(_entry, new))\n"
+        "    left: dict[Path, None] = {}\n    reached: dict[Path, None] = {}\n    for one in planned:\n"
         "        source, target = root / one.path, root / one.now\n        make_folders(target.parent)\n"
         "        source.rename(target)\n        left[source.parent] = reached[target.parent] = None\n",
         "    left: dict[Path, None] = {}\n    reached: dict[Path, None] = {}\n    for one in planned:\n"

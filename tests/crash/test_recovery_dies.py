@@ -69,7 +69,7 @@ def end_state(root: Path) -> tuple[dict[str, object], list[object]]:
         files[name] = (
             [_timeless(line) for line in content.splitlines()] if name.endswith(".jsonl") else content
         )
-    files[LOGBOOK] = sorted(files.get(LOGBOOK, []), key=lambda entry: str(entry["run"]))
+    files[LOGBOOK] = sorted(files.get(LOGBOOK, []), key=lambda entry: str(entry.get("run")))
     seen = examine(None, str(root))
     for run in seen.values():
         run["stop"] = {key: value for key, value in run["stop"].items() if key not in ("uid", "time")}
