@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -15,15 +14,16 @@ from gently_bluesky.datasets import event_table, stream_dataset
 from gently_bluesky.documents.adopting import settled_lines
 from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.documents.filling import filled_lines, rooted
-from gently_bluesky.documents.journal import read_journal
+from gently_bluesky.documents.journal import last_line_of, read_journal
 from gently_bluesky.elsewhere import Places
-from gently_bluesky.errors import AmbiguousArray, AssetMissing, FixedArray, LookupFailed
-from gently_bluesky.files import open_plain, read_plain, storage_error
+from gently_bluesky.errors import AmbiguousArray, AssetMissing, FixedArray, JournalDamaged, LookupFailed
+from gently_bluesky.files import read_plain, storage_error
 from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import JournalLine, Record
 from gently_bluesky.sources import InlineSource
 from gently_bluesky.stored import KeyEvents, key_events, wait_for_events
+from gently_bluesky.upkeep.journals import has_stop
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
 from gently_bluesky.watching import RunWatch
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "Stream"]
 
-TAIL_BYTES = 4096
-"""Read of the end of a journal to begin with; a stop is seldom longer."""
 
 MOST_KEYS_LISTED = 12
 """Data keys of a stream that a line of text names."""
@@ -218,6 +216,17 @@ class Run:
         return self._index.streams(self.uid).get(stream, [])
 
     def _lines(self) -> Sequence[JournalLine]:
+        lines = self._lines_now()
+        if not has_stop(lines) and self._index.record(self.uid).status != "running":
+            lines = self._lines_now()  # it may have ended in between
+            if not has_stop(lines):
+                raise JournalDamaged(
+                    f"{self._path}: the index knows the end of run {self.uid}, this has {len(lines)} lines of it and "
+                    "no stop: the file was damaged after it was written; nothing was read; restore it from a copy"
+                )
+        return lines
+
+    def _lines_now(self) -> Sequence[JournalLine]:
         lines: list[JournalLine] = []
         for line in self._journal():
             if line.name == "start" and lines:
@@ -231,10 +240,10 @@ class Run:
         return lines
 
     def _end(self) -> JournalLine | None:
-        """Return the run's stop; of a journal of its own no more is read, however long it is."""
+        """Return the run's stop; of a journal of its own no more is read."""
         if self._path.name == DOCUMENTS:
             tail = self._places.journals.tail(self._record.path)
-            last = self._read(lambda: read_journal(tail, _last_line(tail)))
+            last = self._read(lambda: read_journal(tail, last_line_of(tail)))
         else:
             last = self._lines()[-1:]
         return next((line for line in last if line.name == "stop"), None)
@@ -370,19 +379,6 @@ def _place(journal: Path, run_uid: str) -> int:
         return 0
     text = read_plain(journal)
     return text.rfind(b"\n", 0, max(text.find(run_uid.encode()), 0)) + 1
-
-
-def _last_line(journal: Path) -> int:
-    """Return where the last whole line of a journal begins."""
-    with open_plain(journal) as file:
-        end = file.seek(0, os.SEEK_END)
-        tail = b""
-        while tail.count(b"\n") < 2 and len(tail) < end:
-            length = min(end, max(TAIL_BYTES, 2 * len(tail)))
-            file.seek(end - length)
-            tail = file.read(length) or b""
-    whole = tail.rfind(b"\n")
-    return end - len(tail) + tail.rfind(b"\n", 0, max(whole, 0)) + 1
 
 
 def _listed(streams: Mapping[str, Sequence[str]]) -> str:

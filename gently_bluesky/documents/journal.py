@@ -28,6 +28,7 @@ __all__ = [
     "Journal",
     "encode_line",
     "envelope_of",
+    "last_line_of",
     "read_journal",
     "rewritten",
     "scan_journal",
@@ -39,6 +40,8 @@ __all__ = [
 Line = TypeVar("Line")
 PIECE_BYTES = 2**16
 
+TAIL_BYTES = 4096
+"""Read of the end of a journal to begin with; a stop is seldom longer."""
 SETTLED = b" "
 """What a line begins with behind which nothing can be torn any more: what is wrong there is damage."""
 CHECKSUM = re.compile(rb',"crc32c":"([0-9a-f]{8})"\}\s*')
@@ -265,6 +268,19 @@ def read_journal(path: Path, start: int = 0) -> Iterator[JournalLine]:
     """
     for line, _ in scan_journal(path, start):
         yield line
+
+
+def last_line_of(journal: Path) -> int:
+    """Return where the last whole line of a journal begins."""
+    with open_plain(journal) as file:
+        end = file.seek(0, os.SEEK_END)
+        tail = b""
+        while tail.count(b"\n") < 2 and len(tail) < end:
+            length = min(end, max(TAIL_BYTES, 2 * len(tail)))
+            file.seek(end - length)
+            tail = file.read(length) or b""
+    whole = tail.rfind(b"\n")
+    return end - len(tail) + tail.rfind(b"\n", 0, max(whole, 0)) + 1
 
 
 def scan_journal(path: Path, start: int = 0) -> Iterator[tuple[JournalLine, int]]:

@@ -148,6 +148,22 @@ def test_damage_to_a_run_that_has_ended_is_said_when_it_is_read(root: Path, whol
         _ = list(store[uid].documents())
 
 
+@pytest.mark.parametrize("mode", ["a", "r"])
+def test_end_of_a_journal_that_was_blanked_is_said_and_not_read_as_fewer_events(
+    root: Path, whole: Path, mode: str
+) -> None:
+    content = whole.read_bytes()
+    begin = content.index(b'"event"')
+    whole.write_bytes(content[:begin] + bytes(len(content) - begin))
+    with Store(root, mode=mode) as store:
+        run = store[-1]
+        assert run.status == "complete"
+        with pytest.raises(JournalDamaged, match="the index knows the end of run"):
+            run.table()
+        with pytest.raises(JournalDamaged, match="restore it from a copy"):
+            _ = list(run.documents())
+
+
 @pytest.mark.parametrize("missing", ["uid", "descriptor"])
 def test_journal_of_documents_that_make_no_sense_is_left_alone(root: Path, dead: Path, missing: str) -> None:
     lines = [orjson.loads(line) for line in dead.read_bytes().splitlines()]

@@ -726,7 +726,9 @@ def test_a_journal_that_is_damaged_in_the_middle_is_an_error_of_ours(
     copy = tmp_path / "documents.jsonl"
     copy.write_bytes(text)
     index = JournalIndex(Journals(tmp_path), copy.name)
-    copy.write_bytes(text + spoil + text.splitlines(keepends=True)[-1])
+    copy.write_bytes(
+        text + spoil + b" " + text.splitlines(keepends=True)[-1].lstrip(b" ")
+    )  # all before it was synced
     with pytest.raises(JournalDamaged, match=r"documents\.jsonl: line \d+ is not a document"):
         index.record(going.uid)
     index.close()
