@@ -137,8 +137,8 @@ def array_spec(
 def _dims(declared: object, ndim: int) -> tuple[str, ...]:
     if (
         isinstance(declared, list | tuple)
-        and len(declared) == ndim == len(set(declared))
         and all(isinstance(dim, str) and dim not in {"", "t"} for dim in declared)
+        and len(declared) == ndim == len(set(declared))
     ):
         return tuple(declared)
     return DEFAULT_DIMS.get(ndim) or tuple(f"dim_{axis}" for axis in range(ndim))

@@ -242,6 +242,7 @@ def test_a_descriptor_without_an_event_is_released_at_the_stop(store: Store) -> 
         },
         {"dtype": None, "dtype_numpy": None, "shape": [2, None], "dims": ["a", "a"]},
         {"dtype_numpy": "what?", "shape": "4x6", "dims": ["t", "y"]},
+        {"dims": [[], "x"]},
     ],
 )
 def test_what_a_device_says_against_event_model_is_put_right_by_its_frame(
