@@ -39,7 +39,8 @@ def in_order(
     At most ``threads`` calls run at once, and at most twice as many results wait for their turn; with one
     thread, or one item, the calls are made on the caller's own. An exception of a call is raised when its
     turn comes; then, and when the caller goes no further and closes the generator (do, with
-    ``contextlib.closing``), no further call begins, and those under way are waited for.
+    ``contextlib.closing``), no further call begins, and those under way are waited for. A Ctrl-C that comes
+    while a thread is just being started leaves that one to end by itself, after the call it is in.
     """
     rest = iter(items)
     first = list(islice(rest, 2))

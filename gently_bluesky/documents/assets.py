@@ -14,6 +14,7 @@ import numpy as np
 from numpy import ma
 from numpy.typing import NDArray
 
+from gently_bluesky.dtypes import known_dtype
 from gently_bluesky.errors import InvalidDocument, UnstorableDtype
 from gently_bluesky.jsontext import plain
 from gently_bluesky.model import ArraySpec, storable_dtype
@@ -250,11 +251,7 @@ def _legal(said: dict[str, Any]) -> dict[str, Any]:
 
 def declared_dtype(declared: Mapping[str, Any]) -> np.dtype[Any] | None:
     """Return the numpy dtype that a data key declares, None where it says nothing that numpy knows."""
-    said = declared.get("dtype_numpy")
-    try:
-        return np.dtype(said) if isinstance(said, str) and said else None
-    except TypeError:
-        return None
+    return known_dtype(declared.get("dtype_numpy"))
 
 
 def _described(declared: Mapping[str, Any], value: object) -> dict[str, Any]:

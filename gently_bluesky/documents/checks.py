@@ -111,6 +111,7 @@ def _is_common_event(doc: Mapping[str, Any]) -> bool:
     uid, descriptor, time, seq_num = map(doc.get, ("uid", "descriptor", "time", "seq_num"))
     data: Any = doc.get("data")
     timestamps: Any = doc.get("timestamps")
+    filled: Any = doc.get("filled", {})
     return (
         type(uid) is type(descriptor) is str
         and uid != "" != descriptor
@@ -121,8 +122,8 @@ def _is_common_event(doc: Mapping[str, Any]) -> bool:
         and type(data) is type(timestamps) is dict
         and data.keys() == timestamps.keys()
         and set(map(type, data)) <= {str}
-        and not doc.get("filled", {})
-        and isinstance(doc.get("filled", {}), dict)
+        and type(filled) is dict
+        and not filled
         and doc.keys() <= EVENT_KEYS
     )
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.documents.handlers import AssetHandler, own_handlers
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset, moved
+from gently_bluesky.dtypes import known_dtype
 from gently_bluesky.errors import InvalidDocument
 from gently_bluesky.files import inside, is_there
 from gently_bluesky.jsontext import encode, plain
@@ -227,17 +228,8 @@ class _Small:
     @classmethod
     def of(cls, declared: Mapping[str, Any]) -> _Small | None:
         """Return what a data key declares, or None where it declares no such array."""
-        dtype, shape = declared.get("dtype_numpy"), declared.get("shape")
-        if (
-            declared.get("external")
-            or declared.get("dtype") != "array"
-            or not shape
-            or not isinstance(dtype, str)
-        ):
-            return None
-        try:
-            known = np.dtype(dtype)
-        except TypeError:
+        known, shape = known_dtype(declared.get("dtype_numpy")), declared.get("shape")
+        if declared.get("external") or declared.get("dtype") != "array" or not shape or known is None:
             return None
         return cls(known, tuple(shape)) if known.kind in "biufU" else None
 

@@ -8,8 +8,7 @@ from math import isfinite
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
-
+from gently_bluesky.dtypes import known_dtype
 from gently_bluesky.jsontext import encode
 
 __all__ = [
@@ -80,10 +79,8 @@ def parents_named(lineage: object) -> list[str]:
 
 def itemsize(dtype: str | None) -> int:
     """Return the bytes of one item of a ``dtype_numpy``, and 0 where it is none."""
-    try:
-        return np.dtype(dtype).itemsize if dtype else 0
-    except (TypeError, ValueError):
-        return 0
+    known = known_dtype(dtype)
+    return 0 if known is None else known.itemsize
 
 
 def path_of_uri(uri: object) -> str | None:

@@ -22,8 +22,10 @@ from gently_bluesky.documents.adopting import RECORD
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import announced_path
+from gently_bluesky.dtypes import known_dtype
 from gently_bluesky.errors import LookupFailed, MissingExtra, PathNotAllowed
 from gently_bluesky.files import inside
+from gently_bluesky.index.fields import itemsize
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import JournalLine
 from gently_bluesky.upkeep.accounts import Account, recorded_digests
@@ -269,7 +271,7 @@ class AssetCheck:
     def _declared_nbytes(self) -> int:
         kwargs = self.asset.doc.get("resource_kwargs") or self.asset.doc.get("parameters") or {}
         try:
-            return prod(kwargs["frame_shape"]) * np.dtype(kwargs["dtype"]).itemsize
+            return prod(kwargs["frame_shape"]) * (itemsize(kwargs["dtype"]) or 1)
         except (KeyError, TypeError, ValueError):
             return 1
 
@@ -304,10 +306,8 @@ class AssetCheck:
 
 
 def _dtype(said: Any) -> np.dtype[Any] | None:
-    try:
-        return np.dtype(said).newbyteorder("=") if isinstance(said, str) and said else None
-    except TypeError:
-        return None
+    known = known_dtype(said)
+    return None if known is None else known.newbyteorder("=")
 
 
 def _event_nbytes(source: ArraySource) -> int:

@@ -243,6 +243,8 @@ def test_a_descriptor_without_an_event_is_released_at_the_stop(store: Store) -> 
         {"dtype": None, "dtype_numpy": None, "shape": [2, None], "dims": ["a", "a"]},
         {"dtype_numpy": "what?", "shape": "4x6", "dims": ["t", "y"]},
         {"dims": [[], "x"]},
+        {"dtype_numpy": "2026-01-01T00:00:00"},
+        {"dtype_numpy": "(1,f4"},
     ],
 )
 def test_what_a_device_says_against_event_model_is_put_right_by_its_frame(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import bluesky.plans as bp
+import numpy as np
 import pytest
 from bluesky import RunEngine
 from opened_run import Spoil, frame, opened, require_untouched, resource
@@ -48,6 +49,7 @@ SPOILT_EVENTS: dict[str, Spoil] = {
     "with other timestamps": having(timestamps={"camera": 1.0}),
     "with filled of another kind": having(filled={"camera": 3}),
     "with filled that is a list": having(filled=["camera"]),
+    "with filled that is an empty array": having(filled=np.zeros((0, 5))),
     "with more keys": having(note="hello"),
     "with a key too few": lambda doc: {**doc, "data": {"n": 1}, "timestamps": {"n": 1.0}},
     "with a key too many": lambda doc: {

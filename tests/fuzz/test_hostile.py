@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import unicodedata
 from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -113,51 +115,28 @@ def nested(depth: int) -> Any:
     return value
 
 
-HOSTILE = st.one_of(
-    st.sampled_from(
-        [
-            *(
-                None,
-                True,
-                False,
-                0,
-                -1,
-                2**62,
-                2**63,
-                2**64,
-                -(2**70),
-                10**400,
-                1e308,
-                float("nan"),
-                float("inf"),
-            ),
-            *(
-                "",
-                "..",
-                "/etc/passwd",
-                "a\0b",
-                "\ud800",
-                "x" * 10_000,
-                "primary",
-                b"bytes",
-                {1, 2},
-                object(),
-                type,
-            ),
-            *(
-                [],
-                {},
-                [[]],
-                {"": {}},
-                {"uid": "x"},
-                {1: 2},
-                np.array([[1, 2]]),
-                np.array([object()]),
-                np.float64("nan"),
-            ),
-            *(np.float64("nan"), np.datetime64("now"), np.int64(3), np.zeros((0, 5)), nested(500)),
-        ]
-    ),
+HOSTILE: dict[str, Any] = {
+    **{repr(value): value for value in (None, True, False, 0, -1, 2**62, 2**63, 2**64, -(2**70), 1e308)},
+    "10**400": 10**400,
+    "NaN": float("nan"),
+    "infinity": float("inf"),
+    **{
+        repr(value)[:20]: value
+        for value in ("", "..", "/etc/passwd", "a\0b", "\ud800", "x" * 10_000, "primary")
+    },
+    **{repr(value): value for value in (b"bytes", {1, 2}, [], {}, [[]], {"": {}}, {"uid": "x"}, {1: 2})},
+    "an object": object(),
+    "a type": type,
+    "an array": np.array([[1, 2]]),
+    "an array of objects": np.array([object()]),
+    "an empty array": np.zeros((0, 5)),
+    "numpy's NaN": np.float64("nan"),
+    "numpy's now": np.datetime64("2026-01-01T00:00:00"),
+    "numpy's 3": np.int64(3),
+    "deep lists": nested(500),
+}
+DRAWN = st.one_of(
+    st.sampled_from(list(HOSTILE.values())),
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),
         lambda inner: st.one_of(
@@ -186,7 +165,10 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
     return copy
 
 
-def recorded(family: str, folder: Path) -> list[tuple[str, Any]]:
+Named = tuple[str, Any]
+
+
+def recorded(family: str, folder: Path) -> list[Named]:
     """A whole run with arrays in its events, or with a stream of somebody else's files."""
     if family == "foreign":
         return stream_run(
@@ -200,15 +182,23 @@ def recorded(family: str, folder: Path) -> list[tuple[str, Any]]:
     return [("start", run.start), ("descriptor", descriptor), *events, ("stop", run.stop())]
 
 
-def survives(folder: Path, family: str, data: st.DataObject) -> None:
-    """Replace one value of a stream of documents; what is beside it goes on, and what was taken is given back."""
-    documents, beside, third = recorded(family, folder), HandMadeRun(), HandMadeRun()
+def drawn(family: str, folder: Path, data: st.DataObject) -> list[Named]:
+    """Return a stream of documents in which one value is another than it was."""
+    documents = recorded(family, folder)
     number = data.draw(st.integers(0, len(documents) - 1))
     name, doc = documents[number]
-    place = data.draw(
-        st.sampled_from([path for path in places_in(doc) if path[:1] != ("uid",) or len(path) > 1])
-    )
-    documents[number] = name, replaced(doc, place, data.draw(HOSTILE))
+    documents[number] = name, replaced(doc, data.draw(st.sampled_from(replaceable(doc))), data.draw(DRAWN))
+    return documents
+
+
+def replaceable(doc: Any) -> list[tuple[Any, ...]]:
+    """Every place but the document's uid, by which the others are judged."""
+    return [path for path in places_in(doc) if path != ("uid",)]
+
+
+def survives(folder: Path, documents: list[Named]) -> None:
+    """Write documents with one hostile value; what is beside it goes on, and what was taken is given back."""
+    beside, third = HandMadeRun(), HandMadeRun()
     raised: list[Exception] = []
     descriptor = beside.descriptor(image={})
     with Store(folder / "store") as store:
@@ -235,7 +225,7 @@ def survives(folder: Path, family: str, data: st.DataObject) -> None:
         look(store, beside.uid, documents, raised)
 
 
-def look(store: Store, beside: str, documents: list[tuple[str, Any]], raised: list[Exception]) -> None:
+def look(store: Store, beside: str, documents: list[Named], raised: list[Exception]) -> None:
     assert store[beside].status == "complete"
     assert np.array_equal(store[beside]["image"], [frame("b", "k", 0), frame("b", "k", 1)])
     for record in store.query():
@@ -259,7 +249,11 @@ def look(store: Store, beside: str, documents: list[tuple[str, Any]], raised: li
 
 def text_of(value: Any) -> str:
     """The JSON of a value, NaN equal to NaN."""
-    return json.dumps(value, sort_keys=True, default=lambda held: held.tolist())
+    return json.dumps(value, sort_keys=True, default=_said)
+
+
+def _said(held: Any) -> Any:
+    return held.isoformat() if isinstance(held, datetime) else held.tolist()
 
 
 @pytest.mark.parametrize("family", ["arrays", "foreign"])
@@ -270,7 +264,8 @@ def text_of(value: Any) -> str:
 def test_a_hostile_value_anywhere_is_its_run_s_failure_or_comes_back(
     tmp_path_factory: pytest.TempPathFactory, family: str, data: st.DataObject
 ) -> None:
-    survives(tmp_path_factory.mktemp("hostile"), family, data)
+    folder = tmp_path_factory.mktemp("hostile")
+    survives(folder, drawn(family, folder, data))
 
 
 @pytest.mark.long
@@ -281,7 +276,29 @@ def test_a_hostile_value_anywhere_is_its_run_s_failure_or_comes_back(
 def test_hostile_values_by_the_thousand_are_their_runs_failures_or_come_back(
     tmp_path_factory: pytest.TempPathFactory, family: str, data: st.DataObject
 ) -> None:
-    survives(tmp_path_factory.mktemp("hostile"), family, data)
+    folder = tmp_path_factory.mktemp("hostile")
+    survives(folder, drawn(family, folder, data))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("family", ["arrays", "foreign"])
+def test_each_hostile_value_in_each_place_is_its_run_s_failure_or_comes_back(
+    tmp_path: Path, family: str, value: Any
+) -> None:
+    for number, (_, doc) in enumerate(recorded(family, tmp_path)):
+        for place in replaceable(doc):
+            folder = tmp_path / "-".join(map(str, (number, *place)))
+            documents = recorded(family, folder)
+            name, whole = documents[number]
+            documents[number] = name, replaced(whole, place, value)
+            try:
+                survives(folder, documents)
+            except BaseException as error:
+                error.add_note(f"in document {number}, at {place}")
+                raise
+            shutil.rmtree(folder)
 
 
 # -- nesting, numbers, text ------------------------------------------------------------------------------------
