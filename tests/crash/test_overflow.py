@@ -224,13 +224,13 @@ def test_command_brings_home_what_waits_in_the_second_place(zygote: Zygote, tmp_
     announced = kill_in_overflow(zygote, tmp_path, "tiff", "datum", FAILS_AT + 2)
     root, second = where(tmp_path).values()
     run = CliRunner().invoke
-    nowhere = run(app, ["reconcile", root, "--overflow", f"{second}nd"])
+    nowhere = run(app, ["reconcile", "--store", root, "--overflow", f"{second}nd"])
     assert (nowhere.exit_code, "there is no second place" in nowhere.stderr) == (1, True)
     assert not Path(f"{second}nd").exists()
-    dry = run(app, ["reconcile", root, "--overflow", second, "--dry-run"])
+    dry = run(app, ["reconcile", "--store", root, "--overflow", second, "--dry-run"])
     assert (dry.exit_code, "home" in dry.stdout) == (0, True)
     assert looked(zygote, tmp_path)["events"][: len(announced)] == announced
-    done = run(app, ["reconcile", root, "--overflow", second])
+    done = run(app, ["reconcile", "--store", root, "--overflow", second])
     assert (done.exit_code, "home" in done.stdout) == (0, True)
     assert looked(zygote, tmp_path, overflow="")["events"][: len(announced)] == announced
 

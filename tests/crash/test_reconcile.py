@@ -277,17 +277,17 @@ def test_command_reconciles_says_so_and_tells_by_its_exit_code(root: Path, dead:
     (dead / "strange").write_text("one")
     files = files_of(root)
     run = CliRunner().invoke
-    dry = run(app, ["reconcile", str(root), "--dry-run", "--json"])
+    dry = run(app, ["reconcile", "--store", str(root), "--dry-run", "--json"])
     assert (dry.exit_code, json.loads(dry.stdout)["dry_run"]) == (0, True)
     assert files_of(root) == files
-    done = run(app, ["reconcile", str(root)])
+    done = run(app, ["reconcile", "--store", str(root)])
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, f"{root}: mended")
-    assert run(app, ["reconcile", str(root)]).stdout == f"{root}: nothing to do\n"
+    assert run(app, ["reconcile", "--store", str(root)]).stdout == f"{root}: nothing to do\n"
     lines = (dead / "documents.jsonl").read_bytes().splitlines(keepends=True)
     (dead / "documents.jsonl").write_bytes(lines[0] + b"#" + b"".join(lines[1:]))
-    damaged = run(app, ["reconcile", str(root)])
+    damaged = run(app, ["reconcile", "--store", str(root)])
     assert (damaged.exit_code, "line 2 is not a document" in damaged.stdout) == (3, True)
-    nothing = run(app, ["reconcile", str(root / "runs")])
+    nothing = run(app, ["reconcile", "--store", str(root / "runs")])
     assert (nothing.exit_code, "there is no store" in nothing.stderr) == (1, True)
     assert not (root / "runs" / "gently-store.json").exists()
 
