@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,13 @@ class History(RuleBasedStateMachine):
         if self.store.mode == "a":
             self.values[self.store.put(value, data_type="value").uid] = value
         child.tell("go on")
-        return self.remember(child.result(), name, 3)
+        uid = child.result()
+        deadline_s = time.monotonic() + 60
+        while (
+            self.store.mode == "r" and self.store[uid].status != "complete" and time.monotonic() < deadline_s
+        ):
+            time.sleep(0.01)  # who reads without an index looks for news for a tenth of its time at most
+        return self.remember(uid, name, 3)
 
     # -- what goes wrong --------------------------------------------------------------------------------------
 
