@@ -15,6 +15,7 @@ from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import JournalDamaged, NotYetStored, UnknownUid
+from gently_bluesky.index.fields import is_derived
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import Record
 from gently_bluesky.watching import PATIENCE_S, JournalIndex, deadline, load_backends, pauses
@@ -141,7 +142,7 @@ class _Arrivals:
     def _is_wanted(self, start: Mapping[str, Any]) -> bool:
         after = self._after
         is_later = after is None or (start["time"], start["uid"]) > (after.time, after.uid)
-        return is_later and not isinstance(start.get("lineage"), Mapping)
+        return is_later and not is_derived(start)
 
 
 def _newest_day(root: Path) -> str | None:

@@ -193,7 +193,8 @@ class Record:
     uid
         Of the run (its start document), the asset (its resource document) or the datum.
     kind
-        ``"run"``, ``"asset"`` or ``"datum"``. A derived result is a run whose start document has ``lineage``.
+        ``"run"``, ``"asset"`` or ``"datum"``. A derived result is a run too, with ``lineage`` in its start
+        document and no ``scan_id``, as no RunEngine counted it.
     run_uid
         The run it belongs to; its own uid for a run.
     time

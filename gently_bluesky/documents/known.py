@@ -31,9 +31,14 @@ class KnownUids:
         """Raise RunExists if the store has the run."""
         known = self._record(self._run_uid)
         if known is not None:
+            what_to_do = (
+                "another writer of this store was sent it too: subscribe one of them"
+                if known.status == "running"
+                else "replay into another store, or acquire under a new uid"
+            )
             raise RunExists(
                 f"run {self._run_uid} is in this store already ({known.status}, at {known.path}); nothing of it was "
-                "touched and nothing was stored; replay into another store, or acquire under a new uid"
+                f"touched and nothing was stored; {what_to_do}"
             )
 
     def refuse(self, name: str, doc: Mapping[str, Any]) -> None:

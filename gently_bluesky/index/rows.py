@@ -15,6 +15,7 @@ from gently_bluesky.index.fields import (
     LARGEST,
     below_a_root,
     integer,
+    is_derived,
     itemsize,
     json_text,
     parents_named,
@@ -99,7 +100,6 @@ class Batch:
     def _start(self, doc: Mapping[str, Any]) -> None:
         uid = text(doc["uid"])
         lineage = doc.get("lineage")
-        is_derived = isinstance(lineage, Mapping)
         self.state.time = self.state.runs[uid] = seconds(doc["time"])
         self.runs[uid] = {
             "uid": uid,
@@ -110,8 +110,8 @@ class Batch:
             "data_type": text_or_none(doc.get("data_type")),
             "session": text_or_none(doc.get("session")),
             "status": "running",
-            "derived": is_derived,
-            "operation": text_or_none(lineage.get("operation")) if is_derived else None,
+            "derived": is_derived(doc),
+            "operation": text_or_none(lineage.get("operation")) if isinstance(lineage, Mapping) else None,
             "received": None,
             "stored": None,
             "lost": None,
