@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gently_bluesky.documents.replay import replay
     from gently_bluesky.documents.resolver import StreamResolver
     from gently_bluesky.documents.writer import StoreWriter
+    from gently_bluesky.ipython import configure
     from gently_bluesky.lazy import LazyArray
     from gently_bluesky.model import Record
     from gently_bluesky.run import Run, Stream
@@ -26,6 +27,7 @@ __all__ = [
     "StoreWriter",
     "Stream",
     "StreamResolver",
+    "configure",
     "handler_registry",
     "replay",
 ]
@@ -38,15 +40,21 @@ _HOMES = {
     "StoreWriter": "gently_bluesky.documents.writer",
     "Stream": "gently_bluesky.run",
     "StreamResolver": "gently_bluesky.documents.resolver",
+    "configure": "gently_bluesky.ipython",
     "handler_registry": "gently_bluesky.documents.handling",
     "replay": "gently_bluesky.documents.replay",
 }
 
 
+_BESIDE = {"load_ipython_extension": "gently_bluesky.ipython"}
+"""Names that programs look for, and nobody types: not public ones."""
+
+
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    homes = _HOMES | _BESIDE
+    if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_HOMES[name]), name)
+    found = getattr(import_module(homes[name]), name)
     globals()[name] = found
     return found
 

@@ -70,6 +70,11 @@ class MaintainedStore(StoreView):
         self._index_url = index_url
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether `Store.close` was called."""
+        return self._closed
+
     def _require_writable(self) -> None:
         if self.mode == "r":
             raise StoreReadOnly(

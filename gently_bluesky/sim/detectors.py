@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from ophyd.status import DeviceStatus, StatusBase
 
 from gently_bluesky.errors import InputError
 from gently_bluesky.sim.optics import Exposure, PixelGrid, Scene, Sensor, SheetView, View
+from gently_bluesky.sim.progress import VolumeStatus
 from gently_bluesky.sim.rudeness import Rudeness, SimulatedFault
 from gently_bluesky.sim.settings import Derived, Setting, finite, one_of, whole
 
@@ -291,7 +292,7 @@ class SheetOptics(Imager):
             raise InputError(f"{self.name} is still taking a volume; wait for its status, or stop it")
         self._wait_for_thread()
         volume = self._settle_volume()
-        status, halt = DeviceStatus(self), threading.Event()
+        status, halt = VolumeStatus(self, len(volume.depths_um)), threading.Event()
         self._thread = threading.Thread(
             target=self._take, args=(volume, status, halt), name=f"{self.name}-volume"
         )
@@ -341,10 +342,10 @@ class SheetOptics(Imager):
         self._stand.grow(scene, float(self.minutes_per_volume.get()))
         return volume
 
-    def _take(self, volume: _Volume, status: DeviceStatus, halt: threading.Event) -> None:
+    def _take(self, volume: _Volume, status: VolumeStatus, halt: threading.Event) -> None:
         """Take a volume on a thread of its own, as a camera driver would."""
         try:
-            frames = self._draw(volume, halt)
+            frames = self._draw(volume, halt, status.advance)
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs to whoever waits for the status
             status.set_exception(error)
         else:
@@ -353,9 +354,11 @@ class SheetOptics(Imager):
     def volumes(self, count: int) -> Iterator[dict[str, NDArray[np.uint16]]]:
         """Yield so many volumes, one behind the other, as a hardware-timed sequence delivers them."""
         for _ in range(count):
-            yield self._draw(self._settle_volume(), threading.Event())
+            yield self._draw(self._settle_volume(), threading.Event(), lambda _: None)
 
-    def _draw(self, volume: _Volume, halt: threading.Event) -> dict[str, NDArray[np.uint16]]:
+    def _draw(
+        self, volume: _Volume, halt: threading.Event, advance: Callable[[int], object]
+    ) -> dict[str, NDArray[np.uint16]]:
         stand, planned = self._stand, len(volume.depths_um)
         failing = stand.rude.failing_slice(volume.number, planned)
         delivered = stand.rude.slices_delivered(volume.number, planned)
@@ -389,4 +392,5 @@ class SheetOptics(Imager):
                     box=seen[view].box,
                     counts=exposure.counts(seen[view].plane(float(depth_um))),
                 )
+            advance(number + 1)
         return frames

@@ -16,6 +16,7 @@ from ophyd.utils import LimitError, ReadOnlyError
 
 from gently_bluesky.errors import InputError, InvalidSetting
 from gently_bluesky.sim import Rudeness, SimulatedDiSPIM, SimulatedFault, acquire_volume
+from gently_bluesky.sim.progress import VolumeStatus
 
 
 @pytest.fixture
@@ -303,13 +304,15 @@ def test_a_slow_axis_takes_its_time():
 
 def test_realtime_exposures_take_their_time():
     scope = make_scope(realtime=True)
+    scope.camera_a.exposure_s.set(0.5).wait(60)
+    scope.light_sheet.exposure_s.set(5.0).wait(60)
     status = scope.camera_a.trigger()
     assert not status.done
-    status.wait(5)
+    status.wait(60)
     volume = scope.light_sheet.trigger()
     scope.light_sheet.stop()
     with pytest.raises(SimulatedFault, match="stopped at slice"):
-        volume.wait(5)
+        volume.wait(60)
 
 
 # -- refused --
@@ -604,3 +607,20 @@ def test_a_temperature_runs_while_it_is_staged_and_reads_without_a_thread(run):
     ]
     assert len(series[0]) == 5
     assert series[1] != series[2]
+
+
+def test_a_volume_tells_who_watches_of_each_slice() -> None:
+    scope = SimulatedDiSPIM(size=32, n_slices=5)
+    told: list[tuple[int, int]] = []
+    status = VolumeStatus(scope.light_sheet, 3)
+    status.watch(lambda *, current, target, **_: told.append((current, target)))
+    status.advance(2)
+    status.set_finished()
+    status.wait(60)
+    assert told == [(0, 3), (2, 3)]
+    scope.light_sheet.stage()
+    taken = scope.light_sheet.trigger()
+    taken.wait(60)
+    taken.watch(lambda *, current, target, **_: told.append((current, target)))
+    scope.light_sheet.unstage()
+    assert told[-1] == (5, 5)

@@ -1,8 +1,4 @@
-"""What to do with the microscope."""
+"""What to do with the microscope; bp, bps and bpp are bluesky's plans, plan stubs and preprocessors."""
 # ruff: noqa: F401 # for whoever sits at the prompt
-
-import bluesky.plan_stubs as bps
-import bluesky.plans as bp
-import numpy as np
 
 from gently_bluesky.sim import acquire_volume, focus_sweep, timelapse

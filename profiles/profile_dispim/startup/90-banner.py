@@ -1,12 +1,13 @@
 """What a newcomer should know."""
 
-stats = store.stats()
-runs = sum(stats["runs"].values()) - stats["derived"]
-print(f"""
-Data go to {store.root} ({runs} runs so far; GENTLY_STORE names another folder).
+from gently_bluesky.welcome import welcome
 
-  (uid,) = RE(acquire_volume(scope, embryo="e1", session="first light"))
-  store[uid]["view_a"][0, 16].compute()          one plane of the volume, and no more, is read
-  RE(timelapse(scope, timepoints=3))             list(store.query(embryo="e1")) finds the runs of an embryo
+print(f"""
+{welcome(store, RE.md["session"])}
+
+  (uid,) = RE(acquire_volume(scope, embryo="e1"))     one volume from both views
+  RE(timelapse(scope, timepoints=3))                  many embryos, many volumes
+  store[uid]["view_a"][0, 16].compute()               one plane of the volume, and no more, is read
+
+  %runs   %show -1   %lineage -1   %session NAME      Ctrl-C twice pauses: RE.resume(), RE.abort()
 """)
-del runs, stats

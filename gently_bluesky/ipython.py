@@ -1,0 +1,266 @@
+"""A session at a prompt: storage subscribed to a RunEngine first, and what people type every day.
+
+`configure` does it for any namespace: this package's IPython profile, somebody else's, a worker of
+bluesky-queueserver, which has no shell. Importing does nothing; ``%load_ext gently_bluesky`` calls `configure`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, MutableMapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gently_bluesky.configured import default_place
+from gently_bluesky.documents.writer import StoreWriter
+from gently_bluesky.errors import GentlyError, InvalidSetting, LookupFailed, StoreReadOnly
+from gently_bluesky.lasting import LastingMetadata
+from gently_bluesky.store import Store
+
+if TYPE_CHECKING:
+    from bluesky import RunEngine
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["configure", "load_ipython_extension"]
+
+METADATA = "metadata.json"
+"""In the store's root: what ``RE.md`` holds from one session to the next."""
+SAME_SESSION = timedelta(hours=8)
+"""A session that is named by its date goes on past midnight as long as runs follow each other so closely."""
+
+
+def configure(
+    user_ns: MutableMapping[str, Any],
+    store: Store | str | Path | None = None,
+    *,
+    writer: Mapping[str, Any] | None = None,
+    best_effort: bool = True,
+    progress_bars: bool = True,
+    banner: bool | None = None,
+) -> list[str]:
+    """Make a namespace one for acquiring: a store that everything a RunEngine runs goes into.
+
+    Call it where the RunEngine is made, before anything else is subscribed. Calling it again changes nothing.
+
+    Parameters
+    ----------
+    user_ns
+        The namespace: ``get_ipython().user_ns``, or ``globals()`` of a startup file. Its ``RE`` is used if it has
+        one; otherwise a RunEngine is made, whose ``md`` is kept in the store from one session to the next.
+    store
+        An open store, or a folder; by default ``$GENTLY_STORE``, the store that the current folder lies in, that
+        of the configuration file, or ``~/dispim``. It is made if it is missing.
+    writer
+        Settings of `Store.writer`: ``{"format": "tiff"}``. By default a failure is told at the prompt at once, by
+        ``on_failure``.
+    best_effort
+        Subscribe bluesky's BestEffortCallback: a table of what is acquired, and plots where matplotlib is
+        interactive (``%matplotlib``). What it raises is a warning, and no failure of the plan.
+    progress_bars
+        Show how far what the plan waits for is, where there is a terminal.
+    banner
+        Print where the data go, and how the store is. By default where there is a shell.
+
+    Returns
+    -------
+    list of str
+        The names that were added, or would have been had they not been there: ``store``, ``writer``, ``RE``,
+        ``bec``, modules and functions for plans. Of those that have nothing to do with storage, what the
+        namespace has already is left alone.
+
+    Raises
+    ------
+    GentlyError
+        The store cannot be used: it is no store, or cannot be written. Nothing was added.
+    InvalidSetting
+        The namespace has another ``store`` or ``writer``, or a setting is out of range. Nothing was added.
+    """
+    if (known := _configured(user_ns)) is not None:
+        return known
+    opened = _opened(store)
+    try:
+        run_engine = user_ns.get("RE") or _run_engine(opened)
+        kept = opened.writer(**{"on_failure": _tell, **(writer or {})})
+    except BaseException:
+        if opened is not store:
+            opened.close()
+        raise
+    _subscribe_first(run_engine, kept)
+    added: dict[str, Any] = {"store": opened, "writer": kept, "RE": run_engine}
+    if best_effort:
+        added["bec"] = _best_effort(run_engine)
+    if progress_bars and sys.stderr.isatty() and run_engine.waiting_hook is None:
+        from bluesky.utils import ProgressBarManager
+
+        run_engine.waiting_hook = ProgressBarManager()
+    _name_session(run_engine.md, opened)
+    user_ns.update(added)
+    conveniences = _conveniences()
+    for name, value in conveniences.items():
+        user_ns.setdefault(name, value)
+    atexit.register(_leave, opened, run_engine.md)
+    shell = _shell()
+    if shell is not None:
+        from gently_bluesky.magics import GentlyMagics
+
+        shell.register_magics(GentlyMagics(shell, opened, run_engine))
+    if banner or (banner is None and shell is not None):
+        from gently_bluesky.welcome import welcome
+
+        print(welcome(opened, run_engine.md.get("session")))
+    return [*added, *conveniences]
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Configure the namespace of an IPython shell: ``%load_ext gently_bluesky``. Raises as `configure`."""
+    configure(shell.user_ns)
+
+
+# -- its parts -------------------------------------------------------------------------------------------------------
+
+
+def _configured(user_ns: Mapping[str, Any]) -> list[str] | None:
+    """Return the names that were added to a namespace before; refuse one that means something else by them."""
+    store, writer = user_ns.get("store"), user_ns.get("writer")
+    if isinstance(store, Store) and isinstance(writer, StoreWriter) and not store.closed:
+        names = ["store", "writer", "RE", *(["bec"] if "bec" in user_ns else [])]
+        return [*names, *_conveniences()]
+    for name, kind, value in (("store", Store, store), ("writer", StoreWriter, writer)):
+        if value is not None and not isinstance(value, kind):
+            raise InvalidSetting(
+                f"expected a namespace in which {name} is free, got {value!r:.80}; nothing was added; give it "
+                "another name"
+            )
+    return None
+
+
+def _opened(store: Store | str | Path | None) -> Store:
+    if not isinstance(store, Store):
+        place = default_place(None if store is None else Path(store))
+        store = Store(
+            place.root, index=place.index, overflow=place.overflow, allowed_roots=place.allowed_roots
+        )
+    if store.mode == "r":
+        raise StoreReadOnly(
+            f"{store.root} can only be read; expected a store to acquire into; nothing was subscribed; name another "
+            "folder, by GENTLY_STORE for instance"
+        )
+    return store
+
+
+def _run_engine(store: Store) -> RunEngine:
+    from bluesky import RunEngine
+
+    return RunEngine(LastingMetadata(store.root / METADATA))
+
+
+def _subscribe_first(run_engine: RunEngine, writer: StoreWriter) -> None:
+    before = sum(len(callbacks) for callbacks in run_engine.dispatcher.cb_registry.callbacks.values())
+    run_engine.subscribe(writer)
+    if before:
+        warnings.warn(
+            "callbacks were subscribed to RE before the store: one that raises keeps a document, and with it the "
+            "frames, from the store; call configure() where RE is made",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _best_effort(run_engine: RunEngine) -> Any:
+    from bluesky.callbacks.best_effort import BestEffortCallback
+
+    callback = BestEffortCallback()
+    matplotlib = sys.modules.get("matplotlib")
+    if matplotlib is None or not matplotlib.is_interactive():
+        callback.disable_plots()  # a figure that nobody sees takes memory all the same
+    run_engine.subscribe(_Lenient(callback))
+    return callback
+
+
+class _Lenient:
+    """A callback for display, whose errors are warnings: what cannot be shown is acquired all the same."""
+
+    def __init__(self, callback: Callable[[str, dict[str, Any]], object]) -> None:
+        self._callback = callback
+
+    def __call__(self, name: str, doc: dict[str, Any]) -> None:
+        try:
+            self._callback(name, doc)
+        except Exception as error:  # noqa: BLE001 # of whatever draws
+            warnings.warn(
+                f"{type(self._callback).__name__} could not show a {name} document: {error!r}; what is acquired is "
+                "stored all the same",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _name_session(metadata: MutableMapping[str, Any], store: Store) -> None:
+    """Name the session by today's date, unless it was named by somebody, or has gone on past midnight."""
+    now = datetime.now()
+    named = metadata.get("session")
+    if named == now.date().isoformat() or not _is_date(named):
+        metadata.setdefault("session", now.date().isoformat())
+        return
+    try:
+        last_s = store.latest(session=named).time
+    except LookupFailed:
+        last_s = 0.0
+    if time.time() - last_s > SAME_SESSION.total_seconds():
+        metadata["session"] = now.date().isoformat()
+
+
+def _is_date(named: object) -> bool:
+    try:
+        return isinstance(named, str) and bool(datetime.strptime(named, "%Y-%m-%d"))
+    except ValueError:
+        return False
+
+
+def _conveniences() -> dict[str, Any]:
+    """Return what people at a prompt expect beside the store, by name."""
+    import bluesky.plan_stubs as bps
+    import bluesky.plans as bp
+    import bluesky.preprocessors as bpp
+    import numpy as np
+
+    from gently_bluesky.documents.replay import replay
+    from gently_bluesky.plans import session, with_parents
+
+    return {
+        "bp": bp,
+        "bps": bps,
+        "bpp": bpp,
+        "np": np,
+        "replay": replay,
+        "session": session,
+        "with_parents": with_parents,
+    }
+
+
+def _shell() -> InteractiveShell | None:
+    """Return the IPython shell that this runs in, if it does."""
+    if "IPython" not in sys.modules:
+        return None
+    from IPython.core.getipython import get_ipython
+
+    return get_ipython()
+
+
+def _tell(error: Exception) -> None:
+    """Say at the prompt that storage failed, or that the run goes on elsewhere, as soon as it is known."""
+    print(f"\nSTORAGE: {error}\n", file=sys.stderr, flush=True)
+
+
+def _leave(store: Store, metadata: MutableMapping[str, Any]) -> None:
+    """Close a store, and write down the metadata, when the program ends."""
+    try:
+        if isinstance(metadata, LastingMetadata):
+            metadata.save()
+        store.close()
+    except GentlyError as error:
+        print(f"STORAGE: {error}", file=sys.stderr)
