@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime, timedelta
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,8 +84,8 @@ def configure(
         return known
     opened = _opened(store)
     try:
+        kept = _writer(opened, writer or {})
         run_engine = user_ns.get("RE") or _run_engine(opened)
-        kept = opened.writer(**{"on_failure": _tell, **(writer or {})})
     except BaseException:
         if opened is not store:
             opened.close()
@@ -152,10 +153,21 @@ def _opened(store: Store | str | Path | None) -> Store:
     return store
 
 
-def _run_engine(store: Store) -> RunEngine:
+def _writer(store: Store, said: Mapping[str, Any]) -> StoreWriter:
+    settings: dict[str, Any] = {"on_failure": _tell, **said}
+    unknown = settings.keys() - signature(store.writer).parameters.keys()
+    if unknown:
+        raise InvalidSetting(
+            f"expected settings of Store.writer, got {', '.join(sorted(unknown))} too; nothing was added"
+        )
+    return store.writer(**settings)
+
+
+def _run_engine(store: Store) -> Any:
     from bluesky import RunEngine
 
-    return RunEngine(LastingMetadata(store.root / METADATA))
+    metadata: Any = LastingMetadata(store.root / METADATA)  # any mapping does, where bluesky asks for a dict
+    return RunEngine(metadata)
 
 
 def _subscribe_first(run_engine: RunEngine, writer: StoreWriter) -> None:

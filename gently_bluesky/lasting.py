@@ -95,6 +95,12 @@ class LastingMetadata(MutableMapping[str, Any]):
                 "was changed"
             ) from error
 
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value that is kept under a key, which the default becomes where there is none."""
+        if key not in self._held:
+            self[key] = default
+        return self._held[key]  # not what was given: a copy of it is kept
+
     def __delitem__(self, key: str) -> None:
         del self._held[key]
         self.save()
