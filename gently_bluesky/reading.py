@@ -188,7 +188,7 @@ class StoreView:
         format: str = "zarr",  # as in `Store.writer`
         progress: bool | Callable[[int, int, str], object] = True,
     ) -> Exported:
-        """Copy the arrays of a run, or an array or event, to a new folder to carry away; *synced* on return. Any thread.
+        """Copy the arrays of a run, or one array or event, to a new folder; *synced* on return. Any thread.
 
         Beside them it holds ``documents.jsonl``, the run's documents as `Run.documents` gives them, and
         ``arrays.json``, which says what each array is. Every event is compared with the digest that the journal took

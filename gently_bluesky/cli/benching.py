@@ -1,0 +1,4 @@
+BENCH_EXAMPLES = ""
+
+
+def bench() -> None: ...
