@@ -43,7 +43,7 @@ def export(
     to: Annotated[
         Literal["tiff", "zarr", "npy"],
         typer.Option(
-            help="OME-TIFF with one file per event, OME-Zarr, or one NumPy file per array.",
+            help="OME-TIFF (a file per event), OME-Zarr, or a NumPy file per array.",
             show_default=False,
         ),
     ],

@@ -160,15 +160,16 @@ def _condition(said: str) -> tuple[str, Any]:
 
 
 def _of_numbers(wanted: dict[str, Any]) -> str:
-    numbers = [
-        f"{name}={value}"
-        for name, value in wanted.items()
-        if isinstance(value, int | float) and name not in TIMES | {"derived"}
-    ]
+    others = TIMES | {"derived"}
+    numbers = [f"{name}={said}" for name, said in wanted.items() if name not in others and _is_number(said)]
     if not numbers:
         return ""
     name = numbers[0].partition("=")[0]
     return f"; {', '.join(numbers)} was read as a number: a text is {name}='\"...\"'"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 STATS_EXAMPLES = """[bold]Examples[/bold]

@@ -134,9 +134,8 @@ def _frames(facts: Facts) -> str:
 
 
 def _key_text(facts: Facts, stream: str, key: str, said: Mapping[str, Any]) -> str:
-    from gently_bluesky.cli.lines import dtype_text, nbytes_of
+    from gently_bluesky.cli.lines import dtype_text, nbytes_of, shown_uid
     from gently_bluesky.labels import bytes_text
-    from gently_bluesky.wording import short_uid
 
     arrays = [asset for asset in facts.assets if (asset.stream, asset.data_key) == (stream, key)]
     texts: list[str] = []
@@ -144,7 +143,7 @@ def _key_text(facts: Facts, stream: str, key: str, said: Mapping[str, Any]) -> s
         axes = ", ".join(f"{dim}: {n}" for dim, n in zip(asset.dims, asset.shape or (), strict=False))
         place = facts.where.get(asset.uid, "?").rpartition("/")[2]
         texts.append(
-            f"({axes}) {dtype_text(asset)} {bytes_text(nbytes_of(asset))} {short_uid(asset.uid)} {place}"
+            f"({axes}) {dtype_text(asset)} {bytes_text(nbytes_of(asset))} {shown_uid(asset.uid)} {place}"
         )
     if texts:
         return "; ".join(texts)

@@ -97,7 +97,7 @@ def _line(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) 
 
 
 def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return the places of the columns that are shown: without those that are empty, or that a window has no room for."""
+    """Return the places of the columns that are shown: not the empty ones, nor what a window has no room for."""
     widths = _widths(columns, rows)
     shown = [place for place in range(len(columns)) if any(row[place] for row in rows)]
     for place in sorted(shown, key=lambda place: columns[place].spare, reverse=True):

@@ -17,7 +17,9 @@ __all__ = ["TAKES_UIDS", "UidArgument", "UidsArgument", "complete_uid", "record_
 
 TAKES_UIDS: dict[str, Any] = {"ignore_unknown_options": True}
 """Context settings of a command with a `UidArgument`: -1 is no option."""
-UID_HELP = "Uid of a run, a result, an array or an event, or the beginning of one; -1 is the latest run, -2 the one before."
+UID_HELP = (
+    "Uid of a run, a result, an array or an event, or its beginning; -1 is the latest run, -2 the one before."
+)
 LATEST = re.compile(r"-\d+")
 OFFERED = 20
 LOOKED_AT = 1000
@@ -46,7 +48,7 @@ def record_of(store: Store, said: str) -> Record:
 
 
 def complete_uid(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Return beginnings of the newest runs' uids that no other uid has, with what they are. Writes and raises nothing."""
+    """Return beginnings of the newest runs' uids that no other has, with what they are. Writes and raises nothing."""
     try:
         return _offered(ctx.params, incomplete)
     except Exception:  # noqa: BLE001 # somebody is typing: whatever is wrong, the command itself will tell
