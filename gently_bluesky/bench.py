@@ -28,7 +28,7 @@ from gently_bluesky.labels import bytes_text
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.store import Store
 
-__all__ = ["Bench", "BenchSettings", "Storing", "run_bench"]
+__all__ = ["Bench", "BenchSettings", "Storing", "folder_for", "run_bench"]
 
 FORMATS = ("zarr", "tiff")
 BANK_FRAMES = 8
@@ -178,7 +178,7 @@ def run_bench(settings: BenchSettings, tell: Tell) -> Bench:
     KeyboardInterrupt
         Ctrl-C; nothing is left of what was written.
     """
-    above = _folder_for(settings.folder)
+    above = folder_for(settings.folder)
     free, load = shutil.disk_usage(above).free, _load()
     most = min(MOST_BYTES, free // SHARE_OF_FREE) // settings.frame_nbytes
     if most < FEWEST_FRAMES:
@@ -208,7 +208,7 @@ def _load() -> float | None:
     return None if ask is None else ask()[0] / (os.cpu_count() or 1)
 
 
-def _folder_for(root: Path) -> Path:
+def folder_for(root: Path) -> Path:
     """Return a folder on the disk that a store is, or would be, on: beside it, or in it where it is a disk's top."""
     there = next(folder for folder in (root, *root.parents) if folder.exists())
     if there != root:

@@ -71,5 +71,7 @@ def run_engine(before_abort: Callable[[], object] = lambda: None) -> Generator[A
                 engine.abort("interrupted from the keyboard")
         finally:
             engine.loop.call_soon_threadsafe(engine.loop.stop)
+            engine._th.join()  # bluesky ends neither by itself
+            engine.loop.close()
     if ctrl_c.asked:
         raise KeyboardInterrupt

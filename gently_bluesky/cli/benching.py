@@ -13,7 +13,7 @@ from gently_bluesky.cli.telling import say, say_json, told
 if TYPE_CHECKING:
     from gently_bluesky.bench import Bench
 
-__all__ = ["BENCH_EXAMPLES", "bench"]
+__all__ = ["BENCH_EXAMPLES", "bench", "say_bench"]
 
 BENCH_EXAMPLES = """[bold]Examples[/bold]
 
@@ -60,10 +60,11 @@ def bench(
         if as_json:
             say_json(measured.to_dict())
         else:
-            _say_bench(measured)
+            say_bench(measured)
 
 
-def _say_bench(measured: Bench) -> None:
+def say_bench(measured: Bench) -> None:
+    """Print what was measured, and whether it is enough."""
     from gently_bluesky.labels import bytes_text
 
     asked = measured.settings

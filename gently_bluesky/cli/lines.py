@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -32,17 +33,17 @@ __all__ = [
 RUN_COLUMNS = (
     Column("run"),
     Column("when"),
-    Column("plan"),
-    Column("session", spare=2),
-    Column("sample"),
+    Column("plan", folds=True),
+    Column("session", spare=3),
+    Column("sample", spare=1),
     Column("status"),
-    Column("arrays"),
-    Column("size", right=True, spare=1),
+    Column("arrays", folds=True),
+    Column("size", right=True, spare=2),
 )
 RECORD_COLUMNS = (
     Column("uid"),
     Column("when"),
-    Column("of"),
+    Column("of", folds=True),
     Column("shape"),
     Column("dtype", spare=1),
     Column("run"),
@@ -59,7 +60,7 @@ def run_row(store: Store, record: Record) -> list[str]:
     assets = store.assets(record.uid)
     return [
         shown_uid(record.uid),
-        clock(record.time),
+        shown_time(record.time),
         label(record),
         record.session or "",
         sample_of(record.metadata),
@@ -84,7 +85,7 @@ def record_row(record: Record) -> list[str]:
     """Return an array or an event as a line of `RECORD_COLUMNS`."""
     return [
         short_uid(record.uid) if is_terminal() else record.uid,
-        clock(record.time),
+        shown_time(record.time),
         f"{record.stream or '?'}/{record.data_key or '?'}",
         shape_text(record.shape),
         dtype_text(record),
@@ -102,6 +103,12 @@ def record_json(record: Record) -> dict[str, Any]:
 def shown_uid(uid: str) -> str:
     """Return a uid as people read it, or all of it for a pipe."""
     return short_uid(uid) if is_terminal() else uid
+
+
+def shown_time(time: float) -> str:
+    """Return a moment; on a terminal without the year if it is this one."""
+    moment, this_year = clock(time), f"{datetime.now().astimezone():%Y-}"
+    return moment.removeprefix(this_year) if is_terminal() else moment
 
 
 def status_of(store: Store, record: Record) -> str:

@@ -87,14 +87,16 @@ FIND_EXAMPLES = """[bold]Examples[/bold]
 
     gently-bluesky find data_type=projection since=2026-11-21
 
-    gently-bluesky find sample.age_h=3    (of what is nested; numbers are numbers: plate='"3"' is a text)
+    gently-bluesky find sample.age_h=3    (of what is nested)
+
+    gently-bluesky find plate='"3"'    (a text, where 3 is a number)
 
     gently-bluesky find kind=asset data_key=view_a session=2026-11-21
 
 [bold]Conditions[/bold]
 
-    kind (run, asset or datum), data_type, session, status, stream, data_key, operation, since, until, derived (true
-    or false), and whatever start documents hold.
+kind (run, asset or datum), data_type, session, status, stream, data_key, operation, since, until, derived (true or \
+false), and whatever start documents hold.
 
 It ends with 0 if something was found, 1 if nothing was, or it could not be looked for.
 """
@@ -103,7 +105,7 @@ It ends with 0 if something was found, 1 if nothing was, or it could not be look
 def find(
     conditions: Annotated[
         list[str],
-        typer.Argument(metavar="KEY=VALUE...", help="All of them have to hold.", show_default=False),
+        typer.Argument(metavar="KEY=VALUE", help="All of them have to hold.", show_default=False),
     ],
     *,
     last: Annotated[int | None, typer.Option("--last", "-n", min=1, help="The newest so many.")] = None,
@@ -143,7 +145,7 @@ def _say_found(store: Store, first: Record, more: Iterator[Record], *, as_json: 
 def _condition(said: str) -> tuple[str, Any]:
     name, equals, value = said.partition("=")
     if not equals or not name:
-        raise typer.BadParameter(f"expected key=value, got {said!r}", param_hint="KEY=VALUE...")
+        raise typer.BadParameter(f"expected key=value, got {said!r}", param_hint="KEY=VALUE")
     if name in TEXTS:
         return name, value
     try:
@@ -154,7 +156,7 @@ def _condition(said: str) -> tuple[str, Any]:
         read = value
     if name == "derived" and not isinstance(read, bool):
         raise typer.BadParameter(
-            f"expected derived=true or derived=false, got {said!r}", param_hint="KEY=VALUE..."
+            f"expected derived=true or derived=false, got {said!r}", param_hint="KEY=VALUE"
         )
     return name, read
 

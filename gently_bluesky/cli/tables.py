@@ -12,6 +12,8 @@ from gently_bluesky.wording import printable
 __all__ = ["Column", "is_terminal", "say_pairs", "say_table"]
 
 GAP = "  "
+FOLDED = 16
+"""Characters that a column which folds is content with."""
 STYLES = {
     "complete": "green",
     "failed": "red",
@@ -33,11 +35,14 @@ class Column:
         Numbers stand on the right.
     spare
         A narrow window goes without it; the highest goes first.
+    folds
+        What has no room in its line goes on in the next one.
     """
 
     heading: str
     right: bool = False
     spare: int = 0
+    folds: bool = False
 
 
 def is_terminal() -> bool:
@@ -62,7 +67,8 @@ def say_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, padding=(0, len(GAP), 0, 0), header_style="dim", pad_edge=False)
     for place in shown:
         column = columns[place]
-        table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold")
+        side = "right" if column.right else "left"
+        table.add_column(column.heading, justify=side, overflow="fold", no_wrap=not column.folds)
     for row in rows:
         table.add_row(*(Text(row[place], style=STYLES.get(row[place], "")) for place in shown))
     with console.capture() as captured:
@@ -98,7 +104,10 @@ def _line(columns: Sequence[Column], widths: Sequence[int], row: Sequence[str]) 
 
 def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """Return the places of the columns that are shown: not the empty ones, nor what a window has no room for."""
-    widths = _widths(columns, rows)
+    widths = [
+        min(width, FOLDED) if column.folds else width
+        for column, width in zip(columns, _widths(columns, rows), strict=True)
+    ]
     shown = [place for place in range(len(columns)) if any(row[place] for row in rows)]
     for place in sorted(shown, key=lambda place: columns[place].spare, reverse=True):
         if sum(widths[other] + len(GAP) for other in shown) <= width or not columns[place].spare:
