@@ -17,9 +17,12 @@ from gently_bluesky.wording import clock
 
 if TYPE_CHECKING:
     from gently_bluesky.model import Record
+    from gently_bluesky.run import Run
     from gently_bluesky.store import Store
 
 __all__ = ["Facts", "facts_of"]
+
+OWN_JOURNAL = "documents.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Facts:
         Of the run, or the one that was asked for.
     where
         Where the files of assets are, by uid.
-    folder, file_nbytes
+    journal, file_nbytes
         Of the run, and the bytes that its files, or those of the array, take on disk; None where they are not there.
     parents, children
         A line for each.
@@ -56,12 +59,22 @@ class Facts:
     keys: Mapping[str, Mapping[str, Mapping[str, Any]]]
     assets: Sequence[Record]
     where: Mapping[str, str]
-    folder: Path
+    journal: Path
     file_nbytes: int | None
     parents: Sequence[str]
     children: Sequence[str]
     child_uids: Sequence[str]
     verified: Mapping[str, Any] | None
+
+    @property
+    def folder(self) -> Path:
+        """Where the journal is."""
+        return self.journal.parent
+
+    @property
+    def has_folder(self) -> bool:
+        """The run has a folder of its own; small results share a journal."""
+        return self.journal.name == OWN_JOURNAL
 
     @property
     def frames(self) -> dict[str, int | None]:
@@ -100,7 +113,7 @@ class Facts:
             "status": self.status,
             "children": list(self.child_uids),
             "verified": self.verified,
-            "folder": str(self.folder),
+            "journal": str(self.journal),
             "file_nbytes": self.file_nbytes,
             "assets": [{**record_json(asset), "where": self.where.get(asset.uid)} for asset in self.assets],
         }
@@ -122,6 +135,32 @@ def facts_of(store: Store, record: Record) -> Facts:
         The journal is not there, or cannot be read.
     """
     run = store.run(record.run_uid)
+    counts, keys, where = _from_documents(run)
+    assets = store.assets(record.uid)
+    journal = store.root / run.record.path
+    own = journal.parent if journal.name == OWN_JOURNAL else journal  # small results share one
+    measured = own if record.kind == "run" else Path(where.get(assets[0].uid, ""))
+    children = store.children(record.uid)
+    return Facts(
+        record=record,
+        run=run.record,
+        status=status_of(store, run.record),
+        stop=run.stop,
+        events=counts,
+        keys=keys,
+        assets=assets,
+        where=where,
+        journal=journal,
+        file_nbytes=_nbytes_on_disk(measured),
+        parents=[_line(store, uid) for uid in record.parents],
+        children=[_named(child.uid, child) for child in children],
+        child_uids=[child.uid for child in children],
+        verified=_stamp(store, record.run_uid),
+    )
+
+
+def _from_documents(run: Run) -> tuple[dict[str, int], dict[str, dict[str, Any]], dict[str, str]]:
+    """Return how many events each stream has, what descriptors say of its data keys, and where assets are."""
     keys: dict[str, dict[str, Any]] = {}
     streams: dict[str, str] = {}
     counts: dict[str, int] = {}
@@ -138,26 +177,7 @@ def facts_of(store: Store, record: Record) -> Facts:
     counts |= {
         stream: n for stream, n in ((run.stop or {}).get("num_events") or {}).items() if stream in keys
     }
-    assets = store.assets(record.uid)
-    folder = (store.root / run.record.path).parent
-    measured = folder if record.kind == "run" else Path(where.get(assets[0].uid, ""))
-    children = store.children(record.uid)
-    return Facts(
-        record=record,
-        run=run.record,
-        status=status_of(store, run.record),
-        stop=run.stop,
-        events=counts,
-        keys=keys,
-        assets=assets,
-        where=where,
-        folder=folder,
-        file_nbytes=_nbytes_on_disk(measured) if record.kind != "run" or _has_folder(run.record) else None,
-        parents=[_line(store, uid) for uid in record.parents],
-        children=[_named(child.uid, child) for child in children],
-        child_uids=[child.uid for child in children],
-        verified=_stamp(store, record.run_uid),
-    )
+    return counts, keys, where
 
 
 def _place(doc: Mapping[str, Any]) -> str:
@@ -165,11 +185,6 @@ def _place(doc: Mapping[str, Any]) -> str:
         return str(Path(str(doc.get("root") or "/"), str(doc.get("resource_path"))))
     parts = urlsplit(str(doc["uri"]))
     return unquote(parts.path) if parts.scheme == "file" else str(doc["uri"])
-
-
-def _has_folder(run: Record) -> bool:
-    """Small results share a journal, and have no folder of their own."""
-    return run.path.endswith("/documents.jsonl")
 
 
 def _nbytes_on_disk(path: Path) -> int | None:

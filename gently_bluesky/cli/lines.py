@@ -113,7 +113,12 @@ def shown_time(time: float) -> str:
 
 def status_of(store: Store, record: Record) -> str:
     """Return how a run stands now: of one that goes on, whether its process lives."""
-    return store.run(record.uid).status if record.status == "running" else str(record.status)
+    from gently_bluesky.errors import GentlyError
+
+    try:
+        return store.run(record.uid).status if record.status == "running" else str(record.status)
+    except GentlyError:  # its journal cannot be read: the index knows what it knew
+        return str(record.status)
 
 
 def label(record: Record) -> str:

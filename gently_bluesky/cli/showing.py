@@ -65,7 +65,9 @@ def _say_run(facts: Facts) -> None:
             ("frames", _frames(facts)),
             *([("reason", facts.reason)] if facts.reason else []),
             ("verified", facts.verified_text()),
-            ("folder", f"{facts.folder} ({_size(facts.file_nbytes)} on disk)"),
+            ("folder", f"{facts.folder}{_on_disk(facts)}")
+            if facts.has_folder
+            else ("journal", str(facts.journal)),
         ]
     )
     rest = {name: value for name, value in record.metadata.items() if name not in HIDDEN}
@@ -128,7 +130,7 @@ def _frames(facts: Facts) -> str:
         return (
             "not counted yet"
             if facts.status == "running"
-            else "not known: open the store for writing to recover"
+            else "not known: gently-bluesky reconcile counts them"
         )
     return ", ".join(f"{'?' if count is None else f'{count:,}'} {name}" for name, count in counts.items())
 
@@ -154,13 +156,9 @@ def _key_text(facts: Facts, stream: str, key: str, said: Mapping[str, Any]) -> s
 
 
 def _on_disk(facts: Facts) -> str:
-    return "" if facts.file_nbytes is None else f" ({_size(facts.file_nbytes)} on disk)"
-
-
-def _size(nbytes: int | None) -> str:
     from gently_bluesky.labels import bytes_text
 
-    return "nothing" if nbytes is None else bytes_text(nbytes)
+    return "" if facts.file_nbytes is None else f" ({bytes_text(facts.file_nbytes)} on disk)"
 
 
 def _value(value: object) -> str:

@@ -161,6 +161,7 @@ def test_a_result_is_shown_with_its_parents_and_children(command, made):
     said = command("show", made["projection"]).stdout
     assert f"made from\n  primary/view_a {made['event'][:8]}/1" in said
     assert f'made from it\n  count "of" \\n {made["count"][:8]}' in said
+    assert re.search(r"\n  journal +\S+derived-\S+.jsonl\n", command("show", made["count"]).stdout)
 
 
 def test_it_is_told_when_a_run_was_verified(command, tmp_path):
