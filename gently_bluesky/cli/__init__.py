@@ -17,11 +17,18 @@ from gently_bluesky.cli.uids import TAKES_UIDS
 
 __all__ = ["app"]
 
+EXIT_CODES = """[bold]Exit codes[/bold]
+
+0 all is well, 1 it could not be done (or find found nothing), 2 it was not asked for like that, 3 something needs a \
+person, 130 after Ctrl-C.
+"""
+
 app = typer.Typer(
     help="The storage suite for Bluesky microscopes.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 LOOKING, KEEPING, TRYING = "Looking at a store", "Keeping a store", "Trying it out"
