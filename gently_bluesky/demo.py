@@ -5,30 +5,21 @@ It uses the public face of the package alone, as people would.
 
 from __future__ import annotations
 
-import logging
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
-from bluesky import RunEngine
-from bluesky.run_engine import (
-    TransitionError,  # pyright: ignore[reportPrivateImportUsage] # a part of request_pause, exported nowhere
-)
-from bluesky.utils import DuringTask, RunEngineInterrupted
 from ophyd import Device
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from gently_bluesky.engine import run_engine
 from gently_bluesky.errors import StorageFull
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
@@ -75,8 +66,14 @@ class DemoSettings:
         return N_SLICES * self.size**2 * 2
 
 
-def run_demo(settings: DemoSettings, console: Console) -> None:
+def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
     """Image, project and show; everything is *synced* on return.
+
+    Returns
+    -------
+    dict
+        ``store``, ``runs`` and ``results`` (uids), ``volumes``, ``nbytes`` of their pixels, ``picture`` and
+        ``took_s``.
 
     Raises
     ------
@@ -92,8 +89,19 @@ def run_demo(settings: DemoSettings, console: Console) -> None:
         with _progress(console) as progress:
             uids = _acquire(settings, store, progress)
             pairs = _project(settings, store, uids, progress)
-        show_tour(store, uids, pairs[-settings.embryos :], console)
-    say(console, f"\n[dim]All of it took {time.monotonic() - begin_s:.0f} s.[/dim]")
+        picture = show_tour(store, uids, pairs[-settings.embryos :], console)
+        root = store.root
+    took_s = time.monotonic() - begin_s
+    say(console, f"\n[dim]All of it took {took_s:.0f} s.[/dim]")
+    return {
+        "store": str(root),
+        "runs": list(uids),
+        "results": [uid for pair in pairs for uid in (*pair.parents, pair.uid)],
+        "volumes": settings.volumes,
+        "nbytes": settings.volumes * settings.volume_nbytes,
+        "picture": str(picture),
+        "took_s": took_s,
+    }
 
 
 def _require_space(settings: DemoSettings) -> None:
@@ -146,42 +154,6 @@ class _Watch:
             self._progress.advance(self._task, stored)
 
 
-class _CtrlC(DuringTask):
-    """Lets Ctrl-C pause a RunEngine at once, so that its run can be aborted and the detectors left in peace.
-
-    Python runs a signal's handler when the main thread gets to it, which may miss the signal that comes just
-    before it begins to wait for ever: so it waits in short turns.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.run_engine: Any = None
-        self._before: Any = None
-        self._told = False
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 # a signal handler's arguments
-        self.asked = True
-
-    def block(self, blocking_event: threading.Event) -> None:
-        """Wait for the RunEngine on the main thread, as its ``during_task``."""
-        while not blocking_event.wait(0.1):
-            if self.asked and not self._told:
-                self._told = True
-                with suppress(TransitionError), redirect_stdout(StringIO()):  # it may just have ended
-                    self.run_engine.request_pause()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-
 def _acquire(settings: DemoSettings, store: Store, progress: Progress) -> tuple[str, ...]:
     """Run the time lapse on a RunEngine and return the uids of its runs."""
     from gently_bluesky.sim import SimulatedDiSPIM, timelapse
@@ -191,30 +163,11 @@ def _acquire(settings: DemoSettings, store: Store, progress: Progress) -> tuple[
     task = progress.add_task("Imaging", total=settings.volumes, now="")
     writer = store.writer(format=settings.format)
     writer.subscribe(_Watch(progress, task))
-    with _run_engine(scope.light_sheet) as run_engine:
-        run_engine.subscribe(writer)
-        uids = tuple(run_engine(plan))
+    with run_engine(lambda: _let_finish(scope.light_sheet)) as engine:
+        engine.subscribe(writer)
+        uids = tuple(engine(plan))
     progress.update(task, now="")
     return uids
-
-
-@contextmanager
-def _run_engine(detector: Device) -> Generator[Any]:
-    """Make a RunEngine whose run is aborted at Ctrl-C, and end its thread."""
-    with _CtrlC() as ctrl_c:
-        run_engine: Any = RunEngine({}, context_managers=[], during_task=ctrl_c, call_returns_result=False)
-        ctrl_c.run_engine = run_engine
-        logging.getLogger("bluesky").addHandler(logging.NullHandler())  # what it logs it also raises
-        try:
-            yield run_engine
-        except RunEngineInterrupted:
-            _let_finish(detector)
-            with redirect_stdout(StringIO()):
-                run_engine.abort("interrupted from the keyboard")
-        finally:
-            run_engine.loop.call_soon_threadsafe(run_engine.loop.stop)
-    if ctrl_c.asked:
-        raise KeyboardInterrupt
 
 
 def _let_finish(detector: Device) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gently_bluesky.errors import InvalidSetting, UnstorableDtype
+from gently_bluesky.wording import printable
 
 __all__ = ["SYNCS", "ArraySpec", "JournalLine", "Packing", "Record", "Settings", "storable_dtype"]
 
@@ -245,7 +246,7 @@ class Record:
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     def __repr__(self) -> str:
-        words = [self.kind, _printable(self.uid), *self._words().values()]
+        words = [self.kind, printable(self.uid), *self._words().values()]
         return f"<Record {' '.join(words)}>"
 
     def _repr_html_(self) -> str:
@@ -273,12 +274,7 @@ class Record:
             "session": f"session {self.session}" if self.session else None,
             "status": self.status,
         }
-        return {name: _printable(word) for name, word in words.items() if word}
-
-
-def _printable(text: str) -> str:
-    """Take out what could move a terminal's cursor; the text came from a document."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+        return {name: printable(word) for name, word in words.items() if word}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import operator
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from gently_bluesky.arrivals import next_run
 from gently_bluesky.derived import read_result
@@ -23,8 +23,12 @@ from gently_bluesky.index.index import Index
 from gently_bluesky.index.lineage import Lineage, ancestors, children
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
+from gently_bluesky.progress import terminal_bar
 from gently_bluesky.run import Run
 from gently_bluesky.stored import asset_events, datum_array
+
+if TYPE_CHECKING:
+    from gently_bluesky.exported import Exported
 
 __all__ = ["StoreView"]
 
@@ -165,6 +169,62 @@ class StoreView:
         if record.kind != "run":
             return self.array(uid)
         return read_result(Run(self._places, self._index, record))
+
+    def assets(self, uid: str) -> list[Record]:
+        """Return the records of a run's assets, in the order of their events; of a datum, that of its asset.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run, asset or datum, or there are several.
+        """
+        return [self._index.record(asset) for asset in self._assets_of(self._index.record(uid))]
+
+    def export(
+        self,
+        uid: str,
+        path: str | Path,
+        *,
+        format: str = "zarr",  # as in `Store.writer`
+        progress: bool | Callable[[int, int, str], object] = True,
+    ) -> Exported:
+        """Copy the arrays of a run, or one array or event, to a new folder; *synced* on return. Any thread.
+
+        Beside them it holds ``documents.jsonl``, the run's documents as `Run.documents` gives them, and
+        ``arrays.json``, which says what each array is. Every event is compared with the digest that the journal took
+        of it. The folder appears when it is whole; nothing is left of one that could not be made, or was broken off.
+        Of a run that is being written there is in it what was announced so far. Takes memory for one event, or for
+        64 MiB and what writing takes where an event is large.
+
+        Parameters
+        ----------
+        path
+            Where nothing is yet, in a folder that exists, outside of the store.
+        format
+            ``"zarr"`` (OME-Zarr) or ``"tiff"`` (OME-TIFF), as the store writes them, another backend's name that
+            keeps pixels on disk, or ``"npy"``: one file of NumPy's for each array.
+        progress
+            A bar, where standard error is a terminal; or what is called with the bytes that are copied, of how many,
+            and a word of what, on this thread.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid, LookupFailed
+            There is no such uid, or several, or it has no arrays.
+        InputError
+            Something is at ``path``, or it is in the store; or there is no such format.
+        AssetMissing, AssetDamaged, PathNotAllowed
+            The pixels are gone, not those that were announced, or may not be read.
+        StorageError
+            There is no room, or the copy could not be written.
+        """
+        from gently_bluesky.exporting import export  # a store brings no backend
+
+        record, place = self._index.record(uid), Path(path).expanduser().absolute()
+        if callable(progress):
+            return export(self._places, self._index, record, place, format, progress)
+        with terminal_bar("Copying", wanted=progress) as tell:
+            return export(self._places, self._index, record, place, format, tell)
 
     def record(self, uid: str) -> Record:
         """Return what the index keeps about a run, asset or datum. Raises UnknownUid, AmbiguousUid."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -30,8 +31,8 @@ TILE = 512
 RUNS_SHOWN = 12
 
 
-def show_tour(store: Store, uids: Sequence[str], pairs: Sequence[Record], console: Console) -> None:
-    """Show runs with a volume from each view, and what was made of them.
+def show_tour(store: Store, uids: Sequence[str], pairs: Sequence[Record], console: Console) -> Path:
+    """Show runs with a volume from each view, and what was made of them; return where the picture is.
 
     Parameters
     ----------
@@ -45,8 +46,9 @@ def show_tour(store: Store, uids: Sequence[str], pairs: Sequence[Record], consol
     _show_records(store, console)
     _show_lineage(store, pairs[-1], console)
     _show_cost(store, uids[-1], console)
-    _show_picture(store, pairs, console)
+    picture = _show_picture(store, pairs, console)
     _show_python(store, uids[-1], console)
+    return picture
 
 
 def _show_runs(store: Store, uids: Sequence[str], console: Console) -> None:
@@ -139,7 +141,7 @@ def _show_cost(store: Store, uid: str, console: Console) -> None:
     )
 
 
-def _show_picture(store: Store, pairs: Sequence[Record], console: Console) -> None:
+def _show_picture(store: Store, pairs: Sequence[Record], console: Console) -> Path:
     """Draw the last time point's projections: a column for each embryo, a row for each view."""
     columns: list[list[Any]] = []
     bar_um = 0
@@ -155,6 +157,7 @@ def _show_picture(store: Store, pairs: Sequence[Record], console: Console) -> No
     _heading("A picture", "maximum projections, view A above, view B below", console)
     say(console, f"  {escape(str(path))}")
     say(console, f"  {names} at the last time point; a bar is {bar_um} um")
+    return path
 
 
 def _show_python(store: Store, uid: str, console: Console) -> None:

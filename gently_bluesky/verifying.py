@@ -21,6 +21,7 @@ from gently_bluesky.labels import bytes_text
 from gently_bluesky.lazy import ArraySource, LazyArray, Selection
 from gently_bluesky.model import Record
 from gently_bluesky.opened import open_points
+from gently_bluesky.progress import terminal_bar
 from gently_bluesky.upkeep.asset_check import Opened
 from gently_bluesky.upkeep.verification import Progress
 from gently_bluesky.upkeep.verify import Wanted
@@ -122,27 +123,11 @@ def progress_bar(progress: bool | Callable[[Progress], object]) -> Generator[Cal
     if callable(progress):
         yield progress
         return
-    from rich.console import Console  # as few as possible wait for it
+    with terminal_bar("Verifying", wanted=progress) as show:
 
-    console = Console(stderr=True)
-    if not progress or not console.is_terminal:
-        yield lambda _: None
-        return
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        BarColumn(bar_width=30),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(TextColumn("Verifying"), *columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def show(now: Progress) -> None:
+        def tell(now: Progress) -> None:
             found = f", {now.findings} findings" if now.findings else ""
-            text = f"{bytes_text(now.nbytes)} of {bytes_text(now.total_nbytes)}, {now.runs} runs{found}"
-            bar.update(task, total=now.total_nbytes or 1, completed=now.nbytes, description=text)
+            words = f"{bytes_text(now.nbytes)} of {bytes_text(now.total_nbytes)}, {now.runs} runs{found}"
+            show(now.nbytes, now.total_nbytes, words)
 
-        yield show
+        yield tell

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from gently_bluesky.cli.telling import told
+from gently_bluesky.cli.places import JsonOption
+from gently_bluesky.cli.telling import say_json, told
 
 __all__ = ["DEMO_EXAMPLES", "demo"]
 
@@ -20,6 +21,8 @@ DEMO_EXAMPLES = """[bold]Examples[/bold]
     gently-bluesky demo --size 2048 --store ~/big-demo    (frames of a real camera, about 2.5 GB)
 
     gently-bluesky demo --format tiff --store ~/tiff-demo
+
+    gently-bluesky demo --json | jq -r .picture
 """
 
 
@@ -34,6 +37,7 @@ def demo(
     ] = "zarr",
     embryos: Annotated[int, typer.Option(min=1, max=64, help="How many embryos lie on the stage.")] = 3,
     timepoints: Annotated[int, typer.Option(min=1, help="How often each of them is imaged.")] = 4,
+    as_json: JsonOption = False,
 ) -> None:
     """Image simulated embryos on a simulated diSPIM, store the volumes, and show what is in the store.
 
@@ -43,6 +47,8 @@ def demo(
 
     from gently_bluesky.demo import DemoSettings, run_demo
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, quiet=as_json)
     with told("a run that was going on is recorded as aborted; what was stored is safe"):
-        run_demo(DemoSettings(store, size, format, embryos, timepoints), console)
+        made = run_demo(DemoSettings(store, size, format, embryos, timepoints), console)
+        if as_json:
+            say_json(made)

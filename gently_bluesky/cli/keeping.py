@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -17,7 +16,8 @@ from gently_bluesky.cli.places import (
     opened,
     place_of,
 )
-from gently_bluesky.cli.telling import NEEDS_A_PERSON, told
+from gently_bluesky.cli.telling import NEEDS_A_PERSON, say, say_json, told
+from gently_bluesky.cli.uids import UidsArgument, record_of
 
 __all__ = ["RECONCILE_EXAMPLES", "VERIFY_EXAMPLES", "reconcile", "verify"]
 
@@ -61,9 +61,7 @@ def reconcile(
     with told("what was done is whole; do it again for the rest"):
         place = place_of(store, index, overflow)
         report = reconcile_root(place.root, place.index, place.overflow, dry_run=dry_run)
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
-    if report.needs_attention:
-        raise typer.Exit(NEEDS_A_PERSON)
+        _say_report(report, as_json=as_json, well=not report.needs_attention)
 
 
 VERIFY_EXAMPLES = """[bold]Examples[/bold]
@@ -71,6 +69,8 @@ VERIFY_EXAMPLES = """[bold]Examples[/bold]
     gently-bluesky verify --store ~/dispim
 
     gently-bluesky verify --store ~/dispim --resume    (after Ctrl-C: what was verified is not read again)
+
+    gently-bluesky verify -1    (the latest run)
 
     gently-bluesky verify 1b9d6bcd --store ~/dispim    (a run, an array or a single event, by its uid)
 
@@ -82,10 +82,7 @@ It ends with 0 if all is well, 3 if something was found, 1 if it could not be do
 
 def verify(
     *,
-    uids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[UID]...", help="Runs, arrays or events; by default everything."),
-    ] = None,
+    uids: UidsArgument = None,
     store: StoreOption = None,
     allow: AllowOption = None,
     index: IndexOption = None,
@@ -112,16 +109,27 @@ def verify(
         opened(place_of(store, index, overflow, allow)) as reader,
     ):
         report = reader.verify(
-            uids or None,
+            [record_of(reader, uid).uid for uid in uids] if uids else None,
             progress=not (as_json or quiet),
             workers=workers,
             resume=resume,
             unless_verified_since=unless_verified_since,
             record=os.access(reader.root, os.W_OK),
         )
-    if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
-    elif not (quiet and report.ok):
-        typer.echo(str(report))
-    if not report.ok:
-        raise typer.Exit(NEEDS_A_PERSON)
+        _say_report(report, as_json=as_json, well=report.ok, quiet=quiet)
+
+
+class _Report(Protocol):
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def _say_report(report: _Report, *, as_json: bool, well: bool, quiet: bool = False) -> None:
+    """Print a report, and end with the exit code for it, whether anybody reads it or not."""
+    try:
+        if as_json:
+            say_json(report.to_dict())
+        elif not (quiet and well):
+            say(str(report))
+    finally:
+        if not well:
+            raise typer.Exit(NEEDS_A_PERSON)

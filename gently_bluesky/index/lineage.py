@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from html import escape
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -21,11 +20,9 @@ from gently_bluesky.index.index import Index
 from gently_bluesky.index.records import columns, joined, record_of
 from gently_bluesky.index.schema import AnySelect, Uid, edges, records
 from gently_bluesky.model import Record
+from gently_bluesky.wording import clock, printable, short_uid
 
 __all__ = ["Lineage", "LineageNode", "ancestors", "children", "descendants"]
-
-UID_SHOWN: Final = 8
-"""Characters of a uid that a tree shows."""
 
 
 class LineageNode(NamedTuple):
@@ -242,34 +239,16 @@ def _tree(nodes: tuple[LineageNode, ...]) -> Iterator[str]:
 
 
 def _label(node: LineageNode) -> str:
-    short = _short(node.uid)
+    short = short_uid(node.uid)
     record = node.record
     if record is None:
         return f"{short} (not in this store)"
-    when = _clock(record.time)
+    when = clock(record.time)
     if record.kind == "run":
         kind = record.data_type or record.metadata.get("plan_name") or "run"
         words = [str(kind), short, *([record.operation] if record.operation else [])]
         label = f"{' '.join(words)} ({record.status}, {when})"
     else:
-        of = f" of {_short(record.run_uid)}"
+        of = f" of {short_uid(record.run_uid)}"
         label = f"{record.stream or '?'}/{record.data_key or '?'} {short}{of} ({record.status}, {when})"
-    return _printable(label) + (" ^ shown elsewhere" if node.repeated else "")
-
-
-def _short(uid: str) -> str:
-    """Cut a uid as people quote it; a datum of ours keeps its number."""
-    asset, slash, number = uid.partition("/")
-    return _printable(asset[:UID_SHOWN] + slash + number)
-
-
-def _clock(time: float) -> str:
-    try:
-        return f"{datetime.fromtimestamp(time).astimezone():%Y-%m-%d %H:%M}"
-    except (ValueError, OverflowError, OSError):
-        return f"{time:g} s"
-
-
-def _printable(text: str) -> str:
-    """Take out what could move a terminal's cursor; the text came from a document."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(label) + (" ^ shown elsewhere" if node.repeated else "")
