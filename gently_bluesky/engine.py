@@ -1,4 +1,4 @@
-"""A RunEngine for commands: Ctrl-C aborts its run at once, and its thread ends with it."""
+"""RunEngines that hear Ctrl-C: for a prompt, and for commands, whose run it aborts at once."""
 
 from __future__ import annotations
 
@@ -15,17 +15,43 @@ from bluesky import RunEngine
 from bluesky.run_engine import (
     TransitionError,  # pyright: ignore[reportPrivateImportUsage] # a part of request_pause, exported nowhere
 )
-from bluesky.utils import DuringTask, RunEngineInterrupted
+from bluesky.utils import DefaultDuringTask, DuringTask, RunEngineInterrupted
 
-__all__ = ["run_engine"]
+__all__ = ["InTurns", "run_engine"]
+
+TURN_S = 0.1
+
+
+class InTurns(DefaultDuringTask):
+    """Waits for a RunEngine in short turns, as its ``during_task``, with Qt's windows alive as bluesky keeps them.
+
+    Python runs a signal's handler when the main thread gets to it. Where the system hands Ctrl-C to another
+    thread, or it comes just before the main one begins to wait for ever, that would be when the plan has ended.
+    """
+
+    def block(self, blocking_event: threading.Event) -> None:
+        """Wait until the RunEngine is idle or paused."""
+        super().block(_Turns(blocking_event))
+
+
+class _Turns(threading.Event):
+    """An event waited for in turns."""
+
+    def __init__(self, event: threading.Event) -> None:
+        super().__init__()
+        self._event = event
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the event."""
+        if timeout is not None:
+            return self._event.wait(timeout)
+        while not self._event.wait(TURN_S):
+            pass
+        return True
 
 
 class _CtrlC(DuringTask):
-    """Lets Ctrl-C pause a RunEngine at once, so that its run can be aborted and the detectors left in peace.
-
-    Python runs a signal's handler when the main thread gets to it, which may miss the signal that comes just
-    before it begins to wait for ever: so it waits in short turns.
-    """
+    """Lets Ctrl-C pause a RunEngine at once, so that its run can be aborted and the detectors left in peace."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -42,8 +68,8 @@ class _CtrlC(DuringTask):
         self.asked = True
 
     def block(self, blocking_event: threading.Event) -> None:
-        """Wait for the RunEngine on the main thread, as its ``during_task``."""
-        while not blocking_event.wait(0.1):
+        """Wait for the RunEngine on the main thread, in turns as `InTurns` does."""
+        while not blocking_event.wait(TURN_S):
             if self.asked and not self._told:
                 self._told = True
                 with suppress(TransitionError), redirect_stdout(StringIO()):  # it may just have ended

@@ -166,8 +166,10 @@ def _writer(store: Store, said: Mapping[str, Any]) -> StoreWriter:
 def _run_engine(store: Store) -> Any:
     from bluesky import RunEngine
 
+    from gently_bluesky.engine import InTurns
+
     metadata: Any = LastingMetadata(store.root / METADATA)  # any mapping does, where bluesky asks for a dict
-    return RunEngine(metadata)
+    return RunEngine(metadata, during_task=InTurns())
 
 
 def _subscribe_first(run_engine: RunEngine, writer: StoreWriter) -> None:

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_magic, magics_class
 
+from gently_bluesky.cli.facts import facts_of
+from gently_bluesky.cli.lines import RUN_COLUMNS, run_row
+from gently_bluesky.cli.showing import say_facts
+from gently_bluesky.cli.tables import say_table
+from gently_bluesky.cli.uids import record_of
 from gently_bluesky.errors import GentlyError
 
 if TYPE_CHECKING:
     from bluesky import RunEngine
     from IPython.core.interactiveshell import InteractiveShell
 
+    from gently_bluesky.model import Record
     from gently_bluesky.store import Store
 
 __all__ = ["GentlyMagics"]
@@ -33,9 +39,6 @@ class GentlyMagics(Magics):
     @line_magic
     def runs(self, line: str) -> None:
         """List the newest runs: ``%runs``, or ``%runs 50``."""
-        from gently_bluesky.cli.lines import RUN_COLUMNS, run_row
-        from gently_bluesky.cli.tables import say_table
-
         said = line.strip() or str(NEWEST)
         if not said.isdecimal():
             raise UsageError(f"expected how many runs, got {said!r}: %runs 50")
@@ -47,15 +50,13 @@ class GentlyMagics(Magics):
 
     @line_magic
     def show(self, line: str) -> None:
-        """Tell all about a run, array or event: ``%show -1``, ``%show 1b9d6bcd``."""
-        from gently_bluesky.cli.showing import say_record
-
-        say_record(self._store, self._found(line))
+        """Say all there is to say of a run, result, array or event: ``%show -1``, ``%show 1b9d6bcd``."""
+        say_facts(facts_of(self._store, self._record(line)))
 
     @line_magic
     def lineage(self, line: str) -> None:
-        """Draw what a result was made from: ``%lineage -1``, ``%lineage 1b9d6bcd``."""
-        print(self._store.lineage(self._found(line)))
+        """Draw what a result or run was made from: ``%lineage -1``, ``%lineage 1b9d6bcd``."""
+        print(self._store.lineage(self._record(line).uid))
 
     @line_magic
     def session(self, line: str) -> None:
@@ -65,12 +66,9 @@ class GentlyMagics(Magics):
             metadata["session"] = line.strip()
         print(f"session {metadata.get('session')}")
 
-    def _found(self, line: str) -> str:
-        """Return the uid that is meant: given, a beginning of one, or counted from the newest run."""
-        said = line.strip() or "-1"
+    def _record(self, line: str) -> Record:
+        """Return what is meant: the latest run where nothing is said."""
         try:
-            if said.lstrip("-").isdecimal() and int(said) < 0:
-                return self._store[int(said)].uid
-            return self._store.record(said).uid
+            return record_of(self._store, line.strip() or "-1")
         except GentlyError as error:
             raise UsageError(str(error)) from None

@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from gently_bluesky.cli.tables import Column, is_terminal
+from gently_bluesky.index.fields import is_derived
 from gently_bluesky.wording import clock, short_uid
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def status_of(store: Store, record: Record) -> str:
 
 def label(record: Record) -> str:
     """Return what a run was: the plan, or what was derived and how."""
-    if "lineage" in record.metadata:
+    if is_derived(record.metadata):
         return f"{record.data_type} by {record.operation}" if record.operation else str(record.data_type)
     return str(record.metadata.get("plan_name") or record.data_type or "")
 

@@ -14,7 +14,7 @@ from gently_bluesky.cli.uids import UidArgument, record_of
 if TYPE_CHECKING:
     from gently_bluesky.cli.facts import Facts
 
-__all__ = ["SHOW_EXAMPLES", "show"]
+__all__ = ["SHOW_EXAMPLES", "say_facts", "show"]
 
 SHOW_EXAMPLES = """[bold]Examples[/bold]
 
@@ -45,10 +45,16 @@ def show(
         facts = facts_of(reader, record_of(reader, uid))
         if as_json:
             say_json(facts.to_dict())
-        elif facts.record.kind == "run":
-            _say_run(facts)
         else:
-            _say_part(facts)
+            say_facts(facts)
+
+
+def say_facts(facts: Facts) -> None:
+    """Print all that is known."""
+    if facts.record.kind == "run":
+        _say_run(facts)
+    else:
+        _say_part(facts)
 
 
 def _say_run(facts: Facts) -> None:

@@ -56,7 +56,17 @@ def test_a_store_has_the_methods_of_the_design_and_none_that_do_nothing_yet():
             "lineage",
             "children",
         ),
-        *("stats", "close", "closed", "wait_for_run", "materialize", "reconcile", "verify", "assets", "export"),
+        *(
+            "stats",
+            "close",
+            "closed",
+            "wait_for_run",
+            "materialize",
+            "reconcile",
+            "verify",
+            "assets",
+            "export",
+        ),
     }
     assert {"__getitem__", "__enter__", "__exit__"} <= set(dir(Store))
 
