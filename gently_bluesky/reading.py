@@ -50,7 +50,14 @@ class StoreView:
         The user's, by spec.
     overflow
         The second place of its runs, if it has one.
+
+    Attributes
+    ----------
+    component_names
+        None: bluesky-queueserver takes whatever has ``children`` in its namespace for a device, and asks for these.
     """
+
+    component_names: tuple[str, ...] = ()
 
     def __init__(
         self,

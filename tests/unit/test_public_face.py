@@ -66,6 +66,7 @@ def test_a_store_has_the_methods_of_the_design_and_none_that_do_nothing_yet():
             "verify",
             "assets",
             "export",
+            "component_names",
         ),
     }
     assert {"__getitem__", "__enter__", "__exit__"} <= set(dir(Store))
