@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gently_bluesky.documents.handling import handler_registry
+    from gently_bluesky.documents.record import record
     from gently_bluesky.documents.replay import replay
     from gently_bluesky.documents.resolver import StreamResolver
     from gently_bluesky.documents.writer import StoreWriter
@@ -27,6 +28,7 @@ __all__ = [
     "Stream",
     "StreamResolver",
     "handler_registry",
+    "record",
     "replay",
 ]
 
@@ -39,6 +41,7 @@ _HOMES = {
     "Stream": "gently_bluesky.run",
     "StreamResolver": "gently_bluesky.documents.resolver",
     "handler_registry": "gently_bluesky.documents.handling",
+    "record": "gently_bluesky.documents.record",
     "replay": "gently_bluesky.documents.replay",
 }
 
