@@ -51,7 +51,8 @@ class HasDocuments(Protocol):
         ...
 
 
-Source = str | Path | Documents | HasDocuments
+Source = str | Path | Documents | HasDocuments | io.BufferedReader
+"""What is replayed: `replay` says which of these is read in which way."""
 
 
 @runtime_checkable
@@ -85,8 +86,8 @@ def replay(
         these, RFC 7464, or MessagePack, as `record`, bluesky's writers, suitcase-jsonl, suitcase-msgpack and
         Tiled write them; compressed with gzip or not. What it is, it says with its first bytes, not by its
         ending. It may hold several runs. Or a folder, a store's root for instance: all that was recorded
-        below it, in the order in which it happened; runs that were interleaved are again. Or a run, or
-        anything that gives pairs of a name and a document.
+        below it, in the order in which it happened; runs that were interleaved are again. Or an open file
+        (``sys.stdin.buffer``), or a run, or anything that gives pairs of a name and a document.
     *callbacks
         Called with each document's name and the document, in this order; what one raises ends the replay.
     fill
@@ -234,12 +235,14 @@ class _Reading:
             lines = settled_lines(lines, root, folder)
         return filled_lines(lines, root, refuse=vetting.refuse) if fill else lines
 
-    def _handed_in(self, source: Documents | HasDocuments) -> tuple[Recorded, Iterator[JournalLine]]:
-        has_some = hasattr(source, "documents")
-        documents = cast(HasDocuments, source).documents() if has_some else cast(Documents, source)
+    def _handed_in(
+        self, source: Documents | HasDocuments | io.BufferedReader
+    ) -> tuple[Recorded, Iterator[JournalLine]]:
         if isinstance(source, io.BufferedReader):
             at = Recorded(str(source.name), self.refuse)
             return at, at.stream(source)
+        has_some = hasattr(source, "documents")
+        documents = cast(HasDocuments, source).documents() if has_some else cast(Documents, source)
         if isinstance(documents, Mapping) or not isinstance(documents, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] # as anywhere
             raise InvalidSetting(
                 "expected a path, a run, or pairs of a name and a document, got "
