@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gently_bluesky.documents.journal import scan_journal
+from gently_bluesky.documents.json_forms import NAMES
 from gently_bluesky.documents.recorded import (
-    NAMES,
     BadDocument,
     Recorded,
     Refuse,

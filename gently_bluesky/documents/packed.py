@@ -149,15 +149,13 @@ def pack_document(name: str, doc: Mapping[str, Any]) -> bytes:
 
     Raises
     ------
-    InvalidDocument, UnstorableDtype
+    InvalidDocument
         Something in it has no bytes of its own, an array of objects for instance.
     """
     try:
         packed: Any = msgpack.packb([name, doc], default=_packable)  # never None without autoreset=False
         return packed
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        if isinstance(error, InvalidDocument):
-            raise
         raise InvalidDocument(
             f"expected a document of numbers, text, lists and arrays, got a {name} that cannot be written "
             f"({error!s:.200}); it was not recorded"

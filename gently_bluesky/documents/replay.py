@@ -18,6 +18,7 @@ import numpy as np
 
 from gently_bluesky.documents.adopting import settled_lines
 from gently_bluesky.documents.filling import filled_lines
+from gently_bluesky.documents.json_forms import line_of
 from gently_bluesky.documents.merging import Part, merged, parts_below
 from gently_bluesky.documents.pace import SHOWN_EVERY_S, Pace, ReplayProgress, progress_bar
 from gently_bluesky.documents.recorded import (
@@ -26,7 +27,6 @@ from gently_bluesky.documents.recorded import (
     Recorded,
     is_journal_name,
     is_sealed,
-    line_of,
 )
 from gently_bluesky.documents.vetting import Vetting
 from gently_bluesky.errors import AssetMissing, GentlyError, InvalidDocument, InvalidSetting

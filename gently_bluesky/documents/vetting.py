@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from gently_bluesky.documents.recorded import NAMES, Recorded
+from gently_bluesky.documents.json_forms import NAMES
+from gently_bluesky.documents.recorded import Recorded
 from gently_bluesky.errors import GentlyError, InvalidDocument
 from gently_bluesky.model import JournalLine
 
