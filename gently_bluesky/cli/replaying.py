@@ -148,7 +148,7 @@ def _tell_done(
 def _targets(stack: ExitStack, into: Path | None, publish: str | None, tiled: str | None) -> list[Callback]:
     """Return what takes the documents; it is closed with the stack."""
     callbacks: list[Callback] = []
-    server = _tiled_writer(tiled) if tiled else None
+    server = _tiled_writer(stack, tiled) if tiled else None
     if into is not None:
         from gently_bluesky.store import Store
 
@@ -165,7 +165,7 @@ def _targets(stack: ExitStack, into: Path | None, publish: str | None, tiled: st
     return callbacks
 
 
-def _tiled_writer(uri: str) -> Callback:
+def _tiled_writer(stack: ExitStack, uri: str) -> Callback:
     from gently_bluesky.errors import MissingExtra
 
     try:
@@ -178,7 +178,9 @@ def _tiled_writer(uri: str) -> Callback:
             "--tiled needs Tiled, which is not installed; nothing was sent; pip install 'gently-bluesky[tiled]'"
         ) from error
     register()
-    return TiledWriter(from_uri(uri))
+    client = from_uri(uri)
+    stack.callback(client.context.http_client.close)
+    return TiledWriter(client)
 
 
 def _printed(*, table: bool, as_json: bool) -> Callback:

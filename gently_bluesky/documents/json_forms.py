@@ -18,8 +18,15 @@ from gently_bluesky.jsontext import decode
 from gently_bluesky.model import JournalLine
 
 __all__ = [
-    *("MOST_BYTES", "NAMES", "NONE_THERE", "SEPARATOR"),
-    *("journal_lines", "json_array", "json_lines", "json_sequence", "line_of"),
+    "MOST_BYTES",
+    "NAMES",
+    "NONE_THERE",
+    "SEPARATOR",
+    "journal_lines",
+    "json_array",
+    "json_lines",
+    "json_sequence",
+    "line_of",
 ]
 
 NAMES = frozenset(

@@ -153,7 +153,8 @@ def pack_document(name: str, doc: Mapping[str, Any]) -> bytes:
         Something in it has no bytes of its own, an array of objects for instance.
     """
     try:
-        packed: Any = msgpack.packb([name, doc], default=_packable)  # never None without autoreset=False
+        # strict, or numpy's float64 would go as a float, which it is too
+        packed: Any = msgpack.packb([name, doc], default=_packable, strict_types=True)
         return packed
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidDocument(
@@ -163,10 +164,23 @@ def pack_document(name: str, doc: Mapping[str, Any]) -> bytes:
 
 
 def _packable(value: Any) -> Any:
+    if hasattr(value, "__array__"):
+        return _packable_array(value)
     if isinstance(value, complex):
         return {b"complex": True, b"data": repr(complex(value))}
-    if not hasattr(value, "__array__"):
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    plain = next(
+        (kind for kind in (int, float, str) if isinstance(value, kind)), None
+    )  # an Enum, for instance
+    if plain is None:
         raise TypeError(f"a value of type {type(value).__name__}")
+    return plain(value)
+
+
+def _packable_array(value: Any) -> dict[bytes, Any]:
     array = np.asarray(value)
     if array.dtype.kind not in "US":
         storable_dtype(array.dtype)
@@ -184,18 +198,20 @@ def _packable(value: Any) -> Any:
 # -- lists in JSON that were arrays ----------------------------------------------------------------------------
 
 
-def told_arrays(name: str, doc: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return what JSON does not say of an event's arrays: dtype and shape, by data key."""
+def told_arrays(name: str, doc: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...] | None]]:
+    """Return what JSON does not say of an event's arrays: dtype and shape, by data key; no shape for a number."""
     data = doc.get("data") if name == "event" else None
     if not isinstance(data, Mapping):
         return {}
     return {
-        key: (value.dtype.str, value.shape) for key, value in data.items() if isinstance(value, np.ndarray)
+        key: (value.dtype.str, None if isinstance(value, np.generic) else value.shape)
+        for key, value in data.items()
+        if isinstance(value, np.ndarray | np.generic)
     }
 
 
 def restored(doc: dict[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an event with arrays in the place of the lists that they were written as.
+    """Return an event with arrays in the place of the lists, and numbers, that they were written as.
 
     Raises
     ------
@@ -205,7 +221,7 @@ def restored(doc: dict[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
     data = dict(doc["data"])
     for key, (said, shape) in told.items():
         array = np.asarray(data[key], _dtype(said))
-        if array.size != math.prod(shape):
-            raise ValueError(f"{key} has {array.size} elements where its shape says {tuple(shape)}")
-        data[key] = array.reshape(shape)
+        if array.size != math.prod(shape or ()):
+            raise ValueError(f"{key} has {array.size} elements where its shape says {shape}")
+        data[key] = array[()] if shape is None else array.reshape(shape)
     return {**doc, "data": data}

@@ -29,7 +29,7 @@ from gently_bluesky.documents.recorded import (
     is_sealed,
 )
 from gently_bluesky.documents.vetting import Vetting
-from gently_bluesky.errors import AssetMissing, GentlyError, InvalidDocument, InvalidSetting
+from gently_bluesky.errors import AssetMissing, EventsMissing, GentlyError, InvalidDocument, InvalidSetting
 from gently_bluesky.model import JournalLine
 from gently_bluesky.segments import MARKER
 
@@ -127,7 +127,10 @@ def replay(
             for line in pace.timed(lines, told.wait):
                 told.take(line)
                 for take in takers:
-                    take(line)
+                    try:
+                        take(line)
+                    except EventsMissing as error:
+                        reading.note_missing(error)
         told.show()
     reading.warn()
     return tuple(told.runs)
@@ -250,6 +253,13 @@ class _Reading:
             )
         at = Recorded("what was handed in", self.refuse, "document")
         return at, _lines_of(documents, at)
+
+    def note_missing(self, error: EventsMissing) -> None:
+        """Take note that a store misses what was passed over; raise the error if nothing was."""
+        if not self.skipped:
+            raise error
+        reason = f"its run is stored without what was passed over: {error}"
+        self.refuse(BadDocument("the store", "a run's end", "stop", reason), EventsMissing, error)
 
     def refuse(self, bad: BadDocument, kind: type[GentlyError], cause: BaseException | None) -> None:
         """Take note of a bad document, or raise an error of this kind."""
