@@ -35,7 +35,10 @@ class Emits(Protocol):
 
 
 def record(target: Emits, path: str | Path) -> Recording:
-    """Write every document that a RunEngine emits into a file, for `replay`, until the recording is closed.
+    """Write every document that a RunEngine emits into a file, for `replay`, until the recording is closed::
+
+        with record(RE, "tonight.jsonl.gz"):
+            RE(plan)
 
     Each document is *stored* when the RunEngine goes on: it survives the death of the process. `Recording.close`
     makes the file *synced*. Nothing is recorded that comes before.
@@ -59,17 +62,6 @@ def record(target: Emits, path: str | Path) -> Recording:
         The file cannot be made.
     InvalidSetting
         The target has no documents to subscribe to.
-
-    Examples
-    --------
-    >>> from bluesky import RunEngine
-    >>> from bluesky.plans import count
-    >>> from gently_bluesky import replay
-    >>> RE = RunEngine()
-    >>> with record(RE, "tonight.jsonl.gz"):
-    ...     uids = RE(count([], 2))
-    >>> replay("tonight.jsonl.gz") == uids
-    True
     """
     if not hasattr(target, "subscribe"):
         raise InvalidSetting(
