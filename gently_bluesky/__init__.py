@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gently_bluesky.documents.handling import handler_registry
+    from gently_bluesky.documents.record import record
     from gently_bluesky.documents.replay import replay
     from gently_bluesky.documents.resolver import StreamResolver
     from gently_bluesky.documents.writer import StoreWriter
@@ -29,6 +30,7 @@ __all__ = [
     "StreamResolver",
     "configure",
     "handler_registry",
+    "record",
     "replay",
 ]
 
@@ -42,6 +44,7 @@ _HOMES = {
     "StreamResolver": "gently_bluesky.documents.resolver",
     "configure": "gently_bluesky.ipython",
     "handler_registry": "gently_bluesky.documents.handling",
+    "record": "gently_bluesky.documents.record",
     "replay": "gently_bluesky.documents.replay",
 }
 

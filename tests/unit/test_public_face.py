@@ -10,7 +10,7 @@ import pytest
 from event_model import Filler
 
 import gently_bluesky
-from gently_bluesky import LazyArray, Run, Store, handler_registry, replay
+from gently_bluesky import LazyArray, Run, Store, handler_registry, record, replay
 from gently_bluesky.backends.registry import backend_names, get_backend
 from gently_bluesky.documents.handlers import TiffHandler, ZarrHandler
 
@@ -147,6 +147,14 @@ def test_replay_is_public_and_sends_what_was_recorded(store, acquire):
     uid = acquire(store, [{"x": 1}])
     seen = []
     assert replay(store.root, lambda name, doc: seen.append(name)) == (uid,)
+    assert seen == ["start", "descriptor", "event", "stop"]
+
+
+def test_record_is_public_and_writes_what_is_replayed(store, acquire, tmp_path):
+    uid, seen = acquire(store, [{"x": 1}]), []
+    with store.writer() as writer, record(writer, tmp_path / "run.jsonl") as recording:
+        replay(store.root, recording)
+    assert replay(tmp_path / "run.jsonl", lambda name, doc: seen.append(name)) == (uid,)
     assert seen == ["start", "descriptor", "event", "stop"]
 
 
