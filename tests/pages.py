@@ -36,12 +36,14 @@ class Block(NamedTuple):
 
 def blocks_of(page: Path) -> list[Block]:
     """Return the blocks of a page; after the word "prints" alone on a line one shows what the one before it prints."""
-    found = re.finditer(r"^(prints\n\n)?```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    found = re.finditer(
+        r"^(prints\n\n)?```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
     return [Block(each[2], each[3], each[1] is not None) for each in found]
 
 
-def run_page(page: Path, *, commands: bool) -> dict[int, str]:
-    """Run the blocks of a page; return what each of them printed."""
+def run_page(page: Path, check: str, *, commands: bool) -> dict[int, str]:
+    """Run the blocks of a page, and the check behind them; return what each of them printed."""
     names: dict[str, object] = {"__name__": "__main__"}
     printed: dict[int, str] = {}
     others: dict[int, tuple[subprocess.Popen[str], str]] = {}
@@ -59,11 +61,17 @@ def run_page(page: Path, *, commands: bool) -> dict[int, str]:
         if process.returncode:
             raise SystemExit(f"the second terminal of {page.name} ended with {process.returncode}")
         printed[number] = first + rest
+    _run_python(check, "<check>", names)
     return printed
 
 
 def _run_python(text: str, name: str, names: dict[str, object]) -> str:
-    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)  # for tracebacks, and hypothesis
+    linecache.cache[name] = (
+        len(text),
+        None,
+        text.splitlines(keepends=True),
+        name,
+    )  # for tracebacks, and hypothesis
     with contextlib.redirect_stdout(io.StringIO()) as said:
         exec(compile(text, name, "exec"), names)
     return said.getvalue()
@@ -115,5 +123,5 @@ def _at_prompt(line: str, typed: str) -> str:
 
 
 if __name__ == "__main__":
-    page, *asked = sys.argv[1:]
-    json.dump(run_page(Path(page), commands="--commands" in asked), sys.stdout)
+    its_page, its_check, *asked = sys.argv[1:]
+    json.dump(run_page(Path(its_page), its_check, commands="--commands" in asked), sys.stdout)

@@ -1,4 +1,4 @@
-"""The README is true: its code runs, and prints what it says."""
+"""The README has what .ci/run runs, links lead somewhere, and the format is what its page says."""
 
 from __future__ import annotations
 
@@ -13,26 +13,6 @@ README = (HERE / "README.md").read_text("utf-8")
 
 def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
-def without_what_changes(text: str) -> str:
-    """Uids and times differ from run to run."""
-    text = re.sub(r"\b[0-9a-f]{8}\b", "<uid>", text)
-    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "<time>", text)
-
-
-def test_main_road_prints_what_the_readme_shows(tmp_path: Path) -> None:
-    code, *_ = blocks("python")
-    (shown,) = blocks("text")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "utf8", "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert without_what_changes(done.stdout) == without_what_changes(shown)
 
 
 def test_main_road_is_short() -> None:

@@ -15,7 +15,6 @@ from gently_bluesky.sim import SimulatedDiSPIM, acquire_volume
 
 HERE = Path(__file__).parents[2]
 PAGE = (HERE / "docs" / "transport.md").read_text("utf-8")
-README = (HERE / "README.md").read_text("utf-8")
 
 
 def free_ports() -> tuple[int, int]:
@@ -68,11 +67,3 @@ def acquire(session: str, writer: Any) -> None:
         engine.loop.call_soon_threadsafe(engine.loop.stop)
         engine._th.join(10)
         engine.loop.close()
-
-
-def test_lines_of_the_readme_stand_on_the_page() -> None:
-    blocks = re.findall(r"^```py\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    (shown,) = (block for block in blocks if "lossless(" in block)
-    lines = [line.strip() for line in shown.splitlines() if line.strip() and not line.startswith("#")]
-    assert lines
-    assert all(line in PAGE for line in lines)

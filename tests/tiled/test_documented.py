@@ -1,4 +1,4 @@
-"""What the README says of Tiled is true: its configuration and its code, with a server of its own."""
+"""What the page on Tiled says is true: its configuration and its code, with a server of its own."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "tiled.md").read_text("utf-8")
 
 
 def block(language: str) -> str:
-    section = README.split("\n## Served by Tiled\n")[1].split("\n## ")[0]
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
     return found
 
 
-def test_readme_serves_a_run_by_tiled(tmp_path: Path, serve: Any) -> None:
+def test_page_serves_a_run_by_tiled(tmp_path: Path, serve: Any) -> None:
     (tmp_path / "dispim").mkdir()
     config = tmp_path / "tiled.yml"
     config.write_text(block("yaml").replace("/data/", f"{tmp_path.as_posix()}/"))
