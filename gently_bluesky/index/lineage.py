@@ -11,16 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
 from itertools import pairwise
-from typing import Final, NamedTuple
+from os import PathLike
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import CTE, ColumnElement, bindparam, select
 
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.records import columns, joined, record_of
 from gently_bluesky.index.schema import AnySelect, Uid, edges, records
+from gently_bluesky.markup import pre, printable
 from gently_bluesky.model import Record
+
+if TYPE_CHECKING:
+    from gently_bluesky.plots import Drawing
 
 __all__ = ["Lineage", "LineageNode", "ancestors", "children", "descendants"]
 
@@ -105,7 +109,24 @@ class Lineage:
         return f"<Lineage of {self.uid}: {len(self)} records, depth {self.depth}>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        return pre(str(self))
+
+    def plot(self, path: str | PathLike[str] | None = None) -> Drawing:
+        """Draw it: what it was made from above it, an arrow for each step, each record once.
+
+        A notebook shows what is returned, and so do windows after ``%matplotlib``; elsewhere give a ``path``, e.g.
+        ``"lineage.png"``; what is there is replaced. Of a lineage of many records the first 60 are drawn.
+
+        Raises
+        ------
+        MissingExtra
+            matplotlib is not installed: it comes with the extra ``profile``.
+        InvalidSetting, StorageError
+            The picture cannot be written at ``path``.
+        """
+        from gently_bluesky.graphs import lineage_figure
+
+        return lineage_figure(self, path)
 
 
 def ancestors(index: Index, uid: str) -> Lineage:
@@ -254,13 +275,13 @@ def _label(node: LineageNode) -> str:
     else:
         of = f" of {_short(record.run_uid)}"
         label = f"{record.stream or '?'}/{record.data_key or '?'} {short}{of} ({record.status}, {when})"
-    return _printable(label) + (" ^ shown elsewhere" if node.repeated else "")
+    return printable(label) + (" ^ shown elsewhere" if node.repeated else "")
 
 
 def _short(uid: str) -> str:
     """Cut a uid as people quote it; a datum of ours keeps its number."""
     asset, slash, number = uid.partition("/")
-    return _printable(asset[:UID_SHOWN] + slash + number)
+    return printable(asset[:UID_SHOWN] + slash + number)
 
 
 def _clock(time: float) -> str:
@@ -268,8 +289,3 @@ def _clock(time: float) -> str:
         return f"{datetime.fromtimestamp(time).astimezone():%Y-%m-%d %H:%M}"
     except (ValueError, OverflowError, OSError):
         return f"{time:g} s"
-
-
-def _printable(text: str) -> str:
-    """Take out what could move a terminal's cursor; the text came from a document."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -393,7 +393,7 @@ with Store(sys.argv[1], mode="r") as store:
     before = read_bytes()
     plane = volume[0, 70]
     crop = volume[:, 3:90, ::2][0].max
-    repr(volume), plane.shape, volume[0].uid, volume._repr_html_()
+    repr(volume), plane.shape, volume[0].uid
     sliced = read_bytes() - before - own
     before = read_bytes()
     pixels = np.asarray(plane)
