@@ -43,6 +43,10 @@ class Drawing(Figure):
 
     def _repr_png_(self) -> bytes:
         """Return what notebooks show."""
+        return self.png()
+
+    def png(self) -> bytes:
+        """Return it as a PNG file, a pixel for a pixel."""
         out = BytesIO()
         self.savefig(out, format="png", dpi=self.dpi)
         return out.getvalue()

@@ -57,6 +57,8 @@ class Sheet:
         What its pixels stand for; 0 where that is not known.
     limits
         Which values of each panel are black and white.
+    captions
+        What each panel is, in a line.
     """
 
     pixels: NDArray[np.uint8]
@@ -64,6 +66,7 @@ class Sheet:
     bar_um: int
     pixel_um: float
     limits: tuple[tuple[float, float], ...]
+    captions: tuple[str, ...]
 
 
 def compose(shown: Sequence[Panel], heading: str = "", longest: int = LONGEST) -> Sheet:
@@ -98,9 +101,10 @@ def compose(shown: Sequence[Panel], heading: str = "", longest: int = LONGEST) -
             one.draw_at(canvas, y + TITLE, x)
             labels += one.labels_at(y + TITLE, x, width)
         y += height + GAP
+    captions = tuple(f"{one.panel.title}: {one.words}" for one in tiles)
     bar_um = max(one.bar.um if one.bar else 0 for one in tiles)
     pixel_um = grids[True].pixel if True in grids else 0.0
-    return Sheet(canvas, tuple(labels), bar_um, pixel_um, tuple(one.limits for one in tiles))
+    return Sheet(canvas, tuple(labels), bar_um, pixel_um, tuple(one.limits for one in tiles), captions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,13 @@ class Tile:
     bar: ScaleBar | None
     limits: tuple[float, float]
 
+    @property
+    def words(self) -> str:
+        """What is shown of it."""
+        array = self.panel.array
+        axes = [f"{dim} {length}" for dim, length in zip(array.dims, array.shape, strict=True)]
+        return f"{', '.join(axes)}, {array.dtype}, shown {self.limits[0]:.4g} to {self.limits[1]:.4g}"
+
     def draw_at(self, canvas: NDArray[np.uint8], y: int, x: int) -> None:
         """Put it into a picture, its upper left corner at y and x."""
         height, width = self.pixels.shape[:2]
@@ -131,11 +142,9 @@ class Tile:
 
     def labels_at(self, y: int, x: int, width: int) -> list[Label]:
         """Return the words of it: a title above it that is no wider than this, and what is written into it."""
-        array, low_high = self.panel.array, " to ".join(f"{limit:.4g}" for limit in self.limits)
-        axes = ", ".join(f"{dim} {length}" for dim, length in zip(array.dims, array.shape, strict=True))
         labels = [
             Label(x, y - 25, _fitted(self.panel.title, width, STRONG_LETTER), strong=True),
-            Label(x, y - 8, _fitted(f"{axes}, {array.dtype}, shown {low_high}", width, LETTER)),
+            Label(x, y - 8, _fitted(self.words, width, LETTER)),
         ]
         labels += [Label(x + left + 5, y + above + 14, name) for name, above, left in self.sides]
         if self.bar is not None:

@@ -8,6 +8,7 @@ import typer
 
 from gently_bluesky.cli.demonstrating import DEMO_EXAMPLES, demo
 from gently_bluesky.cli.keeping import RECONCILE_EXAMPLES, VERIFY_EXAMPLES, reconcile, verify
+from gently_bluesky.cli.previewing import PREVIEW_EXAMPLES, preview
 
 __all__ = ["app"]
 
@@ -19,6 +20,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=DEMO_EXAMPLES)(demo)
+app.command(epilog=PREVIEW_EXAMPLES, context_settings={"ignore_unknown_options": True})(
+    preview
+)  # -1 is no option
 app.command(epilog=RECONCILE_EXAMPLES, rich_help_panel="Keeping a store")(reconcile)
 app.command(epilog=VERIFY_EXAMPLES, rich_help_panel="Keeping a store")(verify)
 
