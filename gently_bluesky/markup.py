@@ -24,18 +24,18 @@ class Markup(str):
 def table(caption: str, rows: Mapping[str, str], below: Iterable[Markup] = ()) -> str:
     """Return a table of names and what they stand for, those with something to say; more HTML may follow it."""
     cells = (
-        f"<tr><th {LEFT}>{escape(name)}</th><td {LEFT}>{_cell(text)}</td></tr>"
+        f"<tr><th {LEFT}>{_cell(name)}</th><td {LEFT}>{_cell(text)}</td></tr>"
         for name, text in rows.items()
         if text
     )
     return (
-        f"<table><caption>{escape(caption)}</caption><tbody>{''.join(cells)}</tbody></table>{''.join(below)}"
+        f"<table><caption>{_cell(caption)}</caption><tbody>{''.join(cells)}</tbody></table>{''.join(below)}"
     )
 
 
 def table_of(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
     """Return a table with a heading for each column."""
-    head = "".join(f"<th {LEFT}>{escape(heading)}</th>" for heading in headings)
+    head = "".join(f"<th {LEFT}>{_cell(heading)}</th>" for heading in headings)
     body = "".join(f"<tr>{''.join(f'<td {LEFT}>{_cell(text)}</td>' for text in row)}</tr>" for row in rows)
     return Markup(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 

@@ -216,8 +216,8 @@ def _blocks(panel: Panel, factor: int) -> Iterator[tuple[slice, slice]]:
     deep = chunk.get("z", 1)
     rows = panel.length("y")
     if deep * rows * row_bytes > BLOCK_BYTES:
-        rows = max(chunk["y"], BLOCK_BYTES // (deep * row_bytes))
-        rows = -(-rows // factor) * factor
+        most, whole = BLOCK_BYTES // (deep * row_bytes), math.lcm(chunk["y"], factor)
+        rows = most // whole * whole or -(-max(chunk["y"], most) // factor) * factor
     else:
         deep *= BLOCK_BYTES // (deep * rows * row_bytes)
     for z in range(0, panel.length("z"), deep):

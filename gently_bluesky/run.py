@@ -185,8 +185,8 @@ class Run:
     def to_xarray(self, stream: str = "primary") -> xr.Dataset:
         """Return a stream as a Dataset along ``t``, its stored arrays read lazily.
 
-        Coordinates are ``time`` in seconds since the epoch, ``seq_num``, and the axes of space in
-        micrometres.
+        Coordinates are ``t`` in seconds from the run's start, ``time`` by the clock (UTC), ``seq_num``, the axes of
+        space in micrometres, and the names of views or channels along ``v`` or ``c``, each where it is known.
         Needs the extras ``xarray`` and, for stored arrays, ``dask``.
         """
         return stream_dataset(self._stream(stream))

@@ -85,7 +85,8 @@ def _number(uid: str) -> int | None:
 
 
 def _heading(run: Record) -> str:
-    words = [str(run.data_type if run.parents else run.metadata.get("plan_name") or "run"), run.uid[:8]]
+    kind = run.data_type if run.parents else run.metadata.get("plan_name")
+    words = [str(kind or "run"), run.uid[:8]]
     more = [status_text(run), clock_text(run.time)]
     more += [f"{key} {run.metadata[key]}" for key in ("session", "embryo") if run.metadata.get(key)]
     return ", ".join([" ".join(words), *more])

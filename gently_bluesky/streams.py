@@ -39,6 +39,16 @@ class Stream:
         return iter(self.data_keys)
 
     @property
+    def run_uid(self) -> str:
+        """Of its run."""
+        return self.run.uid
+
+    @property
+    def start_s(self) -> float:
+        """When its run began, in seconds since the epoch."""
+        return self.run._record.time
+
+    @property
     def declared(self) -> Mapping[str, Mapping[str, Any]]:
         """What the descriptors say of each data key, the last one of each: its ``shape``, ``dtype_numpy``, ``dims``,
         and ``external`` where its arrays are stored, each as far as it is given.

@@ -57,8 +57,9 @@ def _in_napari(napari: Any, array: LazyArray) -> Any:
             rgb=_has_colours(part),
             multiscale=False,
         )
-    if "t" in array.dims and array.shape[array.dims.index("t")]:
-        viewer.dims.set_current_step(array.dims.index("t"), array.shape[array.dims.index("t")] - 1)
+    shown = parts[0][0]
+    for dim, place in _places(shown).items():
+        viewer.dims.set_current_step(viewer.dims.ndim - shown.ndim + shown.dims.index(dim), place)
     return viewer
 
 
@@ -66,14 +67,20 @@ def _in_ndv(ndv: Any, array: LazyArray) -> Any:
     """Open a window of its own, at the newest event."""
     split = _split(array)
     more: dict[str, Any] = {"channel_axis": split, "channel_mode": "composite"} if split else {}
-    if "t" in array.dims and array.shape[array.dims.index("t")]:
-        more["current_index"] = {"t": array.shape[array.dims.index("t")] - 1}
     return ndv.imshow(
         array,
         scales=dict(zip(array.dims, array.scale, strict=True)),
         default_lut={"clims": brightness(array)},
+        current_index=_places(array),
         **more,
     )
+
+
+def _places(array: LazyArray) -> dict[str, int]:
+    """Return where to look first: at the newest event, and in the middle of a volume."""
+    lengths = dict(zip(array.dims, array.shape, strict=True))
+    found = {"t": lengths.get("t", 0) - 1, "z": lengths.get("z", 0) // 2}
+    return {dim: place for dim, place in found.items() if lengths.get(dim)}
 
 
 def _parts(array: LazyArray) -> list[tuple[LazyArray, str]]:

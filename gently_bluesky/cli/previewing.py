@@ -44,7 +44,7 @@ def preview(
     uid: Annotated[
         str,
         typer.Argument(
-            metavar="[UID]",
+            metavar="UID",
             help="A run, a derived result, an array or an event; -1 is the latest run, -2 the one before it.",
         ),
     ] = "-1",
