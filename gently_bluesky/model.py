@@ -265,7 +265,10 @@ class Record(_Shown):
 
     def rows(self) -> dict[str, str]:
         """Return what there is to say of it, for people."""
-        return {"uid": self.uid, "kind": self.kind, "run": self.run_uid, **self._words(), "path": self.path}
+        words = self._words()
+        named = {"operation": self.operation, "session": self.session}
+        words |= {name: value for name, value in named.items() if value and name in words}
+        return {"uid": self.uid, "kind": self.kind, "run": self.run_uid, **words, "path": self.path}
 
     def _words(self) -> dict[str, str]:
         """Return what tells this record from others, where there is something to tell."""

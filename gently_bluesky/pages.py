@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from math import prod
 from typing import TYPE_CHECKING, cast
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from gently_bluesky.dtypes import known_dtype
 from gently_bluesky.glances import glances
 from gently_bluesky.labels import axes_text, bytes_text
-from gently_bluesky.markup import Markup, pre, table, table_of
+from gently_bluesky.markup import Markup, pre, said, table, table_of
 
 if TYPE_CHECKING:
     from gently_bluesky.index.lineage import Lineage
@@ -137,19 +138,19 @@ def _run_row(record: Record) -> tuple[str, ...]:
 
 
 def _keys_table(run: Run) -> Markup:
-    """Return a line for each data key; arrays are opened for how many events they hold, and not read."""
+    """Return a line for each stored array and one for the rest of each stream; opens arrays, and reads none."""
     rows: list[tuple[str, ...]] = []
-    keys = [(of, key, said) for of in _streams(run) for key, said in of.declared.items()]
-    for of, key, said in keys[:MOST_KEYS]:
-        if said.get("external"):
-            rows.append((of.name, key, *_guarded_array(lambda of=of, key=key: of[key])))
-        else:
-            shape = [length for length in said.get("shape") or () if length is not None]
-            rows.append(
-                (of.name, key, f"{tuple(shape)}" if shape else "", str(said.get("dtype_numpy", "")), "")
-            )
-    if len(keys) > MOST_KEYS:
-        rows.append(("", f"and {len(keys) - MOST_KEYS} more", "", "", ""))
+    for of in _streams(run):
+        stored = [key for key, declared in of.declared.items() if declared.get("external")]
+        rows += [(of.name, key, *_guarded_array(partial(of.__getitem__, key))) for key in stored[:MOST_KEYS]]
+        if len(stored) > MOST_KEYS:
+            rows.append((of.name, f"and {len(stored) - MOST_KEYS} more arrays", "", "", ""))
+        others = [key for key in of.declared if key not in stored]
+        if others:
+            more = f" and {len(others) - MOST_KEYS} more" if len(others) > MOST_KEYS else ""
+            rows.append((of.name, f"{', '.join(others[:MOST_KEYS])}{more}", "in the events", "", ""))
+    if not rows:
+        return said("no streams")
     return table_of(("stream", "data key", "array", "dtype", "size"), rows)
 
 
@@ -165,9 +166,9 @@ def _stored(run: Run) -> Iterator[tuple[str, Callable[[], LazyArray]]]:
     """Yield the names of the arrays that a run stored, and what opens them."""
     streams = _streams(run)
     for of in streams:
-        for key in (key for key, said in of.declared.items() if said.get("external")):
+        for key in (key for key, declared in of.declared.items() if declared.get("external")):
             name = f"{of.name}/{key}" if len(streams) > 1 else key
-            yield name, lambda of=of, key=key: of[key]
+            yield name, partial(of.__getitem__, key)
 
 
 def _streams(run: Run) -> list[Stream]:

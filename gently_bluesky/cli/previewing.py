@@ -74,12 +74,15 @@ def preview(
     Views are side by side. Contrast is stretched for each; which values are black and white is written above it.
     The words need matplotlib, which comes with the extra "profile"; without it they are only printed.
     """
+    from rich.console import Console
+
     from gently_bluesky.sheets import new_file, subject_of, write_sheet
 
     with told("no picture was written"), opened(place_of(store, index, overflow, allow)) as reader:
         subject = subject_of(reader, uid, event)
         path = new_file(output, subject, event, replace=force)
-        sheet = subject.sheet()
+        with Console(stderr=True).status("reading ..."):  # which only a terminal shows
+            sheet = subject.sheet()
         has_words = write_sheet(sheet, path, replace=force)
     if as_json:
         typer.echo(json.dumps(_in_json(subject, sheet, path), indent=2))

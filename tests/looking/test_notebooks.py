@@ -86,7 +86,7 @@ def test_a_run_shows_how_it_stands_what_it_holds_and_what_was_made_of_it(night):
     page = seen(night.store[night.volumes])
     for text in (
         *("acquire_volume", "complete, 4 of 4 frames stored", "first light", "embryo", "e1"),
-        *("(t: 2, z: 8, y: 64, x: 64)", "dispim_piezo", "2 projection, 1 nuclei"),
+        *("(t: 2, z: 8, y: 64, x: 64)", "dispim_galvo", "2 projection, 1 nuclei"),
     ):
         assert text in page.text
     assert len(page.images) == 2
