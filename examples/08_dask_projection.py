@@ -5,7 +5,7 @@ Needs: the extra `dask`.
 Prints:
 
     0.5 MB of uint16 along ('t', 'z', 'y', 'x')
-    <LazyArray projection (z: 4, y: 16, x: 64) uint16 8.2 kB f1f5bd69/0>
+    <LazyArray projection (event: 4, z: 16, x: 64) uint16 8.2 kB fa268d72/0>
     mean counts of each volume: [118, 119, 120, 120]
     equal to that without dask: True
 """
