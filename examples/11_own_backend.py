@@ -6,6 +6,11 @@ Needs: that package, installed: its two files, `gently_npy.py` and `pyproject.to
 
 Prints:
 
+    <LazyArray view_a (t: 2, z: 8, y: 64, x: 64) uint16 131.1 kB efb568ee>, kept as EXAMPLE_NPY
+    ['000000.npy', '000001.npy']
+    numpy reads the same: True
+    1 run, 2 arrays, 4 events, 262.1 kB read back in 0.0 s (20.5 MB/s)
+    all is well
 """
 
 import sys
