@@ -36,7 +36,9 @@ class Block(NamedTuple):
 
 def blocks_of(page: Path) -> list[Block]:
     """Return the blocks of a page; after the word "prints" alone on a line one shows what the one before it prints."""
-    found = re.finditer(r"^(prints\n\n)?```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    found = re.finditer(
+        r"^(prints\n\n)?```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
     return [Block(each[2], each[3], each[1] is not None) for each in found]
 
 
@@ -63,7 +65,12 @@ def run_page(page: Path, *, commands: bool) -> dict[int, str]:
 
 
 def _run_python(text: str, name: str, names: dict[str, object]) -> str:
-    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)  # for tracebacks, and hypothesis
+    linecache.cache[name] = (
+        len(text),
+        None,
+        text.splitlines(keepends=True),
+        name,
+    )  # for tracebacks, and hypothesis
     with contextlib.redirect_stdout(io.StringIO()) as said:
         exec(compile(text, name, "exec"), names)
     return said.getvalue()

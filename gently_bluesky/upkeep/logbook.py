@@ -19,7 +19,7 @@ from gently_bluesky.errors import InputError
 from gently_bluesky.files import storage_error, sync_folder, wait_for_lock, write_all
 from gently_bluesky.jsontext import decode, encode
 
-__all__ = ["LOGBOOK", "SEAL", "Logbook"]
+__all__ = ["LOGBOOK", "Logbook"]
 
 LOGBOOK = "upkeep.jsonl"
 SEAL = "settled"

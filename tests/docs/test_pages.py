@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -48,10 +47,21 @@ def without_what_changes(text: str, folder: Path | None = None) -> list[str]:
 def test_code_of_the_page_prints_what_it_says(name: str, tmp_path: Path) -> None:
     page, folder = HERE / name, tmp_path / "folder"
     folder.mkdir()
-    shutil.copytree(HERE / "profiles", folder / "profiles", ignore=shutil.ignore_patterns("history*", "__pycache__"))
+    shutil.copytree(
+        HERE / "profiles", folder / "profiles", ignore=shutil.ignore_patterns("history*", "__pycache__")
+    )
     private = {"GENTLY_STORE": str(tmp_path / "at-the-prompt"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "utf8", RUNNER, page, *["--commands"] * (name in WITH_COMMANDS)],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-X",
+            "utf8",
+            RUNNER,
+            page,
+            *["--commands"] * (name in WITH_COMMANDS),
+        ],
         cwd=folder,
         env={**os.environ, **private},
         capture_output=True,
@@ -63,7 +73,9 @@ def test_code_of_the_page_prints_what_it_says(name: str, tmp_path: Path) -> None
     printed = json.loads(done.stdout)
     shown = [(number, block) for number, block in enumerate(blocks_of(page)) if block.is_printed]
     for number, block in shown:
-        said, expected = (without_what_changes(each, folder) for each in (printed[str(number - 1)], block.text))
+        said, expected = (
+            without_what_changes(each, folder) for each in (printed[str(number - 1)], block.text)
+        )
         if blocks_of(page)[number - 1].language == "ipython":  # among what the RunEngine says of the run
             assert all(any(line in each for each in said) for line in expected), said
         else:
