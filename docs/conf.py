@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 from sphinx.application import Sphinx
 
@@ -36,13 +38,26 @@ html_theme_options = {
 html_sidebars = {"index": []}
 html_show_sourcelink = False
 
-COMMANDS = "reference/commands"
+PROGRAMS = Path(__file__).parents[1] / "examples"
 
 
-def _say_commands(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Put what each command says of itself behind the page of commands."""
-    if page == COMMANDS:
+def _fill(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Put what each command says behind the page of commands, and the programs where the site links to their folder."""
+    if page == "reference/commands":
         source[0] += "".join(f"\n## {name}\n\n```text\n{said}\n```\n" for name, said in _helps())
+    elif page == "examples":
+        told = (PROGRAMS / "README.md").read_text("utf-8")
+        source[0] = re.sub(r"\]\((\w+\.py)\)", r"](../examples/\1)", told) + "".join(map(_shown, _programs()))
+    else:
+        source[0] = source[0].replace("](../examples/README.md)", "](examples.md)")
+
+
+def _programs() -> list[str]:
+    return sorted(path.name for path in PROGRAMS.glob("[0-9]*.py"))
+
+
+def _shown(name: str) -> str:
+    return f"\n## {name}\n\n```{{literalinclude}} ../examples/{name}\n:language: python\n```\n"
 
 
 def _helps() -> list[tuple[str, str]]:
@@ -61,5 +76,5 @@ def _helps() -> list[tuple[str, str]]:
 
 
 def setup(app: Sphinx) -> None:
-    """Have the page of commands filled."""
-    app.connect("source-read", _say_commands)
+    """Have the pages filled that are made of something else."""
+    app.connect("source-read", _fill)

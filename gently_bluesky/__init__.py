@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from gently_bluesky.ipython import configure
     from gently_bluesky.lazy import LazyArray
     from gently_bluesky.model import Record
-    from gently_bluesky.run import Run, Stream
+    from gently_bluesky.run import Run
     from gently_bluesky.store import Store
+    from gently_bluesky.streams import Stream
 
 __all__ = [
     "LazyArray",
@@ -40,7 +41,7 @@ _HOMES = {
     "Run": "gently_bluesky.run",
     "Store": "gently_bluesky.store",
     "StoreWriter": "gently_bluesky.documents.writer",
-    "Stream": "gently_bluesky.run",
+    "Stream": "gently_bluesky.streams",
     "StreamResolver": "gently_bluesky.documents.resolver",
     "configure": "gently_bluesky.ipython",
     "handler_registry": "gently_bluesky.documents.handling",

@@ -265,8 +265,9 @@ class Store(MaintainedStore):
         operation, parameters
             How it was made.
         dims
-            Names of the axes of an array; a lazy array has its own. Steps along axes of space are those of
-            the lazy array, or of the first parent that has any.
+            Names of the axes of an array; a lazy array has its own. ``t``, the name of what the store keeps events
+            along, becomes ``event``. Steps along axes of space are those of the lazy array, or of the first parent
+            that has any.
         **metadata
             More for its start document.
 
@@ -283,7 +284,7 @@ class Store(MaintainedStore):
         known = [self._index.record(uid) for uid in parent_uids(parents)]
         result = take_apart(data, data_type)
         if dims is None and isinstance(data, LazyArray):
-            dims = tuple("event" if dim == "t" else dim for dim in data.dims)
+            dims = data.dims
         derivation = Derivation(
             data_type=data_type,
             parents=tuple(known),
@@ -291,7 +292,7 @@ class Store(MaintainedStore):
             operation=operation,
             parameters=dict(parameters or {}),
             metadata={**metadata, **({} if session is None else {"session": session})},
-            dims=None if dims is None else tuple(dims),
+            dims=None if dims is None else tuple("event" if dim == "t" else dim for dim in dims),
             steps_um=self._steps_um(
                 [data, parents, *(parents if isinstance(parents, list | tuple) else [])], known
             ),
@@ -302,7 +303,7 @@ class Store(MaintainedStore):
 
     def _recorded(self, uid: str) -> Record:
         try:
-            return self._index.record(uid)
+            return self.record(uid)
         except UnknownUid as error:
             raise StorageStalled(
                 f"result {uid} is stored, but another process has held the index for too long, so that it cannot "

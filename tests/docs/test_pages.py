@@ -19,7 +19,7 @@ from gently_bluesky.cli import app
 
 HERE = Path(__file__).parents[2]
 RUNNER = HERE / "tests" / "pages.py"
-PAGES = [HERE / "README.md", *sorted((HERE / "docs").rglob("*.md"))]
+PAGES = [HERE / "README.md", HERE / "examples" / "README.md", *sorted((HERE / "docs").rglob("*.md"))]
 ELSEWHERE = {  # pages whose code needs more than a folder, and the tests that run it
     "docs/backends.md": "tests/contract/test_documented_backend.py",
     "docs/format.md": "tests/docs/test_readme.py",
@@ -42,6 +42,7 @@ assert (taken.start["plan_name"], sweep.start["plan_name"]) == ("acquire_volume"
 assert store.record(parent).run_uid == sweep.uid
 """,
 }
+FOR_THE_SITE = {"index.md", "examples.md"}
 WITH_COMMANDS = {"docs/tutorial.md"}
 
 
@@ -142,5 +143,5 @@ def test_every_page_is_reached_from_the_readme() -> None:
             reached.add(page)
             links = re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8"))
             ahead += [(page.parent / link).resolve() for link in links]
-    pages = {page for page in PAGES if "reference" not in page.parts and page.name != "index.md"}
+    pages = {page for page in PAGES if "reference" not in page.parts and page.name not in FOR_THE_SITE}
     assert pages - reached == set()

@@ -86,7 +86,7 @@ def test_a_writer_is_made_with_the_settings_that_there_are():
 
 def test_a_run_and_an_array_have_the_members_of_the_design():
     of_run = {"uid", "record", "start", "stop", "status", "streams", "table", "documents", "to_xarray"}
-    of_run |= {"storing", "wait"}
+    of_run |= {"storing", "wait", "plot"}
     assert public(Run) == of_run
     assert {
         "shape",
@@ -103,6 +103,7 @@ def test_a_run_and_an_array_have_the_members_of_the_design():
     assert {"read_async", "max", "min", "mean", "std", "to_dask", "to_zarr", "wait", "follow"} <= public(
         LazyArray
     )
+    assert {"preview", "view", "channels", "touched_chunks", "touched_nbytes"} <= public(LazyArray)
 
 
 def test_every_public_callable_says_what_it_does():

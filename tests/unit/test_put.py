@@ -93,6 +93,8 @@ def test_an_array_has_the_axes_it_is_given_or_those_of_microscopy(store):
         assert store.get(store.put(np.zeros(shape), data_type="a").uid).dims == dims
     kymograph = store.put(np.zeros((4, 5)), data_type="kymograph", dims=("z", "x"))
     assert store.get(kymograph.uid).dims == ("z", "x")
+    over_time = store.put(np.zeros((4, 5)), data_type="kymograph", dims=("t", "x"))
+    assert store.get(over_time.uid).dims == ("event", "x")
     assert store.get(store.put(np.zeros(5), data_type="a", dims=("z",)).uid).dims == ("z",)
 
 
