@@ -225,7 +225,7 @@ class LazyArray(Waiting, Looking, NDArrayOperatorsMixin):
         return part
 
     def compute(self) -> NDArray[Any]:
-        """Read it.
+        """Read it into memory.
 
         Returns
         -------

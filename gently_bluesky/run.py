@@ -84,8 +84,9 @@ class Run:
 
     @property
     def storing(self) -> Mapping[str, Any] | None:
-        """What the run's frames took to be stored, as its stop says: ``frames``, ``bytes``, ``bytes_per_s``,
-        ``waited_s`` for a full buffer, ``peak_pending_bytes``; None without frames, or before the end.
+        """What the run's frames took to be stored, as its stop says; None without frames, or before the end.
+
+        ``frames``, ``bytes``, ``bytes_per_s``, ``waited_s`` for a full buffer, ``peak_pending_bytes``.
         """
         end = self._end()
         return None if end is None else end.storing

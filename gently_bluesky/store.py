@@ -268,6 +268,8 @@ class Store(MaintainedStore):
             Names of the axes of an array; a lazy array has its own. ``t``, the name of what the store keeps events
             along, becomes ``event``. Steps along axes of space are those of the lazy array, or of the first parent
             that has any.
+        format
+            As in `writer`, for a result with arrays.
         **metadata
             More for its start document.
 

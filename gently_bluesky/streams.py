@@ -50,8 +50,10 @@ class Stream:
 
     @property
     def declared(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the descriptors say of each data key, the last one of each: its ``shape``, ``dtype_numpy``, ``dims``,
-        and ``external`` where its arrays are stored, each as far as it is given.
+        """What the descriptors say of each data key, the last one of each.
+
+        That is its ``shape``, ``dtype_numpy``, ``dims``, and ``external`` where its arrays are stored, each as far as
+        it is given.
         """
         return self.run._declared(self.name)
 

@@ -108,12 +108,12 @@ class Thermometer(Signal):
         self._run_while_wanted()
 
     def stage(self) -> list[object]:
-        """Start."""
+        """Start updating."""
         self.start()
         return [self]
 
     def unstage(self) -> list[object]:
-        """Stop."""
+        """Stop updating, unless somebody is subscribed."""
         self.stop()
         return [self]
 

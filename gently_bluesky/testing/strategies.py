@@ -23,8 +23,6 @@ def indices_for(draw: st.DrawFn, shape: tuple[int, ...], *, newaxis: bool = True
 
     Parameters
     ----------
-    draw
-        Given by hypothesis.
     shape
         Of the array.
     newaxis

@@ -58,8 +58,6 @@ def document_streams(draw: st.DrawFn, *, max_runs: int = 2, foreign: bool = True
 
     Parameters
     ----------
-    draw
-        Given by hypothesis.
     max_runs
         Most runs.
     foreign
