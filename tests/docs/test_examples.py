@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,9 @@ from PIL import Image
 
 from gently_bluesky import Store
 
+needs_micromanager = pytest.mark.skipif(
+    importlib.util.find_spec("mm_test_adapters") is None, reason="there is no Micro-Manager for this machine"
+)
 HERE = Path(__file__).parents[2]
 SCRIPTS = sorted((HERE / "examples").glob("*.py"))
 
@@ -39,10 +44,11 @@ def without_what_changes(text: str) -> str:
 
 
 def run(*command: str | Path, folder: Path, path: str = "") -> subprocess.CompletedProcess[str]:
+    without_display = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
     return subprocess.run(
         [sys.executable, "-W", "error", "-X", "utf8", *map(str, command)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])},
+        env={**without_display, "PYTHONPATH": os.pathsep.join([path, os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         encoding="utf-8",
         check=False,
@@ -62,7 +68,12 @@ def install_documented_backend(folder: Path) -> None:
     (told / "entry_points.txt").write_text(f"[gently_bluesky.backends]\nnpy = {entry}\n")
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def parameter(script: Path) -> Any:
+    marks = [needs_micromanager] if "mm_test_adapters" in script.read_text("utf-8") else []
+    return pytest.param(script, id=script.stem, marks=marks)
+
+
+@pytest.mark.parametrize("script", [parameter(script) for script in SCRIPTS])
 def test_example_prints_what_it_says(script: Path, tmp_path: Path) -> None:
     installed, folder = tmp_path / "installed", tmp_path / "empty"
     folder.mkdir()
@@ -105,6 +116,7 @@ def both_stores_hold_the_night(folder: Path) -> None:
 CHECKS = {"05_live_display": the_window_showed_the_last_volume, "06_replay": both_stores_hold_the_night}
 
 
+@needs_micromanager
 def test_a_sequence_of_which_a_frame_is_missing_fails_the_plan_and_keeps_the_volumes_before_it(
     tmp_path: Path,
 ) -> None:
