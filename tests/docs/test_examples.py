@@ -106,7 +106,7 @@ def the_window_showed_the_last_volume(folder: Path) -> None:
 
 
 def both_stores_hold_the_night(folder: Path) -> None:
-    with Store(folder / "dispim", mode="r") as store, Store(folder / "dispim-as-tiff", mode="r") as copy:
+    with Store(folder / "night", mode="r") as store, Store(folder / "night-as-tiff", mode="r") as copy:
         assert [record.uid for record in copy.query()] == [record.uid for record in store.query()]
         for record in store.query():
             for key in {"camera_a", "view_a", "view_b"} & set(store[record.uid]["primary"]):
