@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gently_bluesky.documents.handling import handler_registry
+    from gently_bluesky.documents.record import record
     from gently_bluesky.documents.replay import replay
     from gently_bluesky.documents.resolver import StreamResolver
     from gently_bluesky.documents.writer import StoreWriter
     from gently_bluesky.ipython import configure
     from gently_bluesky.lazy import LazyArray
     from gently_bluesky.model import Record
-    from gently_bluesky.run import Run, Stream
+    from gently_bluesky.run import Run
     from gently_bluesky.store import Store
+    from gently_bluesky.streams import Stream
 
 __all__ = [
     "LazyArray",
@@ -29,6 +31,7 @@ __all__ = [
     "StreamResolver",
     "configure",
     "handler_registry",
+    "record",
     "replay",
 ]
 
@@ -38,10 +41,11 @@ _HOMES = {
     "Run": "gently_bluesky.run",
     "Store": "gently_bluesky.store",
     "StoreWriter": "gently_bluesky.documents.writer",
-    "Stream": "gently_bluesky.run",
+    "Stream": "gently_bluesky.streams",
     "StreamResolver": "gently_bluesky.documents.resolver",
     "configure": "gently_bluesky.ipython",
     "handler_registry": "gently_bluesky.documents.handling",
+    "record": "gently_bluesky.documents.record",
     "replay": "gently_bluesky.documents.replay",
 }
 

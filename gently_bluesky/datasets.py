@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gently_bluesky.errors import MissingExtra
 from gently_bluesky.lazy import LazyArray
@@ -23,6 +24,16 @@ class StreamLike(Protocol):
     @property
     def name(self) -> str:
         """Of the stream."""
+        ...
+
+    @property
+    def run_uid(self) -> str:
+        """Of its run."""
+        ...
+
+    @property
+    def start_s(self) -> float:
+        """When its run began, in seconds since the epoch."""
         ...
 
     @property
@@ -63,8 +74,12 @@ def event_table(stream: StreamLike) -> pd.DataFrame:
 
 
 def stream_dataset(stream: StreamLike) -> xr.Dataset:
-    """Return a dataset along ``t``, rows as `event_table`; two arrays whose axes of one name differ get axes of
-    their own.
+    """Return a dataset along ``t``, rows as `event_table`, with coordinates in seconds and micrometres.
+
+    ``t`` is in seconds from the run's start, ``time`` the moment itself, in UTC; neither is known where no event
+    came. ``z``, ``y`` and ``x`` are in micrometres from the first pixel, ``v`` or ``c`` the names of the views or
+    channels, each where it is known. Two arrays whose axes of one name differ get axes of their own; a data key that
+    is called like an axis or a coordinate, say a motor ``x``, has the stream's name in front of its own.
 
     Raises
     ------
@@ -78,28 +93,50 @@ def stream_dataset(stream: StreamLike) -> xr.Dataset:
             "to_xarray() needs xarray: python -m pip install 'gently-bluesky[xarray]'"
         ) from error
     rows = _rows(stream)
-    coords: dict[str, Any] = {
-        "time": ("t", np.array([event["time"] for event in rows.values()], dtype=float), {"units": "s"}),
-        "seq_num": ("t", np.array([*rows], dtype=np.int64)),
-    }
+    coords = _times(stream, np.array([event["time"] for event in rows.values()], dtype=float))
+    coords["seq_num"] = ("t", np.array([*rows], dtype=np.int64))
     variables: dict[str, Any] = {}
-    axes: dict[str, tuple[int, float, str | None]] = {}
+    axes: dict[str, _Axis] = {}
     for key in stream:
         array = stream[key][: len(rows)]  # what is announced by stream_datum may be ahead of its event
         dims: list[str] = []
         for dim, length, scale, unit in zip(array.dims, array.shape, array.scale, array.units, strict=True):
-            kind = (length, scale, unit)
-            name = dim if axes.setdefault(dim, kind) == kind else f"{key}_{dim}"
-            axes[name] = kind
+            axis = _Axis(length, scale, unit, array.channels if dim in ("v", "c") else ())
+            name = dim if axes.setdefault(dim, axis) == axis else f"{key}_{dim}"
+            axes[name] = axis
             dims.append(name)
         data = array.to_dask() if array.dtype != object and array.uid else array.compute()
-        variables[key] = (dims, data)
-    coords.update(
-        (name, (name, np.arange(length) * scale, {"units": unit}))
-        for name, (length, scale, unit) in axes.items()
-        if unit is not None
-    )
-    return xr.Dataset(variables, coords=coords, attrs={"stream": stream.name})
+        variables[key] = (dims, data, {"uid": array.uid} if array.uid else {})
+    for name, axis in axes.items():
+        if axis.labels:
+            coords[name] = (name, np.array(axis.labels))
+        elif axis.unit is not None:
+            coords[name] = (name, np.arange(axis.length) * axis.scale, {"units": axis.unit})
+    taken = {*coords, *axes}
+    named = {f"{stream.name}_{key}" if key in taken else key: variables[key] for key in variables}
+    return xr.Dataset(named, coords=coords, attrs={"run": stream.run_uid, "stream": stream.name})
+
+
+class _Axis(NamedTuple):
+    """What arrays that share an axis agree on."""
+
+    length: int
+    scale: float
+    unit: str | None
+    labels: tuple[str, ...]
+
+
+def _times(stream: StreamLike, times_s: NDArray[np.float64]) -> dict[str, Any]:
+    """Return when the events were, by the clock and from the run's start."""
+    known = np.isfinite(times_s)
+    moments = np.full(len(times_s), np.datetime64("NaT"), "datetime64[ns]")
+    # seconds since the epoch are known to a fraction of a microsecond in double precision, and no better
+    moments[known] = np.round(times_s[known] * 1e6).astype("datetime64[us]")
+    found: dict[str, Any] = {"time": ("t", moments, {"long_name": "time of the event, UTC"})}
+    if known.all():
+        said = {"units": "s", "long_name": "time from the run's start"}
+        found["t"] = ("t", times_s - stream.start_s, said)
+    return found
 
 
 def _rows(stream: StreamLike) -> dict[int, Mapping[str, Any]]:

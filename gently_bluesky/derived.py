@@ -21,8 +21,9 @@ from gently_bluesky.jsontext import plain
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
 from gently_bluesky.results import KINDS, Result, put_together
-from gently_bluesky.run import Run, Stream
+from gently_bluesky.run import Run
 from gently_bluesky.sources import InlineSource
+from gently_bluesky.streams import Stream
 
 __all__ = ["Derivation", "parent_uids", "read_result", "record_run", "steps_um"]
 

@@ -230,7 +230,7 @@ class AssetDiffers(AssetDamaged):
 
 
 class JournalDamaged(StorageError):
-    """A journal is damaged in the middle; what it tells of is not opened and the file is not changed."""
+    """A journal is damaged in the middle, or a recording anywhere; the file is not changed."""
 
     code = "journal-damaged"
 

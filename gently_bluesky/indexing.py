@@ -150,6 +150,16 @@ class View:
         chunks += (1,) * (len(self.picks) - self.depth)
         return [_run_stops(self.places(axis), chunks[self.order[axis]]) for axis in range(len(self.order))]
 
+    def touched(self, shape: tuple[int, ...], chunks: tuple[int, ...]) -> int:
+        """Return how many elements of the source lie in the chunks that hold what is left."""
+        total = 1
+        for pick, length, chunk in zip(
+            self.picks, shape, chunks, strict=False
+        ):  # added axes are not the source's
+            owners = np.unique(np.asarray(pick, dtype=np.intp) // max(chunk, 1))
+            total *= min(len(owners) * chunk, length)
+        return total
+
     def longest_runs(self, chunks: tuple[int, ...]) -> tuple[int, ...]:
         """Return the length of the longest such run along each axis, at least 1."""
         return tuple(max(1, int(np.diff(ends, prepend=0).max())) for ends in self.stops(chunks))

@@ -1,43 +1,31 @@
-"""A lazy array in words: a line for the terminal, a table for notebooks, names for new axes."""
+"""A lazy array in words: a line for the terminal, its axes, a size, names for new axes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gently_bluesky.lazy import LazyArray
 
-__all__ = ["bytes_text", "free_name", "html_table", "one_line"]
+__all__ = ["axes_text", "bytes_text", "free_name", "one_line"]
 
 
 def one_line(array: LazyArray) -> str:
     """Return name, axes, dtype, size and uid in a line."""
-    axes = ", ".join(f"{dim}: {length}" for dim, length in zip(array.dims, array.shape, strict=True))
     head, slash, tail = array.uid.partition("/")
-    words = (array.name, f"({axes})", str(array.dtype), bytes_text(array.nbytes), head[:8] + slash + tail)
+    words = (
+        array.name,
+        f"({axes_text(array)})",
+        str(array.dtype),
+        bytes_text(array.nbytes),
+        head[:8] + slash + tail,
+    )
     return f"<LazyArray {' '.join(filter(None, words))}>"
 
 
-def html_table(array: LazyArray, chunks: int) -> str:
-    """Return an HTML table of all there is to say; ``chunks`` is how many it touches."""
-    axes = [
-        f"{dim}: {length:,} x {scale:g} {unit or ''}".rstrip()
-        for dim, length, scale, unit in zip(array.dims, array.shape, array.scale, array.units, strict=True)
-    ]
-    rows: Mapping[str, str] = {
-        "name": array.name,
-        "shape": str(array.shape),
-        "axes": ", ".join(axes),
-        "dtype": str(array.dtype),
-        "size": f"{bytes_text(array.nbytes)} ({array.size:,} elements)",
-        "chunks": f"{chunks:,} of {array.chunks}",
-        "uid": array.uid,
-    }
-    left = 'style="text-align: left"'
-    cells = (f"<tr><th {left}>{head}</th><td {left}>{escape(text)}</td></tr>" for head, text in rows.items())
-    return f"<table><caption>LazyArray</caption><tbody>{''.join(cells)}</tbody></table>"
+def axes_text(array: LazyArray) -> str:
+    """Return names and lengths of the axes."""
+    return ", ".join(f"{dim}: {length}" for dim, length in zip(array.dims, array.shape, strict=True))
 
 
 def free_name(stem: str, taken: set[str]) -> str:

@@ -21,7 +21,8 @@ from gently_bluesky.errors import InputError
 from gently_bluesky.exports import dask_array, write_zarr
 from gently_bluesky.growing import Growth, Waiting, keeps_events
 from gently_bluesky.indexing import BLOCK_BYTES, Gather, Index, View, parse
-from gently_bluesky.labels import free_name, html_table, one_line
+from gently_bluesky.labels import free_name
+from gently_bluesky.looking import Looking
 from gently_bluesky.reductions import Axes, Blocked, reduce_blocks
 from gently_bluesky.sources import ArraySource, Events, Points, Selection, read_view
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ArraySource", "LazyArray", "Selection", "growing"]
 
 
-class LazyArray(Waiting, NDArrayOperatorsMixin):
+class LazyArray(Waiting, Looking, NDArrayOperatorsMixin):
     """An array in storage: slicing it costs nothing, and only what is left is read.
 
     Indexing has numpy's meaning and gives another LazyArray. Nothing is read until the numbers are asked for:
@@ -59,6 +60,8 @@ class LazyArray(Waiting, NDArrayOperatorsMixin):
         Gives the datum uid of the event at a place along axis 0 of the source.
     name
         What people call it.
+    channels
+        Names of the views or channels along ``v`` or ``c``, one for each, or none.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class LazyArray(Waiting, NDArrayOperatorsMixin):
         uid: str = "",
         event_uid: Callable[[int], str] | None = None,
         name: str = "",
+        channels: tuple[str, ...] = (),
     ) -> None:
         ndim = len(source.shape)
         self._source = source
@@ -87,6 +91,7 @@ class LazyArray(Waiting, NDArrayOperatorsMixin):
         self._event_uid = event_uid if ndim else None
         self._events = Events(source.shape[0], 0, range(source.shape[0])) if ndim else Events(0, None, 0)
         self._name = name
+        self._channels = tuple(channels)
         for what, got in (("dims", self._dims), ("scale", self._scale), ("units", self._units)):
             if len(got) != ndim:
                 raise InputError(f"{name!r}: expected {what} for {ndim} axes, got {got}; nothing was read")
@@ -119,6 +124,16 @@ class LazyArray(Waiting, NDArrayOperatorsMixin):
         return self.size * self.dtype.itemsize
 
     @property
+    def touched_chunks(self) -> int:
+        """How many pieces the chunks of the source are in it."""
+        return math.prod(len(stops) for stops in self._view.stops(self._source.chunks)) if self.size else 0
+
+    @property
+    def touched_nbytes(self) -> int:
+        """Bytes of all elements in the chunks that reading it touches: what it costs to read, uncompressed."""
+        return self._view.touched(self._source.shape, self._source.chunks) * self.dtype.itemsize
+
+    @property
     def dims(self) -> tuple[str, ...]:
         """Names of the axes."""
         return self._dims
@@ -139,6 +154,16 @@ class LazyArray(Waiting, NDArrayOperatorsMixin):
         return self._name
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the views or channels along ``v`` or ``c``; none where they have none."""
+        for axis, dim in enumerate(self._dims):
+            if dim in ("v", "c") and self._view.order[axis] < self._view.depth:
+                places = self._view.places(axis)
+                known = len(self._channels) == self._source.shape[self._view.order[axis]]
+                return tuple(self._channels[place] for place in places) if known else ()
+        return ()
+
+    @property
     def chunks(self) -> tuple[int, ...]:
         """Most elements along each axis that lie in one chunk of the source."""
         return self._view.longest_runs(self._source.chunks)
@@ -156,14 +181,6 @@ class LazyArray(Waiting, NDArrayOperatorsMixin):
         if not self.ndim:
             raise TypeError("len() of unsized object")
         return self.shape[0]
-
-    def __repr__(self) -> str:
-        return one_line(self)
-
-    def _repr_html_(self) -> str:
-        """Return an HTML table for notebooks; reads nothing."""
-        runs = math.prod(len(stops) for stops in self._view.stops(self._source.chunks)) if self.size else 0
-        return html_table(self, runs)
 
     def __getitem__(self, key: Index) -> LazyArray:
         try:
@@ -199,7 +216,7 @@ class LazyArray(Waiting, NDArrayOperatorsMixin):
         first, after = gather.axis, gather.axis + len(gather.points)
         point = free_name("point", {*self._dims[:first], *self._dims[after:]})
         part = copy(self)
-        part._source = Points(self._source, self._view, gather)
+        part._source, part._channels = Points(self._source, self._view, gather), ()
         part._view = View.whole(part._source.shape)
         part._dims = (*self._dims[:first], point, *self._dims[after:])
         part._scale = (*self._scale[:first], 1.0, *self._scale[after:])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from gently_bluesky.errors import InvalidSetting, UnstorableDtype
+from gently_bluesky.markup import table
 from gently_bluesky.wording import printable
 
 __all__ = ["SYNCS", "ArraySpec", "JournalLine", "Packing", "Record", "Settings", "storable_dtype"]
@@ -185,8 +185,14 @@ class JournalLine:
     timestamps: Mapping[str, float] | None = None
 
 
+class _Shown:
+    """Holds who shows a record, which is no part of its value: not compared, not pickled."""
+
+    __slots__ = ("_shown_by",)
+
+
 @dataclass(frozen=True, slots=True)
-class Record:
+class Record(_Shown):
     """What the index keeps about one uid.
 
     Attributes
@@ -250,13 +256,21 @@ class Record:
         return f"<Record {' '.join(words)}>"
 
     def _repr_html_(self) -> str:
-        """Return an HTML table for notebooks."""
-        rows = {"uid": self.uid, "kind": self.kind, "run": self.run_uid, **self._words(), "path": self.path}
-        left = 'style="text-align: left"'
-        cells = (
-            f"<tr><th {left}>{name}</th><td {left}>{escape(text)}</td></tr>" for name, text in rows.items()
-        )
-        return f"<table><caption>Record</caption><tbody>{''.join(cells)}</tbody></table>"
+        """Return a table for notebooks; of a record that a store gave, with a small picture and its lineage."""
+        shown_by: Callable[[Record], str] | None = getattr(self, "_shown_by", None)
+        return table("Record", self.rows()) if shown_by is None else shown_by(self)
+
+    def shown_by(self, shown_by: Callable[[Record], str]) -> Record:
+        """Have a store, which knows more, say what notebooks show; return the record, which is the same value."""
+        object.__setattr__(self, "_shown_by", shown_by)
+        return self
+
+    def rows(self) -> dict[str, str]:
+        """Return what there is to say of it, for people."""
+        words = self._words()
+        named = {"operation": self.operation, "session": self.session}
+        words |= {name: value for name, value in named.items() if value and name in words}
+        return {"uid": self.uid, "kind": self.kind, "run": self.run_uid, **words, "path": self.path}
 
     def _words(self) -> dict[str, str]:
         """Return what tells this record from others, where there is something to tell."""

@@ -9,37 +9,67 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cut_out", "draw_scale_bar", "grid", "png_bytes", "stretched", "write_png"]
+__all__ = [
+    "DARK",
+    "ScaleBar",
+    "contrast",
+    "cut_out",
+    "draw_scale_bar",
+    "grid",
+    "png_bytes",
+    "stretched",
+    "write_png",
+]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB = 0, 2
-GAP_GREY = 48
-NICE_UM = (500, 200, 100, 50, 20, 10, 5, 2, 1)
+DARK = 28
+"""Grey of what is between images."""
+NICE_UM = (5000, 2000, 1000, 500, 200, 100, 50, 20, 10, 5, 2, 1)
+
+
+def contrast(
+    images: Sequence[NDArray[Any]], *, low_percent: float = 5.0, high_percent: float = 99.9
+) -> tuple[float, float]:
+    """Return the values to show black and white: two percentiles of what is finite in these images together.
+
+    (0, 1) where nothing is; two values that differ in any case.
+    """
+    values = np.concatenate([image.astype(np.float64).ravel() for image in images])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(values, [low_percent, high_percent]))
+    if low == high:
+        low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low, low + 1.0)
 
 
 def stretched(
     image: NDArray[Any],
     *,
-    low_percent: float = 40.0,
-    high_percent: float = 99.8,
+    limits: tuple[float, float] | None = None,
     gamma: float = 0.8,
     colour: Sequence[int] = (),
 ) -> NDArray[np.uint8]:
-    """Return an image (y, x) as 8 bit, dark to bright between two percentiles of its values.
+    """Return an image (y, x) as 8 bit, dark to bright between two values; black where it is not a number.
 
-    A ``gamma`` below 1 lifts what is dim. With a ``colour`` (red, green, blue of what is brightest) the image
-    becomes (y, x, 3).
+    By default between those that show what is bright in the dark, see `contrast`. A ``gamma`` below 1 lifts what
+    is dim. With a ``colour`` (red, green, blue of what is brightest) the image becomes (y, x, 3).
     """
-    low, high = (float(value) for value in np.percentile(image, [low_percent, high_percent]))
-    grey = np.clip((image.astype(np.float32) - low) / max(high - low, 1.0), 0.0, 1.0) ** gamma
+    low, high = limits or contrast([image], low_percent=40.0, high_percent=99.8)
+    with np.errstate(over="ignore", invalid="ignore"):
+        grey = (image.astype(np.float64) - low) / (high - low)
+    grey = np.clip(np.nan_to_num(grey, nan=0.0), 0.0, 1.0) ** gamma
     if colour:
-        grey = grey[..., np.newaxis] * np.asarray(colour, np.float32) / 255
+        grey = grey[..., np.newaxis] * np.asarray(colour, np.float64) / 255
     return np.round(grey * 255).astype(np.uint8)
 
 
@@ -59,7 +89,7 @@ def grid(rows: Sequence[Sequence[NDArray[np.uint8]]], *, gap: int = 4) -> NDArra
     height, width = tile.shape[:2]
     across = max(len(row) for row in rows)
     shape = len(rows) * (height + gap) - gap, across * (width + gap) - gap, *tile.shape[2:]
-    canvas = np.full(shape, GAP_GREY, np.uint8)
+    canvas = np.full(shape, DARK, np.uint8)
     for row, tiles in enumerate(rows):
         for column, one in enumerate(tiles):
             y, x = row * (height + gap), column * (width + gap)
@@ -67,8 +97,17 @@ def grid(rows: Sequence[Sequence[NDArray[np.uint8]]], *, gap: int = 4) -> NDArra
     return canvas
 
 
-def draw_scale_bar(image: NDArray[np.uint8], pixel_size_um: float) -> int:
-    """Draw a white bar into the lower right corner; return the micrometres it stands for, 0 if none fits."""
+@dataclass(frozen=True, slots=True)
+class ScaleBar:
+    """A bar that was drawn: the micrometres it stands for, and the pixel above its middle."""
+
+    um: int
+    row: int
+    column: int
+
+
+def draw_scale_bar(image: NDArray[np.uint8], pixel_size_um: float) -> ScaleBar | None:
+    """Draw a white bar with a black rim into the lower right corner; return it, None if none fits."""
     height, width = image.shape[:2]
     for length_um in NICE_UM:
         pixels = round(length_um / pixel_size_um)
@@ -76,9 +115,12 @@ def draw_scale_bar(image: NDArray[np.uint8], pixel_size_um: float) -> int:
             margin = max(2, width // 32)
             thick = max(2, height // 96)
             y, x = height - margin, width - margin
+            if thick >= y:
+                return None
+            image[y - thick - 1 : y + 1, x - pixels - 1 : x + 1] = 0
             image[y - thick : y, x - pixels : x] = 255
-            return length_um
-    return 0
+            return ScaleBar(length_um, y - thick, x - pixels // 2)
+    return None
 
 
 def png_bytes(image: NDArray[np.uint8]) -> bytes:

@@ -9,6 +9,7 @@ import operator
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
@@ -22,7 +23,9 @@ from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.lineage import Lineage, ancestors, children
 from gently_bluesky.lazy import LazyArray
+from gently_bluesky.looking import traced
 from gently_bluesky.model import Record
+from gently_bluesky.pages import datum_page, lineage_text, page, store_page
 from gently_bluesky.progress import terminal_bar
 from gently_bluesky.run import Run
 from gently_bluesky.stored import asset_events, datum_array
@@ -50,7 +53,14 @@ class StoreView:
         The user's, by spec.
     overflow
         The second place of its runs, if it has one.
+
+    Attributes
+    ----------
+    component_names
+        None: bluesky-queueserver takes whatever has ``children`` in its namespace for a device, and asks for these.
     """
+
+    component_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -141,6 +151,9 @@ class StoreView:
             The document names no file here.
         """
         record = self._index.record(uid)
+        return traced(self._array_of(record, uid), self._origin)
+
+    def _array_of(self, record: Record, uid: str) -> LazyArray:
         if record.kind == "datum":
             return datum_array(self._places, self._index, record)
         assets = self._assets_of(record)
@@ -228,7 +241,7 @@ class StoreView:
 
     def record(self, uid: str) -> Record:
         """Return what the index keeps about a run, asset or datum. Raises UnknownUid, AmbiguousUid."""
-        return self._index.record(uid)
+        return self._index.record(uid).shown_by(self._record_page)
 
     def query(
         self,
@@ -270,7 +283,8 @@ class StoreView:
         of_run = {"data_type": data_type, "session": session, "status": status, "operation": operation}
         place = {"kind": kind, "stream": stream, "data_key": data_key}
         conditions: dict[str, Any] = {**metadata, **of_run, **place}
-        return self._index.query(since=since, until=until, derived=derived, **conditions)
+        found = self._index.query(since=since, until=until, derived=derived, **conditions)
+        return (record.shown_by(self._record_page) for record in found)
 
     def latest(self, **conditions: Any) -> Record:
         """Return the newest record that answers the conditions of `query`. Raises LookupFailed."""
@@ -285,9 +299,24 @@ class StoreView:
 
     def children(self, uid: str) -> list[Record]:
         """Return the results made directly from a run, asset or datum, or anything in it, newest last."""
-        return children(self._index, uid)
+        return [record.shown_by(self._record_page) for record in children(self._index, uid)]
 
     def stats(self) -> dict[str, Any]:
         """Return counts of runs, assets, datums and derived results, bytes of pixels, and the free space."""
         free_bytes = shutil.disk_usage(self.root).free
         return {"root": str(self.root), "uid": self.uid, **self._index.stats(), "free_bytes": free_bytes}
+
+    # -- what notebooks show ----------------------------------------------------------------------------
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks, with small pictures of the newest run, as `gently_bluesky.pages` says."""
+        return page("Store", lambda: store_page(self))
+
+    def _record_page(self, record: Record) -> str:
+        if record.kind == "run":
+            return Run(self._places, self._index, record)._repr_html_()  # pyright: ignore[reportPrivateUsage] # IPython's name
+        array = partial(self.array, record.uid)
+        return page("Record", lambda: datum_page(record, array, partial(self._origin, record.uid)))
+
+    def _origin(self, uid: str) -> str:
+        return lineage_text(self.lineage(uid))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
+from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,14 @@ from gently_bluesky.elsewhere import Places
 from gently_bluesky.errors import AmbiguousArray, AssetMissing, FixedArray, JournalDamaged, LookupFailed
 from gently_bluesky.files import read_plain, storage_error
 from gently_bluesky.index.index import Index
+from gently_bluesky.index.lineage import Lineage, ancestors, children
 from gently_bluesky.lazy import LazyArray
+from gently_bluesky.looking import traced
 from gently_bluesky.model import JournalLine, Record
+from gently_bluesky.pages import lineage_text, page, run_page
 from gently_bluesky.sources import InlineSource
 from gently_bluesky.stored import KeyEvents, key_events, wait_for_events
+from gently_bluesky.streams import Stream
 from gently_bluesky.upkeep.journals import has_stop
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
 from gently_bluesky.watching import RunWatch
@@ -31,7 +36,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-__all__ = ["Run", "Stream"]
+    from gently_bluesky.plots import Drawing
+
+__all__ = ["Run"]
 
 
 MOST_KEYS_LISTED = 12
@@ -178,11 +185,28 @@ class Run:
     def to_xarray(self, stream: str = "primary") -> xr.Dataset:
         """Return a stream as a Dataset along ``t``, its stored arrays read lazily.
 
-        Coordinates are ``time`` in seconds since the epoch, ``seq_num``, and the axes of space in
-        micrometres.
+        Coordinates are ``t`` in seconds from the run's start, ``time`` by the clock (UTC), ``seq_num``, the axes of
+        space in micrometres, and the names of views or channels along ``v`` or ``c``, each where it is known.
         Needs the extras ``xarray`` and, for stored arrays, ``dask``.
         """
         return stream_dataset(self._stream(stream))
+
+    def plot(self, path: str | PathLike[str] | None = None) -> Drawing:
+        """Draw the run at a glance: its numbers over time, and its last stored arrays from three sides.
+
+        Reads all events, and the last array of up to four data keys. A notebook shows what is returned, and so do
+        windows after ``%matplotlib``; elsewhere give a ``path``, e.g. ``"run.png"``; what is there is replaced.
+
+        Raises
+        ------
+        MissingExtra
+            matplotlib is not installed: it comes with the extra ``profile``.
+        InvalidSetting, StorageError
+            The picture cannot be written at ``path``.
+        """
+        from gently_bluesky.overviews import run_figure
+
+        return run_figure(self, path)
 
     def _refuse_in_vain(self, of: KeyEvents) -> None:
         """Refuse to wait for arrays that the streams there are will not bring."""
@@ -281,19 +305,27 @@ class Run:
         return [last[number] for number in sorted(last)]
 
     def _unnamed(self, stream: str) -> dict[str, dict[int, str]]:
-        declared = self._index.data_keys(self.uid).get(stream, {})
         return {
             key: {point.seq_num: point.datum_uid for point in self._index.points(self.uid, stream, key)}
-            for key, said in declared.items()
+            for key, said in self._declared(stream).items()
             if said.get("external") == EXTERNAL["stream"]
         }
 
+    def _declared(self, stream: str) -> Mapping[str, Mapping[str, Any]]:
+        return self._index.data_keys(self.uid).get(stream, {})
+
     def _array(self, stream: str, data_key: str) -> LazyArray:
         found = key_events(self._places, self._watch, KeyEvents(self.uid, stream, data_key))
-        if found is not None and len(found):
-            return found
-        values = self._values(stream, data_key)  # also of a device that promised references and gives values
-        return found if found is not None and not values else self._inline_array(stream, data_key, values)
+        if found is None or not len(found):
+            values = self._values(
+                stream, data_key
+            )  # also of a device that promised references and gives values
+            if found is None or values:
+                found = self._inline_array(stream, data_key, values)
+        return traced(found, lambda uid: lineage_text(self._lineage(uid)))
+
+    def _lineage(self, uid: str) -> Lineage:
+        return ancestors(self._index, uid)
 
     def _values(self, stream: str, data_key: str) -> list[Any]:
         """Return what stands in the events themselves, one for each ``seq_num``; references are left out."""
@@ -304,7 +336,7 @@ class Run:
         ]
 
     def _inline_array(self, stream: str, data_key: str, values: list[Any]) -> LazyArray:
-        declared = self._declared(data_key, stream)
+        declared = self._said(data_key, stream)
         dtype = declared.get("dtype_numpy") if declared.get("dtype") == "array" else None
         try:
             array = np.asarray(values, dtype=dtype if isinstance(dtype, str) else None)
@@ -314,7 +346,7 @@ class Run:
         dims = ("t", *(f"dim_{axis}" for axis in range(array.ndim - 1)))
         return LazyArray(InlineSource(array), dims=dims, name=data_key)
 
-    def _declared(self, data_key: str, stream: str) -> Mapping[str, Any]:
+    def _said(self, data_key: str, stream: str) -> Mapping[str, Any]:
         for line in self._lines():
             if line.name == "descriptor" and line.doc.get("name", "primary") == stream:
                 return line.doc["data_keys"].get(data_key, {})
@@ -325,52 +357,10 @@ class Run:
         return f"<Run {self.uid[:8]} {self.start.get('plan_name', '')} {self.status}: {_listed(streams)}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(stream)}</td><td>{escape(', '.join(keys))}</td></tr>"
-            for stream, keys in self._index.streams(self.uid).items()
-        )
-        plan = escape(str(self.start.get("plan_name", "")))
-        return f"<b>Run {escape(self.uid)}</b> {plan}, {escape(self.status)}<table>{rows}</table>"
-
-
-class Stream:
-    """One stream of a run: ``stream[data_key]`` is the array ``(t, ...)`` of what its events hold."""
-
-    def __init__(self, run: Run, name: str, data_keys: Sequence[str]) -> None:
-        self.run = run
-        self.name = name
-        self.data_keys = tuple(data_keys)
-        self._events: Sequence[Mapping[str, Any]] | None = None
-
-    def __getitem__(self, data_key: str) -> LazyArray:
-        """Return the array of a data key; reads no pixels. Raises LookupFailed, AmbiguousArray."""
-        if data_key not in self.data_keys:
-            raise LookupFailed(
-                f"stream {self.name!r} of run {self.run.uid[:8]} has no data key {data_key!r}; "
-                f"it has {', '.join(self.data_keys)}"
-            )
-        return self.run._array(self.name, data_key)  # pyright: ignore[reportPrivateUsage] # a part of its Run
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.data_keys)
-
-    @property
-    def events(self) -> Sequence[Mapping[str, Any]]:
-        """The event documents, the last one of each ``seq_num``; as of when they are first asked for."""
-        if self._events is None:
-            self._events = self.run._events(self.name)  # pyright: ignore[reportPrivateUsage] # a part of its Run
-        return self._events
-
-    @property
-    def unnamed(self) -> Mapping[str, Mapping[int, str]]:
-        """Of data keys that no event names, the uid of the stream_datum for each ``seq_num``, the last one."""
-        return self.run._unnamed(self.name)  # pyright: ignore[reportPrivateUsage] # a part of its Run
-
-    def __len__(self) -> int:
-        return len(self.events)
-
-    def __repr__(self) -> str:
-        return f"<Stream {self.name} of run {self.run.uid[:8]}: {', '.join(self.data_keys)}>"
+        """Return a table for notebooks, with small pictures of what was stored last, as `gently_bluesky.pages` says."""
+        caption = f"Run {self.uid[:8]}"
+        made = partial(children, self._index, self.uid)
+        return page(caption, lambda: run_page(caption, self, partial(self._lineage, self.uid), made))
 
 
 def _place(journal: Path, run_uid: str) -> int:

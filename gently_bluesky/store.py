@@ -303,7 +303,7 @@ class Store(MaintainedStore):
 
     def _recorded(self, uid: str) -> Record:
         try:
-            return self._index.record(uid)
+            return self.record(uid)
         except UnknownUid as error:
             raise StorageStalled(
                 f"result {uid} is stored, but another process has held the index for too long, so that it cannot "

@@ -144,19 +144,20 @@ def _show_cost(store: Store, uid: str, console: Console) -> None:
 def _show_picture(store: Store, pairs: Sequence[Record], console: Console) -> Path:
     """Draw the last time point's projections: a column for each embryo, a row for each view."""
     columns: list[list[Any]] = []
-    bar_um = 0
+    bar = None
     for record in pairs:
         array = store.get(record.uid)
         images = [cut_out(image, TILE) for image in np.asarray(array)]
         tiles = [stretched(image, colour=colour) for image, colour in zip(images, COLOURS, strict=True)]
-        bar_um = draw_scale_bar(tiles[-1], array.scale[-1])
+        bar = draw_scale_bar(tiles[-1], array.scale[-1])
         columns.append(tiles)
     path = store.root.with_name(f"{store.root.name}.png")
     write_png(path, grid(list(zip(*columns, strict=True))))
     names = ", ".join(str(store.record(record.uid).metadata.get("embryo")) for record in pairs)
     _heading("A picture", "maximum projections, view A above, view B below", console)
     say(console, f"  {escape(str(path))}")
-    say(console, f"  {names} at the last time point; a bar is {bar_um} um")
+    length = "" if bar is None else f"; a bar is {bar.um} um"
+    say(console, f"  {names} at the last time point{length}")
     return path
 
 

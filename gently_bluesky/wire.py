@@ -22,7 +22,7 @@ from gently_bluesky.errors import InvalidDocument, InvalidSetting, MessageTooLar
 from gently_bluesky.jsontext import PLAIN_TYPES, decode, encode, plain
 from gently_bluesky.model import storable_dtype
 
-__all__ = ["MAX_MESSAGE_BYTES", "lossless", "pack", "unpack"]
+__all__ = ["MAX_MESSAGE_BYTES", "check_elements", "lossless", "pack", "unpack"]
 
 MAX_MESSAGE_BYTES = 4 * 2**30
 """0MQ itself has no bound; a message stands four times in the memory of the process that publishes it."""
@@ -206,7 +206,7 @@ def _array(view: memoryview, entry: Mapping[str, Any], begin: int) -> tuple[Any,
     if nbytes > len(view) - begin:
         raise ValueError(f"an array of {nbytes} bytes where there are {max(0, len(view) - begin)}")
     array = np.frombuffer(view[begin : begin + nbytes], np.uint8)
-    _check_elements(array, dtype)
+    check_elements(array, dtype)
     array = array.view(dtype).reshape(shape) if nbytes else np.zeros(shape, dtype)
     array.flags.writeable = False
     if entry["scalar"] is True:
@@ -216,7 +216,7 @@ def _array(view: memoryview, entry: Mapping[str, Any], begin: int) -> tuple[Any,
     return array, _aligned(begin + nbytes)
 
 
-def _check_elements(array: NDArray[Any], dtype: np.dtype[Any]) -> None:
+def check_elements(array: NDArray[Any], dtype: np.dtype[Any]) -> None:
     """Refuse bytes that are no elements of a dtype: for numbers there are none."""
     if dtype.kind == "b" and array.size and array.max() > 1:
         raise ValueError("truth values that are neither 0 nor 1")

@@ -11,6 +11,8 @@ from gently_bluesky.cli.demonstrating import DEMO_EXAMPLES, demo
 from gently_bluesky.cli.exporting import EXPORT_EXAMPLES, export
 from gently_bluesky.cli.keeping import RECONCILE_EXAMPLES, VERIFY_EXAMPLES, reconcile, verify
 from gently_bluesky.cli.listing import FIND_EXAMPLES, RUNS_EXAMPLES, STATS_EXAMPLES, find, runs, stats
+from gently_bluesky.cli.previewing import PREVIEW_EXAMPLES, preview
+from gently_bluesky.cli.replaying import REPLAY_EXAMPLES, replay
 from gently_bluesky.cli.showing import SHOW_EXAMPLES, show
 from gently_bluesky.cli.tracing import LINEAGE_EXAMPLES, lineage
 from gently_bluesky.cli.uids import TAKES_UIDS
@@ -37,6 +39,8 @@ app.command(epilog=SHOW_EXAMPLES, rich_help_panel=LOOKING, context_settings=TAKE
 app.command(epilog=LINEAGE_EXAMPLES, rich_help_panel=LOOKING, context_settings=TAKES_UIDS)(lineage)
 app.command(epilog=FIND_EXAMPLES, rich_help_panel=LOOKING)(find)
 app.command(epilog=STATS_EXAMPLES, rich_help_panel=LOOKING)(stats)
+app.command(epilog=PREVIEW_EXAMPLES, rich_help_panel=LOOKING, context_settings=TAKES_UIDS)(preview)
+app.command(epilog=REPLAY_EXAMPLES, rich_help_panel=LOOKING)(replay)
 app.command(epilog=EXPORT_EXAMPLES, rich_help_panel=KEEPING, context_settings=TAKES_UIDS)(export)
 app.command(epilog=VERIFY_EXAMPLES, rich_help_panel=KEEPING, context_settings=TAKES_UIDS)(verify)
 app.command(epilog=RECONCILE_EXAMPLES, rich_help_panel=KEEPING)(reconcile)

@@ -5,7 +5,7 @@ It turns announced documents back into documents as devices make them. It reads 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.documents.handlers import AssetHandler, own_handlers
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset, moved
 from gently_bluesky.dtypes import known_dtype
-from gently_bluesky.errors import InvalidDocument
+from gently_bluesky.errors import GentlyError, InvalidDocument
 from gently_bluesky.files import inside, is_there
 from gently_bluesky.jsontext import encode, plain
 from gently_bluesky.lazy import LazyArray
@@ -48,7 +48,10 @@ def _is_in(root: Path, relative: str) -> bool:
 
 
 def filled_lines(
-    lines: Iterable[JournalLine], root: Path | None, overflow: Path | None = None
+    lines: Iterable[JournalLine],
+    root: Path | None,
+    overflow: Path | None = None,
+    refuse: Callable[[JournalLine, GentlyError], object] | None = None,
 ) -> Iterator[JournalLine]:
     """Yield lines whose documents are as they came in: arrays in the events, nothing that announced them.
 
@@ -65,6 +68,8 @@ def filled_lines(
         Of the store they come from, wherever it was moved to; None to believe the resource documents.
     overflow
         Its second place, if it has one.
+    refuse
+        Called with a line that cannot be followed, and why, instead of raising that; the line is left out.
 
     Raises
     ------
@@ -77,12 +82,18 @@ def filled_lines(
     for line in lines:
         try:
             yield from filling.take(line)
-        except (KeyError, TypeError) as error:
-            raise InvalidDocument(
-                f"expected a valid {line.name} document, got one that cannot be followed ({error!r}); "
-                "what came before it was read"
-            ) from error
+        except (KeyError, TypeError, GentlyError) as error:
+            found = error if isinstance(error, GentlyError) else _invalid(line.name, error)
+            if refuse is None:
+                raise found from error.__cause__ if found is error else error
+            refuse(line, found)
     yield from filling.release_all()
+
+
+def _invalid(name: str, error: Exception) -> InvalidDocument:
+    return InvalidDocument(
+        f"expected a valid {name} document, got one that cannot be followed ({error!r}); what came before it was read"
+    )
 
 
 class _Filling:

@@ -46,6 +46,9 @@ def asset_array(
     dims = resource_kwargs.get("dims") or [f"dim_{axis}" for axis in range(ndim)]
     scale = resource_kwargs.get("scale") or [1.0] * ndim
     units = resource_kwargs.get("units") or [None] * ndim
+    channels = [str(name) for name in resource_kwargs.get("channel_names") or ()]
+    if channels == [str(number) for number in range(len(channels))]:
+        channels = []  # nobody named them
 
     def datum_uid(index: int) -> str:
         return f"{uid}/{index}" if datum_uids is None else datum_uids[index]
@@ -59,6 +62,7 @@ def asset_array(
             uid=uid,
             event_uid=datum_uid if uid else None,
             name=name,
+            channels=tuple(channels),
         )
     except (InputError, TypeError) as error:
         raise AssetDamaged(

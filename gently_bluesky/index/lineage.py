@@ -10,17 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
-from typing import Final, NamedTuple
+from os import PathLike
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import CTE, ColumnElement, bindparam, select
 
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.records import columns, joined, record_of
 from gently_bluesky.index.schema import AnySelect, Uid, edges, records
+from gently_bluesky.markup import pre
 from gently_bluesky.model import Record
 from gently_bluesky.wording import clock, printable, short_uid
+
+if TYPE_CHECKING:
+    from gently_bluesky.plots import Drawing
 
 __all__ = ["Lineage", "LineageNode", "ancestors", "children", "descendants"]
 
@@ -102,7 +106,24 @@ class Lineage:
         return f"<Lineage of {self.uid}: {len(self)} records, depth {self.depth}>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        return pre(str(self))
+
+    def plot(self, path: str | PathLike[str] | None = None) -> Drawing:
+        """Draw it: what it was made from above it, an arrow for each step, each record once.
+
+        A notebook shows what is returned, and so do windows after ``%matplotlib``; elsewhere give a ``path``, e.g.
+        ``"lineage.png"``; what is there is replaced. Of a lineage of many records the first 60 are drawn.
+
+        Raises
+        ------
+        MissingExtra
+            matplotlib is not installed: it comes with the extra ``profile``.
+        InvalidSetting, StorageError
+            The picture cannot be written at ``path``.
+        """
+        from gently_bluesky.graphs import lineage_figure
+
+        return lineage_figure(self, path)
 
 
 def ancestors(index: Index, uid: str) -> Lineage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -206,3 +207,55 @@ print("IPython" in sys.modules)
     with Store(tmp_path / "store", mode="r") as store:
         assert store[-1].status == "incomplete"
     assert '"age_h": 2' in (tmp_path / "store" / "metadata.json").read_text("utf-8")
+
+
+QUEUE = """
+import sys
+from bluesky_queueserver.manager.profile_ops import existing_plans_and_devices_from_nspace, load_profile_collection
+
+namespace = load_profile_collection(sys.argv[1])
+plans, devices, *_ = existing_plans_and_devices_from_nspace(nspace=namespace)
+print(sorted(plans))
+assert {"light_sheet", "camera_a"} <= set(devices), devices
+assert not devices.get("store", {}).get("is_readable"), devices["store"]
+(uid,) = namespace["RE"](namespace["acquire_volume"](namespace["scope"]))
+print(namespace["store"][uid].status)
+"""
+
+
+def test_the_worker_of_a_queue_server_loads_the_profile(tmp_path: Path) -> None:
+    startup = Path(__file__).parents[2] / "profiles" / "profile_dispim" / "startup"
+    done = subprocess.run(
+        [sys.executable, "-c", QUEUE, str(startup)],
+        env={**os.environ, "GENTLY_STORE": str(tmp_path / "store")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "['acquire_volume', 'focus_sweep', 'timelapse']" in done.stdout
+    assert done.stdout.splitlines()[-1] == "complete"
+
+
+def test_an_extension_is_all_that_somebody_elses_shell_needs(tmp_path: Path) -> None:
+    lines = [
+        "%load_ext gently_bluesky",
+        "from gently_bluesky.testing.devices import EncodedCamera",
+        "_ = RE(bp.count([EncodedCamera()]))",
+        "%load_ext gently_bluesky",
+        "%runs",
+        "print(sorted(record.status for record in store.query()))",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", "\n".join(lines)],
+        env={**os.environ, "GENTLY_STORE": str(tmp_path / "store"), "IPYTHONDIR": str(tmp_path / "ipython")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"Data go to {tmp_path / 'store'}" in done.stdout
+    assert "count" in done.stdout
+    assert done.stdout.splitlines()[-1] == "['complete']"

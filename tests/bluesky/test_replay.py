@@ -584,7 +584,7 @@ def test_a_place_without_recorded_documents_is_refused(tmp_path):
         replay(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x89PNG", b'{"name": "start"'])
+@pytest.mark.parametrize("content", [b"", b"\x89PNG", b"\x80\x04\x95"])
 def test_a_file_that_is_no_recording_is_refused(tmp_path, content):
     (tmp_path / "some.file").write_bytes(content)
     with pytest.raises(InvalidDocument, match="there are none"):

@@ -14,7 +14,7 @@ from shim import one_of_each_stretch
 from zygote import Zygote
 
 from gently_bluesky import Store
-from gently_bluesky.upkeep.logbook import LOGBOOK
+from gently_bluesky.upkeep.logbook import LOGBOOK, Logbook
 
 
 @pytest.fixture
@@ -62,14 +62,18 @@ def wreck(zygote: Zygote, root: Path, format: str) -> Path:
 def end_state(root: Path) -> tuple[dict[str, object], list[object]]:
     """All files and all answers, but for what is new in each stop that recovery writes: its uid and time.
 
-    Which of the runs was put in order first is left out too: that is for those who do it at once to settle.
+    Which of the runs was put in order first is left out too: that is for those who do it at once to settle. So is how
+    often the logbook was sealed, and half a seal at its end: what it says is what is in it.
     """
     files: dict[str, Any] = {}
     for name, (_, content) in snapshot(root, index=False).items():
+        if name == LOGBOOK:
+            continue
         files[name] = (
             [_timeless(line) for line in content.splitlines()] if name.endswith(".jsonl") else content
         )
-    files[LOGBOOK] = sorted(files.get(LOGBOOK, []), key=lambda entry: str(entry.get("run")))
+    entries = [{**entry, "time": 0} for entry in Logbook(root).entries()]
+    files[LOGBOOK] = sorted(entries, key=lambda entry: str(entry.get("run")))
     seen = examine(None, str(root))
     for run in seen.values():
         run["stop"] = {key: value for key, value in run["stop"].items() if key not in ("uid", "time")}

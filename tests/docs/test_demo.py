@@ -223,10 +223,11 @@ def test_what_is_cut_out_is_around_what_is_bright():
 
 def test_a_scale_bar_is_as_long_as_it_says():
     image = np.zeros((96, 512), np.uint8)
-    length_um = draw_scale_bar(image, 0.1625)
-    assert length_um == 20
+    bar = draw_scale_bar(image, 0.1625)
+    assert bar.um == 20
     assert image.any(axis=0).sum() == round(20 / 0.1625)
-    assert draw_scale_bar(np.zeros((4, 4), np.uint8), 0.1) == 0
+    assert image[bar.row, bar.column] == 255
+    assert draw_scale_bar(np.zeros((4, 4), np.uint8), 0.1) is None
 
 
 def test_tiles_of_a_grid_stand_where_they_belong():

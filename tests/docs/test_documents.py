@@ -12,7 +12,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "documents.md").read_text("utf-8")
 
 def test_code_of_the_page_runs(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     check = (
         "assert plane.shape == (64, 64) and plane.any()\n"
         "assert np.array_equal(volume, store[streamed]['view_b'][2]), 'the last one that came'\n"

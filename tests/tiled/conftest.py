@@ -88,7 +88,9 @@ def write_config(folder: Path, stores: Path, adapters: dict[str, str]) -> Path:
     }
     config = folder / "tiled.yml"
     trees = [{"path": "/", "tree": "catalog", "args": args}]
-    config.write_text(json.dumps({"trees": trees, "expose_raw_assets": False}))  # JSON is YAML
+    exports = {"BlueskyRun": {"application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"}}
+    said = {"trees": trees, "expose_raw_assets": False, "media_types": exports}
+    config.write_text(json.dumps(said))  # JSON is YAML
     return config
 
 

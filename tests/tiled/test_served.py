@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -18,8 +19,10 @@ from bluesky.utils import RunEngineInterrupted
 from bluesky_tiled_plugins import TiledWriter
 from bluesky_tiled_plugins.writing.consolidators import CONSOLIDATOR_REGISTRY
 from bluesky_tiled_plugins.writing.tiled_writer import MIMETYPE_LOOKUP
+from typer.testing import CliRunner
 
-from gently_bluesky import Store
+from gently_bluesky import Store, replay
+from gently_bluesky.cli import app
 from gently_bluesky.errors import InvalidDocument, SubscriberError
 from gently_bluesky.jsontext import encode
 from gently_bluesky.sim import SimulatedDiSPIM, acquire_volume
@@ -378,3 +381,24 @@ except MissingExtra as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert missing in done.stdout
     assert "pip install 'gently-bluesky[tiled]'" in done.stdout
+
+
+def test_stored_run_is_replayed_into_tiled_and_what_tiled_exports_is_replayed(
+    root: Path, server: Any, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(root) as store:
+        run = store_events(store, lambda name, doc: None, [frame(0), frame(1)])
+    monkeypatch.setenv("TILED_API_KEY", "secret")
+    done = CliRunner().invoke(app, ["replay", str(root), "--tiled", server.url, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["runs"] == [run.uid]
+    assert np.array_equal(client[run.uid]["primary"]["my-camera"].read(), [frame(0), frame(1)])
+
+    exported = tmp_path / "run.json-seq"
+    client[run.uid].export(str(exported), format="application/json-seq")
+    assert exported.read_bytes().startswith(b"\x1e")
+    seen: list[tuple[str, dict[str, Any]]] = []
+    replay(exported, lambda name, doc: seen.append((name, doc)), fill=False)
+    names = [name for name, _ in seen]
+    assert (names[0], names[-1], names.count("event")) == ("start", "stop", 2)
+    assert [doc["data"]["number"] for name, doc in seen if name == "event"] == [0, 1]

@@ -230,5 +230,6 @@ def test_what_documents_say_can_move_no_cursor_and_inject_no_html(index: Index) 
     assert "\x1b" not in str(lineage)
     assert len(str(lineage).splitlines()) == 2
     html = lineage._repr_html_()
-    assert html.startswith("<pre>&lt;b&gt;")
+    assert html.startswith("<pre")
+    assert "&lt;b&gt;" in html
     assert "<script>" not in html

@@ -10,7 +10,7 @@ import pytest
 from event_model import Filler
 
 import gently_bluesky
-from gently_bluesky import LazyArray, Run, Store, handler_registry, replay
+from gently_bluesky import LazyArray, Run, Store, handler_registry, record, replay
 from gently_bluesky.backends.registry import backend_names, get_backend
 from gently_bluesky.documents.handlers import TiffHandler, ZarrHandler
 
@@ -66,6 +66,7 @@ def test_a_store_has_the_methods_of_the_design_and_none_that_do_nothing_yet():
             "verify",
             "assets",
             "export",
+            "component_names",
         ),
     }
     assert {"__getitem__", "__enter__", "__exit__"} <= set(dir(Store))
@@ -85,7 +86,7 @@ def test_a_writer_is_made_with_the_settings_that_there_are():
 
 def test_a_run_and_an_array_have_the_members_of_the_design():
     of_run = {"uid", "record", "start", "stop", "status", "streams", "table", "documents", "to_xarray"}
-    of_run |= {"storing", "wait"}
+    of_run |= {"storing", "wait", "plot"}
     assert public(Run) == of_run
     assert {
         "shape",
@@ -102,6 +103,7 @@ def test_a_run_and_an_array_have_the_members_of_the_design():
     assert {"read_async", "max", "min", "mean", "std", "to_dask", "to_zarr", "wait", "follow"} <= public(
         LazyArray
     )
+    assert {"preview", "view", "channels", "touched_chunks", "touched_nbytes"} <= public(LazyArray)
 
 
 def test_every_public_callable_says_what_it_does():
@@ -146,6 +148,14 @@ def test_replay_is_public_and_sends_what_was_recorded(store, acquire):
     uid = acquire(store, [{"x": 1}])
     seen = []
     assert replay(store.root, lambda name, doc: seen.append(name)) == (uid,)
+    assert seen == ["start", "descriptor", "event", "stop"]
+
+
+def test_record_is_public_and_writes_what_is_replayed(store, acquire, tmp_path):
+    uid, seen = acquire(store, [{"x": 1}]), []
+    with store.writer() as writer, record(writer, tmp_path / "run.jsonl") as recording:
+        replay(store.root, recording)
+    assert replay(tmp_path / "run.jsonl", lambda name, doc: seen.append(name)) == (uid,)
     assert seen == ["start", "descriptor", "event", "stop"]
 
 

@@ -164,6 +164,15 @@ def test_a_dataset_is_lazy_and_has_coordinates(run):
     assert dataset["x"].attrs["units"] == "micrometer"
     assert dataset["seq_num"].values.tolist() == [1, 2, 3]
     assert dataset["laser"].values.tolist() == [0.0, 0.5, 1.0]
+    times_s = [event["time"] for event in run["primary"].events]
+    np.testing.assert_allclose(dataset["t"], np.array(times_s) - run.start["time"], atol=1e-6)
+    assert dataset["t"].attrs["units"] == "s"
+    assert dataset["time"].dtype == np.dtype("datetime64[ns]")
+    np.testing.assert_allclose(dataset["time"].values.astype("i8") / 1e9, times_s, atol=2e-6)
+    assert dataset["view"].attrs["uid"] == run["view"].uid
+    assert dataset.attrs == {"run": run.uid, "stream": "primary"}
+    nearest = dataset["view"].sel(t=times_s[1] - run.start["time"], z=3.1, method="nearest")
+    np.testing.assert_array_equal(nearest, encoded((3, 4, 6, 7))[1, 2])
     more = run.to_xarray("more")
     assert more["image"].dims == ("t", "y", "x")
     assert dict(more.sizes) == {"t": 1, "dim_0": 4, "y": 6, "x": 7}
@@ -174,6 +183,27 @@ def test_a_dataset_keeps_axes_of_one_name_and_different_lengths_apart(store, acq
     dataset = store[acquire(store, events)].to_xarray()
     assert dataset["a"].dims == ("t", "y", "x")
     assert dataset["b"].dims == ("t", "b_y", "x")
+
+
+def test_a_dataset_names_views_and_keeps_data_keys_that_are_called_like_axes(store, acquire):
+    from gently_bluesky.testing.documents import HandMadeRun
+
+    run = HandMadeRun()
+    descriptor = run.descriptor(views={"dims": ["v", "y", "x"]}, x={}, time={}, t={})
+    descriptor["configuration"] = {
+        "device": {"data": {"view_names": ["left", "right"]}, "timestamps": {}, "data_keys": {}}
+    }
+    with store.writer(min_free_bytes=0) as writer:
+        writer("start", run.start)
+        writer("descriptor", descriptor)
+        writer("event", run.event(descriptor, views=encoded((2, 4, 5)), x=1.5, time=7, t=8))
+        writer("stop", run.stop())
+    dataset = store[run.uid].to_xarray()
+    np.testing.assert_array_equal(dataset["views"].sel(v="right")[0], encoded((2, 4, 5))[1])
+    assert store[run.uid]["views"].channels == ("left", "right")
+    assert dataset["primary_x"].values.tolist() == [1.5]
+    assert dataset["primary_time"].values.tolist() == [7]
+    assert dataset["primary_t"].values.tolist() == [8]
 
 
 @pytest.mark.parametrize("backend", FORMATS)
@@ -393,7 +423,7 @@ with Store(sys.argv[1], mode="r") as store:
     before = read_bytes()
     plane = volume[0, 70]
     crop = volume[:, 3:90, ::2][0].max
-    repr(volume), plane.shape, volume[0].uid, volume._repr_html_()
+    repr(volume), plane.shape, volume[0].uid
     sliced = read_bytes() - before - own
     before = read_bytes()
     pixels = np.asarray(plane)

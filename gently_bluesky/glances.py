@@ -1,0 +1,89 @@
+"""What is shown of an array without being asked for: one small picture, for which little is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gently_bluesky.errors import GentlyError, InputError, LookupFailed
+from gently_bluesky.labels import bytes_text
+from gently_bluesky.markup import Markup, picture, said
+from gently_bluesky.pictures import png_bytes
+from gently_bluesky.previews import tile
+from gently_bluesky.projections import Grid, Panel, panels
+
+if TYPE_CHECKING:
+    from gently_bluesky.lazy import LazyArray
+
+__all__ = ["brightness", "glances"]
+
+LONGEST = 224
+"""Pixels of the longer side."""
+MOST_BYTES = 16 * 2**20
+"""Of all chunks that are read for one picture, uncompressed."""
+SMALLEST = 32
+"""Rows or columns that are worth showing of a plane that is too large to be shown whole."""
+MOST = 2
+"""Views or channels shown of an array."""
+
+
+def glances(array: LazyArray, name: str = "") -> list[Markup]:
+    """Return small pictures of the newest event of an array: its middle plane, of two views at most.
+
+    Reads that plane, or as much of its middle as lies in chunks of 16 MiB in all, for each picture; nothing where a
+    single chunk is more. Waits for nobody. What cannot be shown is said in its stead, and nothing is raised; there
+    are none of what holds no images.
+    """
+    try:
+        return [_glance(panel) for panel in panels(array, name=name)[:MOST]]
+    except (InputError, LookupFailed):
+        return []  # numbers, or no events yet: the words beside it tell
+    except GentlyError as error:
+        return [_told(name or array.name, error)]
+    except Exception as error:  # noqa: BLE001 # of what reads the files of others: a notebook's cell goes on
+        return [_told(name or array.name, error)]
+
+
+def brightness(array: LazyArray) -> tuple[float, float] | None:
+    """Return which values show an array well, by what `glances` would read of its first view; None without images."""
+    try:
+        plane, _ = _middle(panels(array)[0])
+        return None if plane is None else tile(plane, Grid.for_all([plane], LONGEST)).limits
+    except GentlyError:
+        return None
+
+
+def _glance(panel: Panel) -> Markup:
+    plane, words = _middle(panel)
+    if plane is None:
+        return said(f"no picture of {panel.title}: {words}")
+    shown = tile(plane, Grid.for_all([plane], LONGEST))
+    bar = f", bar {shown.bar.um} \u00b5m" if shown.bar else ""
+    title = f"{panel.title}{words}"
+    return picture(png_bytes(shown.pixels), f"{title}, contrast stretched", f"{title}{bar}")
+
+
+def _middle(panel: Panel) -> tuple[Panel | None, str]:
+    """Return the middle plane, or the middle of it that is cheap to read, and the words for that."""
+    array, axes, words = panel.array, panel.axes, ""
+    if "z" in axes and len(axes) == array.ndim:
+        z = panel.length("z") // 2
+        array = array[tuple(z if axis == axes["z"] else slice(None) for axis in range(array.ndim))]
+        words = f", z {z} of {panel.length('z')}"
+        axes = {dim: axis - (axis > axes["z"]) for dim, axis in axes.items() if dim != "z"}
+    plane = Panel(panel.title, array, axes)
+    while plane.array.touched_nbytes > MOST_BYTES:
+        if min(plane.length("y"), plane.length("x")) < 2 * SMALLEST:
+            return None, f"a plane lies in chunks of {bytes_text(plane.array.touched_nbytes)}"
+        cut = {axes[dim]: _half(plane.length(dim)) for dim in ("y", "x")}
+        array = plane.array[tuple(cut.get(axis, slice(None)) for axis in range(plane.array.ndim))]
+        plane = Panel(panel.title, array, axes)
+    whole = plane.length("y") == panel.length("y")
+    return plane, words if whole else f"{words}, the middle {plane.length('y')} x {plane.length('x')}"
+
+
+def _half(length: int) -> slice:
+    return slice(length // 4, length // 4 + length // 2)
+
+
+def _told(name: str, error: Exception) -> Markup:
+    return said(f"{name} cannot be shown: {str(error)[:300]}")
