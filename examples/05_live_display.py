@@ -7,10 +7,10 @@ Needs: the extra `profile`, for matplotlib.
 
 Prints:
 
-    e1, volume 0: <LazyArray view_a (z: 8, y: 128, x: 128) uint16 262.1 kB da642b91/0>
-    e1, volume 1: <LazyArray view_a (z: 8, y: 128, x: 128) uint16 262.1 kB da642b91/1>
-    e1, volume 2: <LazyArray view_a (z: 8, y: 128, x: 128) uint16 262.1 kB da642b91/2>
-    e1, volume 3: <LazyArray view_a (z: 8, y: 128, x: 128) uint16 262.1 kB da642b91/3>
+    e1, volume 0: <LazyArray view_a (z: 8, y: 128, x: 128) uint16 262.1 kB cb343d59/0>
+    e1, volume 1: <LazyArray view_a (z: 8, y: 128, x: 128) uint16 262.1 kB cb343d59/1>
+    e1, volume 2: <LazyArray view_a (z: 8, y: 128, x: 128) uint16 262.1 kB cb343d59/2>
+    e1, volume 3: <LazyArray view_a (z: 8, y: 128, x: 128) uint16 262.1 kB cb343d59/3>
     the run is complete
 """
 
@@ -26,10 +26,12 @@ from gently_bluesky.sim import SimulatedDiSPIM, acquire_volume
 root = sys.argv[1] if len(sys.argv) > 1 else "dispim"
 
 
-def display(root, watching):
+def display(root, before, watching):
     store = Store(root, mode="r")  # a reader changes nothing, and may come and go
     watching.set()
-    run = store.wait_for_run()  # the one that is being written, or else the next one
+    run = store.wait_for_run(
+        after=before
+    )  # without `after` the one that is being written, or else the next one
     figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
     shown = None
     # Every volume comes, in order; follow(latest_only=True) skips some where the camera is faster than the display.
@@ -51,11 +53,14 @@ if __name__ == "__main__":
     RE = RunEngine()
     RE.subscribe(store.writer())
 
+    scope = SimulatedDiSPIM(size=128, n_slices=8)
+    (before,) = RE(acquire_volume(scope, embryo="e1"))
+
     processes = multiprocessing.get_context("spawn")  # as Windows and macOS start them
     watching = processes.Event()
-    viewer = processes.Process(target=display, args=(root, watching))
+    viewer = processes.Process(target=display, args=(root, before, watching))
     viewer.start()
     watching.wait()
 
-    RE(acquire_volume(SimulatedDiSPIM(size=128, n_slices=8), num=4, embryo="e1"))
+    RE(acquire_volume(scope, num=4, embryo="e1"))
     viewer.join()

@@ -12,17 +12,17 @@ Prints:
     +-----------+------------+--------------+
     |   seq_num |       time | dispim_piezo |
     +-----------+------------+--------------+
-    |         1 | 08:24:58.2 |      -10.000 |
-    |         2 | 08:24:58.2 |       -5.000 |
-    |         3 | 08:24:58.2 |        0.000 |
-    |         4 | 08:24:58.3 |        5.000 |
-    |         5 | 08:24:58.3 |       10.000 |
+    |         1 | 08:57:05.8 |      -10.000 |
+    |         2 | 08:57:05.9 |       -5.000 |
+    |         3 | 08:57:05.9 |        0.000 |
+    |         4 | 08:57:05.9 |        5.000 |
+    |         5 | 08:57:05.9 |       10.000 |
     +-----------+------------+--------------+
-    generator focus_sweep ['35bbe7f8'] (scan num: 1)
+    generator focus_sweep ['2cfb5b2d'] (scan num: 1)
 
 
-    35bbe7f8 complete: GENTLY_TIFF, as GENTLY_ZARR before
-    507920d0 complete: GENTLY_TIFF, as GENTLY_ZARR before
+    2cfb5b2d complete: GENTLY_TIFF, as GENTLY_ZARR before
+    3698bd0f complete: GENTLY_TIFF, as GENTLY_ZARR before
     the pixels are equal
     event 1: 937 counts
     event 2: 767 counts
@@ -37,7 +37,7 @@ from bluesky.callbacks import LiveTable
 from gently_bluesky import Store, replay
 from gently_bluesky.sim import SimulatedDiSPIM, acquire_volume, focus_sweep
 
-root = sys.argv[1] if len(sys.argv) > 1 else "dispim"
+root = sys.argv[1] if len(sys.argv) > 1 else "night"
 
 store = Store(root)
 RE = RunEngine()

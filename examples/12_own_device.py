@@ -7,7 +7,7 @@ hardware. For yours: `core = CMMCorePlus()` and `core.loadSystemConfiguration("s
 
 Prints:
 
-    <LazyArray image (t: 5, y: 512, x: 512) uint16 2.6 MB ad702344>
+    <LazyArray image (t: 5, y: 512, x: 512) uint16 2.6 MB c1916243>
     steps in um: (0.1625, 0.1625), exposure in s: {'camera_exposure_s': 0.002, 'camera_pixel_size_um': 0.1625}
 """
 
@@ -21,6 +21,7 @@ from bluesky import plan_stubs as bps
 from bluesky import plans as bp
 from ophyd import Component, Device, Signal
 from ophyd.status import DeviceStatus
+from pymmcore import CMMCore
 from pymmcore_plus import CMMCorePlus
 
 from gently_bluesky import Store
@@ -28,6 +29,7 @@ from gently_bluesky import Store
 root = sys.argv[1] if len(sys.argv) > 1 else "dispim"
 
 core = CMMCorePlus(mm_path=mm_test_adapters.device_adapter_path())
+CMMCore.registerCallback(core, None)  # nobody here listens to core.events; a late one would abort Python
 core.loadDevice("Camera", "DemoCamera", "DCam")
 core.initializeAllDevices()
 core.setCameraDevice("Camera")
@@ -82,4 +84,3 @@ images = store[uid]["primary"]["image"]
 descriptor = next(doc for name, doc in store[uid].documents() if name == "descriptor")
 print(images)
 print(f"steps in um: {images.scale[1:]}, exposure in s: {descriptor['configuration']['camera']['data']}")
-core.unloadAllDevices()  # its threads are not to outlive Python

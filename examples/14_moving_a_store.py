@@ -4,9 +4,9 @@ Needs: gently-bluesky, and nothing else.
 
 Prints:
 
-    dispim-archive: <LazyArray view_a (t: 1, z: 8, y: 64, x: 64) uint16 65.5 kB 20ab936f>
+    dispim-november-archive: <LazyArray view_a (t: 1, z: 8, y: 64, x: 64) uint16 65.5 kB 9cf5e44d>
     found by what it is, as before: True
-    1 run, 2 arrays, 2 events, 131.1 kB read back in 0.0 s (10.7 MB/s)
+    1 run, 2 arrays, 2 events, 131.1 kB read back in 0.0 s (6.7 MB/s)
     all is well
     the old documents: <LazyArray (z: 8, y: 64, x: 64) uint16 65.5 kB>
     equal pixels: True
@@ -23,8 +23,10 @@ from event_model import Filler
 from gently_bluesky import Store, handler_registry
 from gently_bluesky.sim import SimulatedDiSPIM, acquire_volume
 
-root = Path(sys.argv[1] if len(sys.argv) > 1 else "dispim").resolve()
+root = Path(sys.argv[1] if len(sys.argv) > 1 else "dispim-november").resolve()
 archive = root.with_name(f"{root.name}-archive")  # on another disk, or as rsync put it there
+if archive.exists():
+    sys.exit(f"{archive} is there already; nothing was moved")
 
 with Store(root) as store:  # closed before it is moved: a store that is being written stays where it is
     RE = RunEngine()
