@@ -68,6 +68,22 @@ def test_the_three_lines_it_prints_open_the_store_again(shown):
         np.testing.assert_array_equal(names["plane"], expected)
 
 
+def test_the_excerpt_in_the_readme_is_what_it_says(shown):
+    _, said = shown
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (excerpt,) = (
+        block
+        for block in re.findall(r"^```text\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+        if "costs" in block
+    )
+
+    def masked(text):
+        text = re.sub(r"\b[0-9a-f]{8}\b", "<uid>", text)
+        return [re.sub(r"[\d.]+( [kM]?B)?", "<n>", line).strip() for line in text.splitlines()]
+
+    assert [line for line in masked(excerpt) if line not in masked(said)] == []
+
+
 def test_the_picture_shows_both_views_of_each_embryo(shown):
     folder, said = shown
     path = folder / "gently-demo.png"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from pages import blocks_of
+from typer.main import get_command
 
 from gently_bluesky.cli import app
 
@@ -133,6 +134,16 @@ def test_page_of_commands_names_all_there_are() -> None:
     told = (HERE / "docs" / "command-line.md").read_text("utf-8")
     named = re.findall(r"^\| `([a-z-]+)", told, re.MULTILINE)
     assert sorted(named) == sorted(command.callback.__name__ for command in app.registered_commands)
+
+
+def test_commands_on_the_pages_are_those_that_there_are() -> None:
+    commands = get_command(app).commands
+    for page in PAGES:
+        shells = "".join(block.text for block in blocks_of(page) if block.language == "sh")
+        for typed in re.findall(r"gently-bluesky ([a-z].*?)(?:$| [|&#>] )", shells, re.MULTILINE):
+            name, *words = typed.split("  #")[0].split()
+            known = {option for parameter in commands[name].params for option in parameter.opts}
+            assert {word for word in words if word.startswith("--")} <= known, f"{page.name}: {typed}"
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
