@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sabotage import FAILED, SABOTAGES, Sabotage, apply, copy, outcome_of
 
-EVERY = 5
+EVERY = 10
 SAMPLE = SABOTAGES[::EVERY]
 
 

@@ -23,9 +23,9 @@ Named = tuple[str, dict[str, Any]]
 FAMILIES = pytest.mark.parametrize("assets", ["datum", "stream"])
 FORMATS = st.sampled_from(["zarr", "tiff"])
 SAMPLE = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-FEW = settings(SAMPLE, max_examples=6)
+FEW = settings(SAMPLE, max_examples=4)
 MANY = settings(SAMPLE, max_examples=1500)
 STORED_BYTES = 16 * 1024
 

@@ -35,9 +35,9 @@ class Scope:
         self.before_volume: Callable[[int], object] = lambda number: None
         draw = self._scope.light_sheet._draw
 
-        def drawn(volume: Any, halt: Any) -> Any:
+        def drawn(volume: Any, *more: Any) -> Any:
             self.before_volume(volume.number)
-            return draw(volume, halt)
+            return draw(volume, *more)
 
         self._scope.light_sheet._draw = drawn  # pyright: ignore[reportAttributeAccessIssue]
         with init_devices():

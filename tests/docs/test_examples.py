@@ -70,6 +70,8 @@ def install_documented_backend(folder: Path) -> None:
 
 def parameter(script: Path) -> Any:
     marks = [needs_micromanager] if "mm_test_adapters" in script.read_text("utf-8") else []
+    if script.stem == "10_tiled":
+        marks.append(pytest.mark.long)  # tests/tiled does as much, beside a server that is there already
     return pytest.param(script, id=script.stem, marks=marks)
 
 

@@ -258,7 +258,7 @@ def _said(held: Any) -> Any:
 
 @pytest.mark.parametrize("family", ["arrays", "foreign"])
 @settings(
-    max_examples=10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
 @given(data=st.data())
 def test_a_hostile_value_anywhere_is_its_run_s_failure_or_comes_back(

@@ -98,7 +98,7 @@ def shapes_and_chunks(draw, max_side: int = 5, min_side: int = 0) -> tuple[tuple
     return shape, tuple(draw(st.integers(1, max_side)) for _ in shape)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), shapes_and_chunks())
 def test_any_chain_of_indices_gives_what_numpy_gives_and_reads_nothing_before(data, shape_and_chunks):
     shape, chunks = shape_and_chunks
@@ -323,7 +323,7 @@ def test_the_uid_is_the_datum_s_once_one_event_is_chosen():
     assert source.reads == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data(), st.lists(st.integers(1, 4), min_size=1, max_size=3))
 def test_the_uid_is_the_datum_s_for_whatever_leaves_one_event_of_several(data, rest):
     shape = (data.draw(st.integers(2, 4)), *rest)
@@ -546,7 +546,7 @@ def elements_for(dtype: np.dtype) -> st.SearchStrategy[Any]:
             return st.integers(-(10**6) * (dtype.kind == "i"), min(10**6, np.iinfo(dtype).max))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), shapes_and_chunks(min_side=1), st.sampled_from(DTYPES), st.integers(1, 60))
 @pytest.mark.parametrize("operation", ["max", "min", "sum", "mean", "std"])
 def test_a_reduction_in_blocks_has_numpy_s_dtype_shape_and_values(

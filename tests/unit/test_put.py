@@ -242,7 +242,7 @@ def lasting(tmp_path_factory):
         yield store
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.dictionaries(st.text("abc.", max_size=3), JSON, max_size=4))
 def test_whatever_mapping_is_put_comes_back(lasting, data):
     assert same(lasting.get(lasting.put(data, data_type="any").uid), data)

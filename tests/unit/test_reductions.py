@@ -268,7 +268,7 @@ def test_memory_stays_within_a_few_blocks(operation, axis):
     assert peak - result.nbytes < 96 * 2**20 < volume.nbytes
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(
     st.data(),
     st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple),
