@@ -78,19 +78,21 @@ def configure(
     GentlyError
         The store cannot be used: it is no store, or cannot be written. Nothing was added.
     InvalidSetting
-        The namespace has another ``store`` or ``writer``, or a setting is out of range. Nothing was added.
+        The namespace has another ``store`` or ``writer``, or acquires into another store already; or a setting is out
+        of range. Nothing was added.
     """
-    if (known := _configured(user_ns)) is not None:
+    if (known := _configured(user_ns, store)) is not None:
         return known
     opened = _opened(store)
     try:
         kept = _writer(opened, writer or {})
         run_engine = user_ns.get("RE") or _run_engine(opened)
-    except BaseException:
+        _name_session(run_engine.md, opened)
+        _subscribe_first(run_engine, kept)
+    except BaseException:  # Ctrl-C too: a store that nobody has a name for is closed
         if opened is not store:
             opened.close()
         raise
-    _subscribe_first(run_engine, kept)
     added: dict[str, Any] = {"store": opened, "writer": kept, "RE": run_engine}
     if best_effort:
         added["bec"] = _best_effort(run_engine)
@@ -98,7 +100,6 @@ def configure(
         from bluesky.utils import ProgressBarManager
 
         run_engine.waiting_hook = ProgressBarManager()
-    _name_session(run_engine.md, opened)
     user_ns.update(added)
     conveniences = _conveniences()
     for name, value in conveniences.items():
@@ -124,10 +125,18 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 # -- its parts -------------------------------------------------------------------------------------------------------
 
 
-def _configured(user_ns: Mapping[str, Any]) -> list[str] | None:
+def _configured(user_ns: Mapping[str, Any], wanted: Store | str | Path | None) -> list[str] | None:
     """Return the names that were added to a namespace before; refuse one that means something else by them."""
     store, writer = user_ns.get("store"), user_ns.get("writer")
     if isinstance(store, Store) and isinstance(writer, StoreWriter) and not store.closed:
+        root = (
+            wanted.root if isinstance(wanted, Store) else default_place(Path(wanted)).root if wanted else None
+        )
+        if root not in (None, store.root):
+            raise InvalidSetting(
+                f"expected {store.root}, into which this namespace acquires already, or no store, got {root}; nothing "
+                "was changed; for another store, begin another session"
+            )
         names = ["store", "writer", "RE", *(["bec"] if "bec" in user_ns else [])]
         return [*names, *_conveniences()]
     for name, kind, value in (("store", Store, store), ("writer", StoreWriter, writer)):
@@ -174,7 +183,6 @@ def _run_engine(store: Store) -> Any:
 
 def _subscribe_first(run_engine: RunEngine, writer: StoreWriter) -> None:
     before = sum(len(callbacks) for callbacks in run_engine.dispatcher.cb_registry.callbacks.values())
-    run_engine.subscribe(writer)
     if before:
         warnings.warn(
             "callbacks were subscribed to RE before the store: one that raises keeps a document, and with it the "
@@ -182,6 +190,7 @@ def _subscribe_first(run_engine: RunEngine, writer: StoreWriter) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+    run_engine.subscribe(writer)
 
 
 def _best_effort(run_engine: RunEngine) -> Any:

@@ -50,7 +50,9 @@ class LastingMetadata(MutableMapping[str, Any]):
         except (ValueError, RecursionError) as error:
             self._set_aside(error)
         except OSError as error:
-            raise storage_error(error, f"{self.path} cannot be read") from error
+            raise storage_error(
+                error, f"{self.path}, where RE.md is kept, cannot be read; it is not changed"
+            ) from error
 
     def _set_aside(self, error: Exception) -> None:
         aside = next(
@@ -117,7 +119,9 @@ class LastingMetadata(MutableMapping[str, Any]):
         try:
             write_atomic(self.path, f"{text}\n".encode())
         except OSError as error:
-            raise storage_error(error, f"{self.path} cannot be written") from error
+            raise storage_error(
+                error, f"{self.path} cannot be written: what RE.md holds is kept for this session alone"
+            ) from error
 
     def __repr__(self) -> str:
         return repr(self._held)

@@ -57,7 +57,7 @@ class StoreView:
     Attributes
     ----------
     component_names
-        None: bluesky-queueserver takes whatever has ``children`` in its namespace for a device, and asks for these.
+        Empty. bluesky-queueserver takes whatever has ``children`` in its namespace for a device, and asks for these.
     """
 
     component_names: tuple[str, ...] = ()

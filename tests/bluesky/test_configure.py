@@ -67,6 +67,17 @@ def test_configuring_again_changes_nothing(user_ns: dict[str, Any]) -> None:
     assert user_ns["store"][uid].status == "complete"
 
 
+def test_a_namespace_that_acquires_into_one_store_is_not_told_that_it_is_another(
+    user_ns: dict[str, Any], root: Path, tmp_path: Path
+) -> None:
+    added = configure(user_ns)
+    assert configure(user_ns, root) == configure(user_ns, user_ns["store"]) == added
+    with pytest.raises(InvalidSetting, match=r"acquires already"):
+        configure(user_ns, tmp_path / "another")
+    assert user_ns["store"].root == root
+    assert not (tmp_path / "another").exists()
+
+
 def test_metadata_and_session_go_on_in_the_next_session(user_ns: dict[str, Any], root: Path) -> None:
     configure(user_ns)
     user_ns["RE"].md["sample"] = "e3"
@@ -129,6 +140,19 @@ def test_callbacks_that_come_before_the_store_are_warned_of(user_ns: dict[str, A
     user_ns["RE"] = RE
     with pytest.warns(RuntimeWarning, match=r"before the store"):
         configure(user_ns)
+
+
+def test_where_that_warning_is_an_error_nothing_is_subscribed_and_the_store_is_closed(
+    user_ns: dict[str, Any], root: Path, RE: RunEngine
+) -> None:
+    RE.subscribe(lambda name, doc: None)
+    user_ns["RE"] = RE
+    with pytest.raises(RuntimeWarning, match=r"before the store"):
+        configure(user_ns)
+    assert set(user_ns) == {"RE"}
+    RE(bp.count([EncodedCamera()]))
+    with Store(root) as store:
+        assert list(store.query()) == []
 
 
 def test_a_picture_that_fails_ends_no_plan(user_ns: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
