@@ -24,7 +24,8 @@ from gently_bluesky.errors import StorageFull
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
 from gently_bluesky.store import Store
-from gently_bluesky.tour import many, say, show_tour, size_text
+from gently_bluesky.tour import say, show_tour, size_text
+from gently_bluesky.wording import many
 
 __all__ = ["DemoSettings", "run_demo"]
 

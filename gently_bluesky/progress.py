@@ -12,7 +12,10 @@ Show = Callable[[int, int, str], object]
 
 @contextmanager
 def terminal_bar(title: str, *, wanted: bool = True) -> Generator[Show]:
-    """Give what is called with how much is done, of how much, and that in words; it goes when all is done."""
+    """Give what is called with how much is done, of how much, and that in words; it goes when all is done.
+
+    0 of 0 is a bar that only moves: nothing is known of how much is to come.
+    """
     from rich.console import Console  # as few as possible wait for it
 
     console = Console(stderr=True)
@@ -29,4 +32,6 @@ def terminal_bar(title: str, *, wanted: bool = True) -> Generator[Show]:
     )
     with Progress(TextColumn(title), *columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total, words: bar.update(task, total=total or 1, completed=done, description=words)
+        yield lambda done, total, words: bar.update(
+            task, total=total or None, completed=done, description=words
+        )

@@ -23,6 +23,7 @@ from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
 from gently_bluesky.pictures import cut_out, draw_scale_bar, grid, stretched, write_png
 from gently_bluesky.store import Store
+from gently_bluesky.wording import many
 
 __all__ = ["many", "say", "show_tour", "size_text"]
 
@@ -178,11 +179,6 @@ def _heading(title: str, how: str, console: Console) -> None:
 def say(console: Console, text: str) -> None:
     """Print a line as it is: a terminal may wrap it, a pipe gets it whole."""
     console.print(text, soft_wrap=True)
-
-
-def many(count: int, what: str) -> str:
-    """Return "1 run", "2 runs"."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def size_text(nbytes: float) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gently_bluesky.tour import many, size_text
+from gently_bluesky.tour import size_text
+from gently_bluesky.wording import many
 
 if TYPE_CHECKING:
     from gently_bluesky.store import Store

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 
-__all__ = ["clock", "printable", "short_uid"]
+__all__ = ["clock", "many", "printable", "short_uid"]
 
 UID_SHOWN = 8
 """Characters of a uid that people quote."""
+
+
+def many(count: int, what: str) -> str:
+    """Count things.
+
+    Examples
+    --------
+    >>> many(1, "run"), many(1200, "run")
+    ('1 run', '1,200 runs')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def printable(text: str) -> str:

@@ -14,6 +14,7 @@ import typer
 
 from gently_bluesky.cli.places import JsonOption
 from gently_bluesky.cli.telling import NEEDS_A_PERSON, told
+from gently_bluesky.wording import many
 
 if TYPE_CHECKING:
     from gently_bluesky.documents.replay import BadDocument, ReplayProgress, Source
@@ -139,7 +140,7 @@ def _tell_done(
 ) -> None:
     if not as_json:
         to = ", ".join(where)
-        typer.echo(f"{_many(len(runs), 'run')}, {documents:,} documents replayed to {to} in {took_s:.1f} s")
+        typer.echo(f"{many(len(runs), 'run')}, {documents:,} documents replayed to {to} in {took_s:.1f} s")
         return
     skipped = [{key: getattr(one, key) for key in ("source", "place", "name", "reason")} for one in bad]
     typer.echo(json.dumps({"runs": runs, "documents": documents, "skipped": skipped}, indent=2))
@@ -196,8 +197,4 @@ def _tell_bad(bad: list[BadDocument]) -> None:
         typer.secho(f"passed over: {one}", fg="yellow", err=True)
     if len(bad) > NAMED:
         typer.secho(f"and {len(bad) - NAMED:,} more", fg="yellow", err=True)
-    typer.echo(f"{_many(len(bad), 'document')} passed over", err=True)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    typer.echo(f"{many(len(bad), 'document')} passed over", err=True)

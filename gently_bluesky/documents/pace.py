@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from gently_bluesky.documents.merging import time_of
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.model import JournalLine
+from gently_bluesky.progress import terminal_bar
+from gently_bluesky.wording import many
 
 __all__ = ["Pace", "ReplayProgress", "progress_bar"]
 
@@ -104,31 +105,14 @@ def progress_bar(
     progress: bool | Callable[[ReplayProgress], object],
 ) -> Generator[Callable[[ReplayProgress], object] | None]:
     """Give what is to be called while a replay goes on: a bar's, if a terminal is there to show it, or the caller's."""
-    if callable(progress):
-        yield progress
+    if callable(progress) or not progress:
+        yield progress or None
         return
-    from rich.console import Console  # as few as possible wait for it
-
-    console = Console(stderr=True)
-    if not progress or not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(bar_width=20), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(TextColumn("Replaying"), *columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def show(now: ReplayProgress) -> None:
-            # nothing is known of how much is to come where documents were handed in
-            total: Any = now.total_nbytes or None
-            bar.update(task, total=total, completed=now.nbytes, description=_text(now))
-
-        yield show
+    with terminal_bar("Replaying") as show:
+        yield lambda now: show(now.nbytes, now.total_nbytes, _text(now))
 
 
 def _text(now: ReplayProgress) -> str:
     skipped = f", {now.skipped} skipped" if now.skipped else ""
-    runs = f"{now.runs} run{'' if now.runs == 1 else 's'}"
     waiting = f", next in {now.waiting_s:,.0f} s" if now.waiting_s >= WORTH_SAYING_S else ""
-    return f"{now.documents:,} documents, {runs}{skipped}{waiting}"
+    return f"{now.documents:,} documents, {many(now.runs, 'run')}{skipped}{waiting}"

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from gently_bluesky.labels import bytes_text
+from gently_bluesky.wording import many
 
 __all__ = ["KINDS", "Finding", "Progress", "Verification"]
 
@@ -131,13 +132,13 @@ class Verification:
             f" ({bytes_text(int(self.nbytes / self.elapsed_s))}/s)" if self.elapsed_s and self.nbytes else ""
         )
         lines = [
-            f"{_many(self.runs, 'run')}, {_many(self.assets, 'array')}, {_many(self.events, 'event')}, "
+            f"{many(self.runs, 'run')}, {many(self.assets, 'array')}, {many(self.events, 'event')}, "
             f"{bytes_text(self.nbytes)} read back in {self.elapsed_s:.1f} s{speed}"
         ]
         if self.skipped:
-            lines.append(f"{_many(self.skipped, 'run')} not read again: verified before")
+            lines.append(f"{many(self.skipped, 'run')} not read again: verified before")
         if self.without_digest:
-            events = _many(self.without_digest, "event")
+            events = many(self.without_digest, "event")
             lines.append(f"{events} without a digest: there and readable, their pixels compared with nothing")
         lines += [f"not opened: {text}" for text in self.unopened[:LINES_SHOWN]]
         lines += self.remarks
@@ -146,10 +147,6 @@ class Verification:
         if more > 0:
             lines.append(f"... and {more:,} more: to_dict() has them all")
         lines.append(
-            "all is well" if self.ok else f"{_many(len(self.findings), 'finding')}; nothing was changed"
+            "all is well" if self.ok else f"{many(len(self.findings), 'finding')}; nothing was changed"
         )
         return "\n".join(lines)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
