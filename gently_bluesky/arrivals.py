@@ -15,9 +15,8 @@ from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.journal import read_journal
 from gently_bluesky.documents.live import is_live
 from gently_bluesky.errors import JournalDamaged, NotYetStored, UnknownUid
-from gently_bluesky.index.fields import is_derived
 from gently_bluesky.index.index import Index
-from gently_bluesky.model import Record
+from gently_bluesky.model import Record, is_derived
 from gently_bluesky.watching import PATIENCE_S, JournalIndex, deadline, load_backends, pauses
 
 __all__ = ["next_run"]

@@ -134,12 +134,17 @@ def _appearing(path: Path) -> Generator[Path]:
         sync_tree(folder)
         _require_free(path, folder)
         folder.rename(path)
-        sync_folder(path.parent)
-    except BaseException as error:
+    except BaseException as error:  # Ctrl-C too: half a copy is none
         remove_tree(folder)
         if isinstance(error, OSError):
             raise storage_error(error, f"{path} could not be written; nothing is left of the copy") from error
         raise
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(
+            error, f"{path} is whole, and may not outlive a loss of power: its folder cannot be synced"
+        ) from error
 
 
 # -- what is copied -----------------------------------------------------------------------------------------

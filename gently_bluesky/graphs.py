@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from gently_bluesky.model import is_derived
 from gently_bluesky.pages import clock_text
 from gently_bluesky.plots import Drawing, Page, kept
 
@@ -141,7 +142,9 @@ def _draw(page: Page, box: _Box, centre: tuple[float, float], *, is_asked_for: b
     x, y = centre
     record = box.record
     lines = _words(box)
-    kind = "missing" if record is None else "result" if record.parents else record.kind
+    kind = "missing" if record is None else record.kind
+    if record is not None and record.kind == "run" and is_derived(record.metadata):
+        kind = "result"
     page.box(x, y, BOX, HIGH, FILLS[kind], strong=is_asked_for, dashed=record is None)
     for number, line in enumerate(lines):
         text = line if len(line) <= LETTERS else f"{line[: LETTERS - 1]}\u2026"

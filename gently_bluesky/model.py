@@ -13,7 +13,16 @@ from gently_bluesky.errors import InvalidSetting, UnstorableDtype
 from gently_bluesky.markup import table
 from gently_bluesky.wording import printable
 
-__all__ = ["SYNCS", "ArraySpec", "JournalLine", "Packing", "Record", "Settings", "storable_dtype"]
+__all__ = [
+    "SYNCS",
+    "ArraySpec",
+    "JournalLine",
+    "Packing",
+    "Record",
+    "Settings",
+    "is_derived",
+    "storable_dtype",
+]
 
 STORABLE_KINDS = "biufc"
 ASSETS = ("datum", "stream")
@@ -390,3 +399,8 @@ class Settings:
         if isinstance(compression, Mapping):
             compression = compression.get(data_key)
         return Packing(chunks, compression, levels)
+
+
+def is_derived(start: Mapping[str, Any]) -> bool:
+    """Say whether a run was made from others, and not acquired: a RunEngine counts its runs, in ``scan_id``."""
+    return isinstance(start.get("lineage"), Mapping) and "scan_id" not in start

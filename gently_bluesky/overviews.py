@@ -9,6 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, cast
 
 from gently_bluesky.errors import GentlyError, InputError, LookupFailed
+from gently_bluesky.model import is_derived
 from gently_bluesky.pages import clock_text, status_text
 from gently_bluesky.plots import Drawing, Page, kept, sheet_figure
 from gently_bluesky.previews import Sheet, compose
@@ -86,7 +87,7 @@ def _head(page: Page, run: Run) -> None:
     page.text(MARGIN, 26, f"{words[0]} {words[1]}: {words[2]}", fontsize=12, fontweight="bold")
     more = [clock_text(record.time)]
     more += [f"{key} {start[key]}" for key in ("session", "embryo", "sample", "operation") if start.get(key)]
-    if run.stop is not None and not record.parents:
+    if run.stop is not None and not is_derived(start):
         more.append(f"took {run.stop['time'] - record.time:.3g} s")
     page.text(MARGIN, 46, ", ".join(more)[:160], fontsize=9, color="#555555")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from gently_bluesky.errors import GentlyError, InputError, LookupFailed, MissingExtra
 from gently_bluesky.files import storage_error
+from gently_bluesky.model import is_derived
 from gently_bluesky.pages import clock_text, status_text
 from gently_bluesky.pictures import png_bytes
 from gently_bluesky.previews import Sheet, compose
@@ -48,27 +49,21 @@ class Subject:
         return compose(self.panels, self.heading)
 
 
-def subject_of(store: StoreView, uid: str, event: int = -1) -> Subject:
+def subject_of(store: StoreView, record: Record, event: int = -1) -> Subject:
     """Return what there is to see of a run, a derived result, an array or an event.
 
     Parameters
     ----------
-    uid
-        Or a unique beginning of it; -1, -2, ... are the latest acquired runs.
     event
         Which one of each array that has several, the last by default.
 
     Raises
     ------
-    UnknownUid, AmbiguousUid
-        There is nothing of this uid, or there are several.
     InputError, LookupFailed
         It has no images, or no such event.
     AssetMissing, AssetDamaged
         The files are not there, or not what was stored.
     """
-    number = _number(uid)
-    record = store.record(uid) if number is None else store[number].record
     run = store[record.run_uid]
     if record.kind == "run":
         shown, left_out = _of_run(run, event)
@@ -80,12 +75,8 @@ def subject_of(store: StoreView, uid: str, event: int = -1) -> Subject:
     return Subject(record.uid, _heading(run.record), tuple(shown[:MOST_PANELS]), tuple(left_out))
 
 
-def _number(uid: str) -> int | None:
-    return int(uid) if uid.startswith("-") and uid[1:].isdecimal() else None
-
-
 def _heading(run: Record) -> str:
-    kind = run.data_type if run.parents else run.metadata.get("plan_name")
+    kind = run.data_type if is_derived(run.metadata) else run.metadata.get("plan_name")
     words = [str(kind or "run"), run.uid[:8]]
     more = [status_text(run), clock_text(run.time)]
     more += [f"{key} {run.metadata[key]}" for key in ("session", "embryo") if run.metadata.get(key)]

@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from gently_bluesky.cli.tables import Column, is_terminal
-from gently_bluesky.index.fields import is_derived
+from gently_bluesky.model import is_derived
 from gently_bluesky.wording import clock, short_uid
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from gently_bluesky.cli.places import (
     place_of,
 )
 from gently_bluesky.cli.telling import told
+from gently_bluesky.cli.uids import record_of
 
 if TYPE_CHECKING:
     from gently_bluesky.previews import Sheet
@@ -79,7 +80,7 @@ def preview(
     from gently_bluesky.sheets import new_file, subject_of, write_sheet
 
     with told("no picture was written"), opened(place_of(store, index, overflow, allow)) as reader:
-        subject = subject_of(reader, uid, event)
+        subject = subject_of(reader, record_of(reader, uid), event)
         path = new_file(output, subject, event, replace=force)
         with Console(stderr=True).status("reading ..."):  # which only a terminal shows
             sheet = subject.sheet()

@@ -15,7 +15,6 @@ __all__ = [
     "LARGEST",
     "below_a_root",
     "integer",
-    "is_derived",
     "itemsize",
     "json_text",
     "parents_named",
@@ -70,11 +69,6 @@ def text_or_none(value: object) -> str | None:
 def sequence(value: object) -> Sequence[Any]:
     """Return a list, and an empty one for anything else."""
     return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-
-
-def is_derived(start: Mapping[str, Any]) -> bool:
-    """Say whether a run was made from others, and not acquired: a RunEngine counts its runs, in ``scan_id``."""
-    return isinstance(start.get("lineage"), Mapping) and "scan_id" not in start
 
 
 def parents_named(lineage: object) -> list[str]:

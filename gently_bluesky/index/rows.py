@@ -15,7 +15,6 @@ from gently_bluesky.index.fields import (
     LARGEST,
     below_a_root,
     integer,
-    is_derived,
     itemsize,
     json_text,
     parents_named,
@@ -29,7 +28,7 @@ from gently_bluesky.index.fields import (
 from gently_bluesky.index.states import DescriptorState, ExtentKey, JournalState, Row
 from gently_bluesky.index.values import leaves
 from gently_bluesky.jsontext import decode
-from gently_bluesky.model import JournalLine
+from gently_bluesky.model import JournalLine, is_derived
 
 __all__ = ["Batch", "datum_parameters", "point_number"]
 

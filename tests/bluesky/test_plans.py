@@ -27,6 +27,7 @@ from gently_bluesky.plans import (
     with_parents,
     with_parents_decorator,
 )
+from gently_bluesky.sheets import subject_of
 from gently_bluesky.sim import SimulatedDiSPIM, acquire_volume, focus_sweep
 from gently_bluesky.testing.devices import EncodedCamera
 
@@ -64,6 +65,7 @@ def test_parents_of_an_acquired_run_are_its_lineage_and_it_stays_an_acquired_run
     assert store[-1].uid == second
     assert [record.uid for record in store.query(derived=False)] == [second, first]
     assert store.stats()["derived"] == 0
+    assert subject_of(store, store.record(second)).heading.startswith(f"count {second[:8]}, complete")
     mip = store.put(asset[0], data_type="projection", parents=[second])
     assert [record.uid for record in store.query(derived=True)] == [mip.uid]
 
