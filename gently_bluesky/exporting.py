@@ -36,8 +36,9 @@ from gently_bluesky.index.index import Index
 from gently_bluesky.jsontext import encode
 from gently_bluesky.labels import bytes_text
 from gently_bluesky.lazy import LazyArray
-from gently_bluesky.model import ArraySpec, Packing, Record, storable_dtype
+from gently_bluesky.model import ArraySpec, Record, storable_dtype
 from gently_bluesky.run import Run, Stream
+from gently_bluesky.settings import Packing
 from gently_bluesky.stored import asset_events, datum_array
 from gently_bluesky.upkeep.announced import AnnouncedAssets
 

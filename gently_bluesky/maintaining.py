@@ -14,10 +14,11 @@ from gently_bluesky.errors import InputError, InvalidSetting, StoreReadOnly, Wri
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.queries import seconds
-from gently_bluesky.model import Chunks, Compression, Packing, Record
+from gently_bluesky.model import Record
 from gently_bluesky.opening import reconcile_root
 from gently_bluesky.parallel import reading_threads
 from gently_bluesky.reading import StoreView
+from gently_bluesky.settings import Chunks, Compression, Packing
 from gently_bluesky.upkeep.findings import Reconciliation
 from gently_bluesky.upkeep.recovery import reconcile
 

@@ -16,9 +16,10 @@ from gently_bluesky.errors import InvalidSetting, StorageStalled, UnknownUid
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.maintaining import MaintainedStore
-from gently_bluesky.model import Chunks, Compression, Record, Settings
+from gently_bluesky.model import Record
 from gently_bluesky.opening import index_to_read, index_to_write, open_root
 from gently_bluesky.results import take_apart
+from gently_bluesky.settings import Chunks, Compression, Settings
 from gently_bluesky.writing import Writing
 
 if TYPE_CHECKING:

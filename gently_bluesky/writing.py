@@ -16,8 +16,8 @@ from gently_bluesky.documents.place import Place
 from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.index.index import Index
-from gently_bluesky.model import Settings
 from gently_bluesky.segments import MARKER
+from gently_bluesky.settings import Settings
 
 if TYPE_CHECKING:
     from gently_bluesky.devices.recorder import Recorder

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.files import remove_tree, storage_error
 from gently_bluesky.lazy import ArraySource
-from gently_bluesky.model import ArraySpec, Packing
+from gently_bluesky.model import ArraySpec
+from gently_bluesky.settings import Packing
 
 if TYPE_CHECKING:
     from gently_bluesky.backends.inspecting import Fault

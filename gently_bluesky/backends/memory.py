@@ -47,7 +47,7 @@ from gently_bluesky.files import (
     write_atomic,
 )
 from gently_bluesky.lazy import ArraySource
-from gently_bluesky.model import ArraySpec, Packing
+from gently_bluesky.model import ArraySpec
 from gently_bluesky.segments import (
     BINARY,
     Segment,
@@ -56,6 +56,7 @@ from gently_bluesky.segments import (
     remove_segment,
     shared_folder,
 )
+from gently_bluesky.settings import Packing
 
 __all__ = ["MemoryBackend", "MemorySink", "drop_segment"]
 

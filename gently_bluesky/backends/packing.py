@@ -22,7 +22,8 @@ from gently_bluesky.backends.zarr_codecs import (
     shrunk_to,
 )
 from gently_bluesky.errors import InvalidSetting
-from gently_bluesky.model import ArraySpec, Packing
+from gently_bluesky.model import ArraySpec
+from gently_bluesky.settings import Packing
 
 __all__ = ["Choice", "check_fit", "check_packing", "choose"]
 

@@ -37,7 +37,8 @@ from gently_bluesky.backends.tiff_layout import (
 from gently_bluesky.backends.tiff_source import TiffSource
 from gently_bluesky.errors import AssetDamaged, InputError
 from gently_bluesky.files import replace_file, storage_error, sync_folder, sync_tree, write_all
-from gently_bluesky.model import ArraySpec, Packing
+from gently_bluesky.model import ArraySpec
+from gently_bluesky.settings import Packing
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

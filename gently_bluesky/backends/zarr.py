@@ -43,7 +43,8 @@ from gently_bluesky.files import (
     sync_tree,
     write_atomic,
 )
-from gently_bluesky.model import ArraySpec, Packing
+from gently_bluesky.model import ArraySpec
+from gently_bluesky.settings import Packing
 
 __all__ = ["ZarrBackend", "ZarrSink"]
 

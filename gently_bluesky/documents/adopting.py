@@ -20,7 +20,8 @@ from gently_bluesky.errors import GentlyError
 from gently_bluesky.files import make_folders, open_plain, read_plain, sync_folder, write_atomic
 from gently_bluesky.foreign.names import named_by
 from gently_bluesky.index.fields import path_of_uri
-from gently_bluesky.model import JournalLine, Settings
+from gently_bluesky.model import JournalLine
+from gently_bluesky.settings import Settings
 
 __all__ = ["Adoption", "adopted_place", "below_incoming", "has_files_at", "settled_lines"]
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from gently_bluesky.backends.base import Backend, Pending, Sink
 from gently_bluesky.documents.resources import file_uri
 from gently_bluesky.files import PATH_SEMANTICS
-from gently_bluesky.model import ArraySpec, Packing
+from gently_bluesky.model import ArraySpec
+from gently_bluesky.settings import Packing
 
 __all__ = ["Asset"]
 

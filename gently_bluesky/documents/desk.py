@@ -14,7 +14,7 @@ from gently_bluesky.documents.pipeline import Pipeline
 from gently_bluesky.documents.place import Place
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.index.index import Index
-from gently_bluesky.model import Settings
+from gently_bluesky.settings import Settings
 
 if TYPE_CHECKING:
     from gently_bluesky.backends.hot import HotPool

@@ -13,7 +13,7 @@ import pytest
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.errors import AssetMissing, FrameMismatch, InputError, StorageError
-from gently_bluesky.model import SYNCS
+from gently_bluesky.settings import SYNCS
 from gently_bluesky.testing.assets import (
     DTYPES,
     SHAPES,

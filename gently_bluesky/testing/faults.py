@@ -21,7 +21,8 @@ from gently_bluesky.backends.frames import frame_kwargs
 from gently_bluesky.backends.inspecting import Fault
 from gently_bluesky.backends.zarr import ZarrBackend
 from gently_bluesky.lazy import ArraySource
-from gently_bluesky.model import ArraySpec, Packing
+from gently_bluesky.model import ArraySpec
+from gently_bluesky.settings import Packing
 
 __all__ = ["FailingBackend", "ForgetfulBackend", "GatedBackend"]
 

@@ -25,7 +25,8 @@ from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.resources import AnnouncedAsset, moved
 from gently_bluesky.errors import AssetDamaged, JournalDamaged, LookupFailed, StorageError
 from gently_bluesky.files import make_folders, read_plain, remove_tree, sync_folder, write_atomic
-from gently_bluesky.model import JournalLine, Settings
+from gently_bluesky.model import JournalLine
+from gently_bluesky.settings import Settings
 from gently_bluesky.upkeep.announced import Announced, announced_assets
 from gently_bluesky.upkeep.copying import are_same, copy_synced, plain_files
 from gently_bluesky.upkeep.findings import Findings, LeftAlone

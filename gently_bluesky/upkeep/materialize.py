@@ -27,7 +27,8 @@ from gently_bluesky.errors import AssetDamaged, InputError, StorageError
 from gently_bluesky.files import inside, read_plain, storage_error, write_atomic
 from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource
-from gently_bluesky.model import ArraySpec, JournalLine, Packing, Record
+from gently_bluesky.model import ArraySpec, JournalLine, Record
+from gently_bluesky.settings import Packing
 from gently_bluesky.upkeep.announced import Announced, announced_assets
 from gently_bluesky.upkeep.in_memory import settle
 from gently_bluesky.upkeep.journals import whole_lines

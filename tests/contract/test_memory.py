@@ -19,8 +19,8 @@ from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.errors import AssetDamaged, AssetMissing, InvalidSetting, StorageError
 from gently_bluesky.files import remove_tree, try_lock
-from gently_bluesky.model import Packing
 from gently_bluesky.segments import shared_folder, store_uid_at, tag_of
+from gently_bluesky.settings import Packing
 from gently_bluesky.testing.assets import (
     array_spec,
     as_documented,

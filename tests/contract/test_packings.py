@@ -23,7 +23,8 @@ from gently_bluesky.backends.base import DEFAULT_PACKING, Backend
 from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.backends.zarr import ZarrBackend, ZarrSink
 from gently_bluesky.errors import AssetDamaged, InvalidSetting, StorageError
-from gently_bluesky.model import ArraySpec, Packing
+from gently_bluesky.model import ArraySpec
+from gently_bluesky.settings import Packing
 from gently_bluesky.testing.assets import (
     DTYPES,
     START_S,
@@ -448,7 +449,7 @@ import json, sys
 from itertools import count
 from pathlib import Path
 from gently_bluesky.backends.zarr import ZarrBackend
-from gently_bluesky.model import Packing
+from gently_bluesky.settings import Packing
 from gently_bluesky.testing.assets import array_spec
 from gently_bluesky.testing.frames import encoded_frame
 

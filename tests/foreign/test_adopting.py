@@ -21,7 +21,7 @@ from gently_bluesky import Store, handler_registry, replay
 from gently_bluesky.documents.adopting import Adoption
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.errors import AssetMissing, InvalidSetting, PathNotAllowed
-from gently_bluesky.model import Settings
+from gently_bluesky.settings import Settings
 from gently_bluesky.testing.documents import HandMadeRun
 
 POINTS = [{"point_number": number} for number in range(3)]

@@ -21,7 +21,7 @@ from gently_bluesky.backends.chunks import (
 from gently_bluesky.backends.packing import check_fit, check_packing, choose
 from gently_bluesky.backends.zarr_codecs import COMPRESSION_NAMES
 from gently_bluesky.errors import InvalidSetting
-from gently_bluesky.model import Packing, Settings
+from gently_bluesky.settings import Packing, Settings
 from gently_bluesky.testing.assets import array_spec
 
 NUMBERS = np.random.default_rng(0)
