@@ -25,7 +25,7 @@ from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.model import Record
 from gently_bluesky.sources import no_events
-from gently_bluesky.upkeep.quarantine import Explained, explained
+from gently_bluesky.upkeep.trash import Explained, explained
 
 __all__ = ["Means", "Places", "axes_of", "foreign_source", "handled_source", "means_of", "place_of"]
 

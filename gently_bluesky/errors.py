@@ -13,8 +13,10 @@ __all__ = [
     "AmbiguousArray",
     "AmbiguousUid",
     "AssetDamaged",
+    "AssetDeleted",
     "AssetDiffers",
     "AssetMissing",
+    "AssetPurged",
     "AssetQuarantined",
     "ConflictingDocument",
     "EventsMissing",
@@ -31,6 +33,7 @@ __all__ = [
     "NotAStore",
     "NotYetStored",
     "PathNotAllowed",
+    "Protected",
     "RunClosed",
     "RunEnded",
     "RunExists",
@@ -130,6 +133,12 @@ class InvalidSetting(InputError):
     code = "invalid-setting"
 
 
+class Protected(InputError):
+    """What was to be deleted is protected, as the message says; nothing was deleted."""
+
+    code = "protected"
+
+
 class FixedArray(InputError):
     """The array stays as it is: there is nothing to wait for. Ask for the array of a run's data key."""
 
@@ -215,6 +224,18 @@ class AssetQuarantined(AssetMissing):
     """A file of an announced asset was put in quarantine when its run was recovered; the message says where it is."""
 
     code = "asset-quarantined"
+
+
+class AssetDeleted(AssetMissing):
+    """The pixels of an asset were deleted, and lie in the trash; `Store.restore` brings them back."""
+
+    code = "asset-deleted"
+
+
+class AssetPurged(AssetDeleted):
+    """The pixels of an asset were deleted, and purged from the trash; the run's documents and a tombstone stay."""
+
+    code = "asset-purged"
 
 
 class AssetDamaged(StorageError):

@@ -11,12 +11,14 @@ import numpy as np
 
 from gently_bluesky.errors import UnstorableDtype
 from gently_bluesky.markup import table
-from gently_bluesky.wording import printable
+from gently_bluesky.wording import clock, printable
 
 __all__ = [
     "ArraySpec",
     "JournalLine",
+    "Pin",
     "Record",
+    "Tombstone",
     "is_derived",
     "storable_dtype",
 ]
@@ -155,6 +157,9 @@ class Record(_Shown):
         How a derived result was made, and the uids it was made from.
     received, stored, lost
         Frames of a run that has ended; None while it runs, or where a crash left no count.
+    deleted
+        When the pixels of the asset, the datum's asset, or of all of the run's assets were deleted, in seconds since
+        the epoch; None where they were not.
     metadata
         A run's start document; what opens an asset (its ``resource_kwargs``); a datum's ``datum_kwargs``.
     """
@@ -179,6 +184,7 @@ class Record(_Shown):
     received: int | None = None
     stored: int | None = None
     lost: int | None = None
+    deleted: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     def __repr__(self) -> str:
@@ -217,8 +223,74 @@ class Record(_Shown):
             "parents": f"from {count} parent{'s' if count > 1 else ''}" if count else None,
             "session": f"session {self.session}" if self.session else None,
             "status": self.status,
+            "deleted": f"deleted {clock(self.deleted)}" if self.deleted is not None else None,
         }
         return {name: printable(word) for name, word in words.items() if word}
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A run that is not to be deleted until it is unpinned.
+
+    Attributes
+    ----------
+    run_uid
+        Of the run.
+    time
+        When it was pinned, in seconds since the epoch.
+    reason
+        Why, in somebody's words.
+    """
+
+    run_uid: str
+    time: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What stays of pixels that were deleted, beside all documents of their run.
+
+    Attributes
+    ----------
+    uid
+        Of the asset; of a run, all of whose assets were deleted.
+    run_uid
+        Of the run.
+    time, purged
+        When it was put into the trash, and when it was removed from there; seconds since the epoch. ``purged`` is None
+        while `Store.restore` can bring it back.
+    reason, policy
+        Why, in somebody's words, and the name of the policy that asked for it, or None.
+    keep_until
+        In the trash at least until then.
+    nbytes
+        What its files take on the disk.
+    events, digest
+        How many events it held, and a checksum over their digests, in their order.
+    path, trash
+        Where it lay and where it lies, or lay, in the trash; relative to the store's root.
+    start
+        The run's start document.
+    """
+
+    uid: str
+    run_uid: str
+    time: float
+    reason: str
+    keep_until: float
+    nbytes: int
+    events: int
+    digest: str
+    path: str
+    trash: str
+    policy: str | None = None
+    purged: float | None = None
+    start: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    def __str__(self) -> str:
+        state = f"in the trash until {clock(self.keep_until)}" if self.purged is None else "purged"
+        return f"{printable(self.uid)} deleted {clock(self.time)}, {state}: {printable(self.reason)}"
 
 
 def is_derived(start: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from gently_bluesky.errors import (
     GentlyError,
     InvalidSetting,
     NotAStore,
+    StorageError,
     StoreReadOnly,
     StoreTooNew,
     StoreUnusable,
@@ -37,6 +38,7 @@ from gently_bluesky.segments import MARKER
 from gently_bluesky.upkeep.findings import Reconciliation
 from gently_bluesky.upkeep.journals import find_all_journals, whole_lines
 from gently_bluesky.upkeep.recovery import index_journals, reconcile
+from gently_bluesky.upkeep.trash import News, follow
 
 __all__ = [
     "FollowingIndex",
@@ -268,7 +270,7 @@ def index_to_read(root: Path, url: str | None, overflow: Path | None = None) -> 
     except GentlyError:
         return FollowingIndex(journals)  # missing, damaged, of another version: the journals say all it would
     try:
-        in_step = _in_step(journals, index.journals())
+        in_step = _in_step(journals, index.journals()) and not News.of(root, index).entries
     except GentlyError:
         in_step = False
     if in_step:
@@ -306,6 +308,7 @@ class FollowingIndex(Index):
                 with suppress(OSError):  # gone meanwhile, or nothing that can be looked at: warned of below
                     self._files[journal] = journals.size(journal)[0]
             index_journals(journals, self)
+            self._follow_logbook()
         finally:
             self._following = False
 
@@ -326,10 +329,15 @@ class FollowingIndex(Index):
                 self.forget(gone)
             for journal in sorted(there):
                 self._catch_up(journal, known.get(journal, 0))
+            self._follow_logbook()
         finally:
             self._following = False
             now_s = time.monotonic()
             self._rest_until = now_s + REST * (now_s - begun_s)
+
+    def _follow_logbook(self) -> None:
+        with suppress(StorageError):  # damaged: said by who writes to the store
+            follow(self._journals.root, self)
 
     def _catch_up(self, journal: str, known: int) -> None:
         with suppress(OSError, ValueError):  # gone meanwhile, or damaged: warned of at opening

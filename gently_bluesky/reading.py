@@ -255,6 +255,7 @@ class StoreView:
         since: float | str | date | None = None,
         until: float | str | date | None = None,
         derived: bool | None = None,
+        deleted: bool | None = None,
         operation: str | None = None,
         **metadata: object,
     ) -> Iterator[Record]:
@@ -272,6 +273,8 @@ class StoreView:
             Seconds since the epoch, a datetime, or text such as ``"2026-11-21"``, which is local time.
         derived
             Only derived results, or only acquired runs.
+        deleted
+            Only what was deleted, or only what was not; of a run, all of its pixels.
         **metadata
             What the start document holds; a mapping asks for nested keys: ``sample={"age_h": 3}``.
 
@@ -283,7 +286,7 @@ class StoreView:
         of_run = {"data_type": data_type, "session": session, "status": status, "operation": operation}
         place = {"kind": kind, "stream": stream, "data_key": data_key}
         conditions: dict[str, Any] = {**metadata, **of_run, **place}
-        found = self._index.query(since=since, until=until, derived=derived, **conditions)
+        found = self._index.query(since=since, until=until, derived=derived, deleted=deleted, **conditions)
         return (record.shown_by(self._record_page) for record in found)
 
     def latest(self, **conditions: Any) -> Record:

@@ -29,8 +29,9 @@ from gently_bluesky.index.points import (
 )
 from gently_bluesky.index.records import decoded, document_of, record_of
 from gently_bluesky.index.rows import Batch, JournalState
-from gently_bluesky.index.schema import AnyRow, AnySelect, IndexUnusable
+from gently_bluesky.index.schema import AnyRow, AnySelect, IndexUnusable, JournalOutOfStep
 from gently_bluesky.index.uids import behind, checked
+from gently_bluesky.index.upkept import UpkeptIndex
 from gently_bluesky.model import JournalLine, Record
 
 __all__ = ["Extent", "Index", "IndexUnusable", "JournalOutOfStep", "Point"]
@@ -39,13 +40,7 @@ PAGE: Final = 256
 """Records that a query reads at a time."""
 
 
-class JournalOutOfStep(GentlyError):
-    """The index does not hold a journal up to where the lines begin; forget the journal and add all of it."""
-
-    code = "journal-out-of-step"
-
-
-class Index:
+class Index(UpkeptIndex):
     """A database of records, in one file or in memory.
 
     Every method may be called on any thread; several indexes in several processes may write to one file.
@@ -135,7 +130,7 @@ class Index:
                     return
                 known = state.end if begin is None and state is not None else begin
                 if known not in (None, indexed):
-                    raise _out_of_step(journal, known, indexed)
+                    raise JournalOutOfStep.at(journal, known, indexed)
                 if state is None or state.end != indexed:
                     state = keeping.load_state(connection, journal)
                 batch = Batch(state, lambda uid: keeping.find_datum(connection, uid))
@@ -260,6 +255,7 @@ class Index:
         since: float | str | date | None = None,
         until: float | str | date | None = None,
         derived: bool | None = None,
+        deleted: bool | None = None,
         operation: str | None = None,
         **metadata: object,
     ) -> Iterator[Record]:
@@ -278,6 +274,8 @@ class Index:
             Without a zone they are local; as ``until``, a date alone stands for the whole day.
         derived
             Whether the run is a derived result.
+        deleted
+            Whether the pixels were deleted; of a run, all of them.
         **metadata
             What the start document holds under these keys. A mapping asks for each of its keys
             (``sample={"age_h": 3}``), as does a dotted key (``**{"sample.age_h": 3}``); a list in the start
@@ -297,7 +295,13 @@ class Index:
             "operation": operation,
         }
         statement = queries.newest_first(
-            kind=kind, texts=texts, since=since, until=until, derived=derived, wanted=metadata
+            kind=kind,
+            texts=texts,
+            since=since,
+            until=until,
+            derived=derived,
+            deleted=deleted,
+            wanted=metadata,
         )
         return self._pages(statement.limit(PAGE))
 
@@ -388,10 +392,3 @@ class Index:
             if len(page) < PAGE:
                 return
             page = self.rows(queries.after(statement, page[-1].time, page[-1].uid))
-
-
-def _out_of_step(journal: str, begin: int | None, indexed: int) -> JournalOutOfStep:
-    return JournalOutOfStep(
-        f"{journal}: expected it to be indexed up to byte {begin}, found it indexed up to {indexed}; nothing "
-        "of this call was indexed; forget the journal and add the whole of it"
-    )

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.index.records import run, select_records
-from gently_bluesky.index.schema import AnySelect, metadata, records, stream_keys
+from gently_bluesky.index.schema import AnySelect, metadata, records, stream_keys, tombstones
 from gently_bluesky.index.values import conditions
 
 __all__ = ["after", "newest_first", "seconds"]
@@ -28,6 +28,7 @@ def newest_first(
     since: object,
     until: object,
     derived: bool | None,
+    deleted: bool | None,
     wanted: Mapping[str, object],
 ) -> AnySelect:
     """Return the statement that reads the records that answer all the conditions, newest first.
@@ -37,7 +38,7 @@ def newest_first(
     InvalidSetting
         When a condition is of a kind that no record can answer.
     """
-    _check(kind, texts, derived)
+    _check(kind, texts, {"derived": derived, "deleted": deleted})
     found: list[ColumnElement[bool]] = [records.c.kind == kind]
     owner = records if kind == "run" else run
     found += [
@@ -47,6 +48,8 @@ def newest_first(
     ]
     if derived is not None:
         found.append(owner.c.derived == derived)
+    if deleted is not None:
+        found.append(tombstones.c.uid.is_not(None) if deleted else tombstones.c.uid.is_(None))
     found += _of_streams(kind, texts.get("stream"), texts.get("data_key"))
     if since is not None:
         found.append(records.c.time >= seconds("since", since))
@@ -67,7 +70,7 @@ def after(statement: AnySelect, time: float, uid: str) -> AnySelect:
     )
 
 
-def _check(kind: object, texts: Mapping[str, object], derived: object) -> None:
+def _check(kind: object, texts: Mapping[str, object], choices: Mapping[str, object]) -> None:
     if kind not in KINDS:
         raise InvalidSetting(f"expected kind to be one of {KINDS}, got {kind!r}; nothing was looked for")
     for name in TEXTS:
@@ -77,10 +80,11 @@ def _check(kind: object, texts: Mapping[str, object], derived: object) -> None:
         raise InvalidSetting(
             f"expected status to be one of {STATUSES}, got {texts['status']!r}; nothing was looked for"
         )
-    if not isinstance(derived, bool | None):
-        raise InvalidSetting(
-            f"expected derived to be True, False or None, got {derived!r}; nothing was looked for"
-        )
+    for name, choice in choices.items():
+        if not isinstance(choice, bool | None):
+            raise InvalidSetting(
+                f"expected {name} to be True, False or None, got {choice!r}; nothing was looked for"
+            )
 
 
 def _of_streams(kind: str, stream: str | None, data_key: str | None) -> list[ColumnElement[bool]]:

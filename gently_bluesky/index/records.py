@@ -9,7 +9,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.sql.selectable import FromClause
 
 from gently_bluesky.index.fields import parents_named
-from gently_bluesky.index.schema import AnySelect, IndexUnusable, records
+from gently_bluesky.index.schema import AnySelect, IndexUnusable, records, tombstones
 from gently_bluesky.jsontext import decode
 from gently_bluesky.model import Record
 
@@ -42,15 +42,19 @@ columns: Final = (
     records.c.received,
     records.c.stored,
     records.c.lost,
+    tombstones.c.time,
     records.c.document,
 )
 """What `record_of` reads, in the order in which it reads it."""
 
 
 def joined(source: FromClause) -> FromClause:
-    """Join the run and the asset to a source that has ``records`` in it; a run is not joined to itself."""
+    """Join run, asset and tombstone to a source that has ``records`` in it; a run is not joined to itself."""
     of_run = case((records.c.kind != "run", records.c.run_uid))
-    return source.outerjoin(run, run.c.uid == of_run).outerjoin(asset, asset.c.uid == records.c.asset_uid)
+    held = func.coalesce(records.c.asset_uid, records.c.uid)
+    with_run = source.outerjoin(run, run.c.uid == of_run)
+    with_asset = with_run.outerjoin(asset, asset.c.uid == records.c.asset_uid)
+    return with_asset.outerjoin(tombstones, tombstones.c.uid == held)
 
 
 def select_records() -> AnySelect:
@@ -108,6 +112,7 @@ def record_of(row: Sequence[Any]) -> Record:
         received,
         stored,
         lost,
+        deleted,
         document,
     ) = row
     doc = decoded(document)
@@ -137,6 +142,7 @@ def record_of(row: Sequence[Any]) -> Record:
         received,
         stored,
         lost,
+        deleted,
         _metadata(kind, doc),
     )
 

@@ -29,6 +29,7 @@ __all__ = [
     "AnyRow",
     "AnySelect",
     "IndexUnusable",
+    "JournalOutOfStep",
     "Uid",
     "create_tables",
     "descriptors",
@@ -37,12 +38,15 @@ __all__ = [
     "has_tables",
     "journals",
     "metadata",
+    "pins",
     "points",
     "records",
     "stream_keys",
+    "tombstones",
+    "upkeep",
 ]
 
-VERSION: Final = 3
+VERSION: Final = 4
 AnyRow: TypeAlias = Any
 AnySelect: TypeAlias = Any
 """SQLAlchemy 2.0 and 2.1 spell the types of several columns so that no annotation is right for both; Tiled's server
@@ -175,11 +179,48 @@ edges = Table(
 )
 Index("edges_by_parent", edges.c.parent, edges.c.child)
 
+upkeep = Table("upkeep", tables, Column("end", BigInteger, nullable=False))
+"""Up to which byte the logbook is indexed; no row where nothing of it is."""
+
+tombstones = Table(
+    "tombstones",
+    tables,
+    Column("uid", Uid, primary_key=True),
+    Column("run_uid", Uid, nullable=False),
+    Column("time", Float, nullable=False),
+    Column("purged", Float),
+    Column("entry", Text, nullable=False),
+)
+"""Of assets, and of runs all of whose assets were deleted."""
+Index("tombstones_of_run", tombstones.c.run_uid)
+
+pins = Table(
+    "pins",
+    tables,
+    Column("run_uid", Uid, primary_key=True),
+    Column("time", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
 
 class IndexUnusable(GentlyError):
     """The index is damaged or of another version; delete it and build it again from the journals."""
 
     code = "index-unusable"
+
+
+class JournalOutOfStep(GentlyError):
+    """The index does not hold a journal up to where the lines begin; forget the journal and add all of it."""
+
+    code = "journal-out-of-step"
+
+    @classmethod
+    def at(cls, journal: str, begin: int | None, indexed: int) -> JournalOutOfStep:
+        """Return the error of lines that begin elsewhere than what is indexed ends."""
+        return cls(
+            f"{journal}: expected it to be indexed up to byte {begin}, found it indexed up to {indexed}; nothing of "
+            "this call was indexed; forget the journal and add the whole of it"
+        )
 
 
 def create_tables(connection: Connection) -> None:

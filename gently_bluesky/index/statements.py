@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import bindparam, func, select
 
 from gently_bluesky.index.records import select_records
-from gently_bluesky.index.schema import descriptors, journals, records
+from gently_bluesky.index.schema import descriptors, journals, records, tombstones
 
 __all__ = [
     "BY_UID",
@@ -68,7 +68,10 @@ TOTALS: Final = select(
     select(func.count()).where(_of_kind["asset"]).scalar_subquery().label("assets"),
     select(func.count()).where(_of_kind["datum"]).scalar_subquery().label("datums"),
     select(func.count()).where(_of_kind["run"], records.c.derived).scalar_subquery().label("derived"),
-    select(func.sum(records.c.nbytes)).where(_of_kind["asset"]).scalar_subquery().label("nbytes"),
+    select(func.sum(records.c.nbytes))
+    .where(_of_kind["asset"], records.c.uid.not_in(select(tombstones.c.uid)))
+    .scalar_subquery()
+    .label("nbytes"),
 )
 STATUSES: Final = select(records.c.status, _number).where(_of_kind["run"]).group_by(records.c.status)
 SESSIONS: Final = (

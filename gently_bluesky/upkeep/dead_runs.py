@@ -21,6 +21,7 @@ from gently_bluesky.upkeep.findings import Findings, TornTail
 from gently_bluesky.upkeep.journals import has_stop, whole_lines
 from gently_bluesky.upkeep.left_behind import DeadRun
 from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN
+from gently_bluesky.upkeep.trash import settle_run
 
 __all__ = ["Outcome", "drop_tail", "end_journal", "end_recording", "recover_run", "sweep_start"]
 
@@ -131,12 +132,13 @@ def end_recording(root: Path, folder: Path, found: Findings, *, dry_run: bool) -
 
 
 def _settle(root: Path, path: Path, found: Findings) -> None:
-    """Finish or undo what materialising began, so that there is one state to look at."""
+    """Finish or undo what materialising or deleting began, so that there is one state to look at."""
     if (path.parent / PLAN).exists():
         from gently_bluesky.upkeep.in_memory import settle  # as `sweep_memory`
 
         settle(path.parent, whole_lines(path)[0])
         found.swept.append((path.parent / PLAN).relative_to(root).as_posix())
+    found.trashed += settle_run(root, whole_lines(path)[0][0].doc["uid"])
 
 
 def _require_no_assets(path: Path) -> None:

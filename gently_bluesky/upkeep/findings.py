@@ -130,6 +130,9 @@ class Reconciliation:
         Folders among the runs that have no journal: nothing in them is a run's.
     left
         What was left alone, with the reason.
+    trashed
+        Assets, by where they lay among the runs, that were deleted, restored or purged by a process that died before
+        their files were where they are to be.
     home
         Uids of runs that went on in the overflow, and are home again.
     waiting
@@ -148,6 +151,7 @@ class Reconciliation:
     forgotten: tuple[str, ...] = ()
     strays: tuple[str, ...] = ()
     left: tuple[LeftAlone, ...] = ()
+    trashed: tuple[str, ...] = ()
     home: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
 
@@ -155,7 +159,7 @@ class Reconciliation:
     def changes(self) -> bool:
         """Whether anything was, or would be, changed."""
         done = (self.ended, self.torn, self.quarantined, self.swept, self.segments, self.indexed)
-        return any(done) or bool(self.forgotten or self.home)
+        return any(done) or bool(self.forgotten or self.trashed or self.home)
 
     @property
     def needs_attention(self) -> bool:
@@ -179,6 +183,7 @@ class Reconciliation:
             "missing": self.missing,
             "leftover removed": self.swept,
             "shared memory given back": self.segments,
+            "moved to or from the trash": self.trashed,
             "brought home": self.home,
             "waiting": self.waiting,
         }
@@ -215,6 +220,7 @@ class Findings:
     forgotten: list[str] = field(default_factory=list[str])
     strays: list[str] = field(default_factory=list[str])
     left: list[LeftAlone] = field(default_factory=list[LeftAlone])
+    trashed: list[str] = field(default_factory=list[str])
     home: list[str] = field(default_factory=list[str])
     waiting: list[str] = field(default_factory=list[str])
 

@@ -37,6 +37,7 @@ from gently_bluesky.upkeep.sweeping import (
     leftovers_in,
     named_in,
 )
+from gently_bluesky.upkeep.trash import deleted_assets
 
 __all__ = ["OWN", "DeadRun", "names_of_run"]
 
@@ -164,8 +165,10 @@ class DeadRun:
         """Report what is put away and swept, and what is not."""
         found.quarantined += planned
         gone = {entry["from"] for entry in records_of(self.root) if os.path.lexists(self.root / entry["to"])}
+        deleted = deleted_assets(self.root) if any(asset.missing for asset in self.assets) else set[str]()
         for asset in self.assets:
-            found.missing += [replace(one, run=self.run) for one in asset.missing if one.path not in gone]
+            told = [one for one in asset.missing if one.path not in gone and one.asset not in deleted]
+            found.missing += [replace(one, run=self.run) for one in told]
             found.left += asset.left
         found.swept += map(self._relative, self.leftovers)
 
@@ -182,7 +185,7 @@ class DeadRun:
         planned = self.plan()
         put_away(self.root, planned)
         for asset in self.assets:
-            if asset.backend is not None and not asset.left:
+            if asset.backend is not None and not asset.left and os.path.lexists(asset.path):
                 with suppress(GentlyError):  # what is wrong with an asset is said when it is read
                     asset.backend.recover(asset.path, asset.asset.kwargs, asset.count)
         for leftover in self.leftovers:

@@ -82,12 +82,27 @@ class Logbook:
         StorageError
             The file cannot be read.
         """
+        for entry, _ in self.behind(0):
+            if kind in (None, entry["kind"]):
+                yield entry
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file; 0 where there is none."""
         try:
-            for entry, _ in scan_lines(
-                self.path, _parse, what="an entry", so="nothing behind it was read", settled=SETTLED + b'{"'
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def behind(self, begin: int) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield the entries from a byte on that one began at, each with where it ends. As `entries`."""
+        settled = SETTLED + b'{"'
+        try:
+            for entry, end in scan_lines(
+                self.path, _parse, begin, what="an entry", so="nothing behind it was read", settled=settled
             ):
-                if entry["kind"] == kind or (kind is None and entry["kind"] != SEAL):
-                    yield entry
+                if entry["kind"] != SEAL:
+                    yield entry, end
         except FileNotFoundError:
             return
         except OSError as error:

@@ -14,16 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gently_bluesky.errors import AssetMissing, AssetQuarantined, StorageError
 from gently_bluesky.files import make_folders, sync_folder
-from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.upkeep.findings import PutAway
 from gently_bluesky.upkeep.logbook import Logbook
 
-__all__ = ["KIND", "QUARANTINE", "Explained", "Unfit", "explained", "plan", "put_away", "records_of"]
+__all__ = ["KIND", "QUARANTINE", "Unfit", "explained", "plan", "put_away", "records_of"]
 
 QUARANTINE = "quarantine"
 KIND = "quarantine"
@@ -123,37 +119,3 @@ def explained(root: Path, asset: str, error: AssetMissing) -> AssetMissing:
                 "all else of the run can be read"
             )
     return error
-
-
-class Explained(ArraySource):
-    """An asset of which something may be in quarantine: what is missing is told with where it lies. Any thread."""
-
-    def __init__(self, source: ArraySource, root: Path, asset: str) -> None:
-        self._source: ArraySource = source
-        self._root: Path = root
-        self._asset: str = asset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the source."""
-        return self._source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the source."""
-        return self._source.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Of the source."""
-        return self._source.chunks
-
-    def read(self, selection: Selection) -> NDArray[Any]:
-        """Read. Raises as the source, and AssetQuarantined."""
-        try:
-            return self._source.read(selection)
-        except AssetMissing as error:
-            found = explained(self._root, self._asset, error)
-            if found is error:
-                raise
-            raise found from error

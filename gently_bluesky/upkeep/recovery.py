@@ -32,7 +32,9 @@ from gently_bluesky.upkeep.journals import (
     is_shared,
     whole_lines,
 )
+from gently_bluesky.upkeep.logbook import LOGBOOK
 from gently_bluesky.upkeep.sweeping import DOCUMENTS, sweep_memory
+from gently_bluesky.upkeep.trash import settle
 
 __all__ = ["index_journals", "reconcile"]
 
@@ -113,6 +115,7 @@ class _Work:
             if not self.dry_run:
                 self.index.forget(journal)
             self.found.forgotten.append(journal)
+        self._follow_logbook()
         self.found.segments += sweep_memory(self.root, dry_run=self.dry_run)
         return self.found.report(str(self.root), dry_run=self.dry_run)
 
@@ -142,6 +145,16 @@ class _Work:
             if isinstance(error, GentlyError):  # of the index
                 raise
             self._leave_alone(journal, error)  # a link to itself, a folder that nobody may look into
+
+    def _follow_logbook(self) -> None:
+        try:
+            for path, error in settle(self.root, self.index, dry_run=self.dry_run):
+                if error is None:
+                    self.found.trashed.append(path)
+                else:
+                    self._leave_alone(path, error)
+        except JournalDamaged as error:
+            self._leave_alone(LOGBOOK, error)
 
     def _end_recording(self, folder: Path) -> None:
         with suppress(FileNotFoundError):  # its process, or another that opens the store, has just ended it

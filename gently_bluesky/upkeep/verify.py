@@ -224,7 +224,10 @@ class _Pass:
         only: dict[str, set[str | None]] = {}
         for one in wanted or ():
             only.setdefault(one.asset or "", set()).add(one.datum)
+        deleted = {one.uid for one in self.index.tombstones(account.uid)} if account.uid else set[str]()
         for asset in account.assets.values():
+            if asset.uid in deleted:
+                continue
             datums = {None} if is_whole else only.get(asset.uid, set())
             run.assets += bool(datums)
             for datum in {None} if None in datums else datums:

@@ -1,0 +1,187 @@
+"""A store whose owner says what is kept: pins, deletion with a trash, and what stays of what was deleted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from gently_bluesky.elsewhere import place_of
+from gently_bluesky.errors import InputError
+from gently_bluesky.maintaining import MaintainedStore
+from gently_bluesky.model import Pin, Record, Tombstone
+
+__all__ = ["DeletingStore"]
+
+DAY_S = 86_400.0
+
+
+class DeletingStore(MaintainedStore):
+    """What a `Store` is to its owner. Parameters as of `MaintainedStore`."""
+
+    def pin(self, uid: str, *, reason: str) -> Pin:
+        """Keep a run from being deleted, by whatever rule, until it is unpinned; *synced* on return. Any thread.
+
+        Parameters
+        ----------
+        uid
+            Of a run; an asset's or a datum's stands for its run.
+        reason
+            In words; it stays on record.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run, or there are several.
+        InvalidSetting
+            There is no reason.
+        StoreReadOnly, StorageError
+            It could not be put on record.
+        """
+        from gently_bluesky.upkeep import deletion  # a store brings no backend
+
+        self._require_writable()
+        run = self._index.record(self._index.record(uid).run_uid)
+        deletion.pin(self.root, self._index, run.uid, reason)
+        return self._index.pins()[run.uid]
+
+    def unpin(self, uid: str, *, reason: str = "") -> None:
+        """Take the pin of a run away; *synced* on return. Raises InputError where there is none, and as `pin`."""
+        from gently_bluesky.upkeep import deletion
+
+        self._require_writable()
+        deletion.unpin(self.root, self._index, self._index.record(uid).run_uid, reason)
+
+    def pins(self) -> list[Pin]:
+        """Return what is pinned, oldest pin first."""
+        return [*self._index.pins().values()]
+
+    def delete(
+        self, uid: str, *, reason: str, keep_days: float = 7.0, although: Collection[str] = ()
+    ) -> list[Tombstone]:
+        """Put the pixels of a run, or of one of its assets, into the store's trash; *synced* on return. Any thread.
+
+        Its documents, its values and its lineage stay, and a tombstone says when and why. `restore` brings the pixels
+        back until `purge` removes them. Reading them raises AssetDeleted meanwhile, and AssetPurged afterwards; an
+        array that is open raises it too. On Windows, where files that somebody has open cannot be moved, nothing is
+        deleted then.
+
+        Parameters
+        ----------
+        uid
+            Of a run that has ended, or of an asset.
+        reason
+            In words; it stays on record.
+        keep_days
+            `purge` leaves it in the trash for so long.
+        although
+            What protects a run, and shall not now: ``"children"`` (results made from it are there), ``"incomplete"``
+            (it is incomplete or failed), ``"unverified"`` (nobody verified it since it was written) or ``"damaged"``
+            (the last verification found something).
+
+        Returns
+        -------
+        list of Tombstone
+            Of the assets.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run or asset, or there are several.
+        Protected
+            It is pinned, or protected by one of the above.
+        InputError
+            It is being written; or nothing of it is ours and on disk.
+        InvalidSetting
+            A setting is out of range.
+        StoreReadOnly, StorageError
+            It could not be put on record or moved. Whatever is raised, nothing was deleted.
+        """
+        from gently_bluesky.upkeep.deletion import Deletion, delete
+
+        self._require_writable()
+        wanted = Deletion(
+            reason, keep_days * DAY_S, tuple(although) if not isinstance(although, str) else although
+        )
+        record = self._index.record(uid)
+        if record.kind == "datum":
+            raise InputError(
+                f"expected the uid of a run or an asset, {uid!r} is that of one event; nothing was deleted"
+            )
+        return delete(
+            self.root, self._index, record, lambda asset: place_of(self._places, self._index, asset), wanted
+        )
+
+    def restore(self, uid: str) -> list[Record]:
+        """Bring back from the trash what was deleted of a run, or an asset; *synced* on return. Any thread.
+
+        Returns
+        -------
+        list of Record
+            Of the assets that are back.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run or asset, or there are several.
+        InputError
+            Nothing of it is in the trash.
+        StoreReadOnly, StorageError
+            It could not be put on record or moved.
+        """
+        from gently_bluesky.upkeep.deletion import restore
+
+        self._require_writable()
+        return [self._index.record(uid) for uid in restore(self.root, self._index, self._index.record(uid))]
+
+    def trash(self) -> list[Tombstone]:
+        """Return what is in the trash, oldest first; an asset each."""
+        return [one for one in self._index.tombstones() if one.purged is None]
+
+    def tombstone(self, uid: str) -> Tombstone | None:
+        """Return what stays of a run or an asset whose pixels were deleted; None where they were not.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run or asset, or there are several.
+        """
+        return self._index.tombstone(self._index.record(uid).uid)
+
+    def purge(self, uid: str | None = None, *, now: bool = False) -> list[Tombstone]:
+        """Remove for good what has been in the trash for as long as it was to be kept. Any thread.
+
+        Parameters
+        ----------
+        uid
+            Of a run or an asset; None is everything in the trash.
+        now
+            Do not wait for the time that it was to be kept.
+
+        Returns
+        -------
+        list of Tombstone
+            Of what was removed.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run or asset, or there are several.
+        StoreReadOnly, StorageError
+            Something could not be put on record or removed; the next opening tries again.
+        """
+        from gently_bluesky.upkeep.deletion import purge
+
+        self._require_writable()
+        record = None if uid is None else self._index.record(uid)
+        found = [
+            one
+            for one in self.trash()
+            if (record is None or record.uid in (one.uid, one.run_uid))
+            and (now or one.keep_until <= time.time())
+        ]
+        purge(self.root, self._index, found)
+        return [
+            one
+            for old in found
+            if (one := self._index.tombstone(old.uid)) is not None and one.purged is not None
+        ]

@@ -1,0 +1,364 @@
+"""Deleting the pixels of a run or an asset, getting them back while they are in the trash, and letting them go.
+
+Each step is put on record, *synced*, before it is done, by whoever has the run's lock; what was put on record and not
+done is done by the next opening (`gently_bluesky.upkeep.trash`). Documents stay.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crc32c import crc32c
+
+from gently_bluesky.backends.memory import MemoryBackend
+from gently_bluesky.backends.registry import backend_for_spec
+from gently_bluesky.documents.live import LiveFile
+from gently_bluesky.errors import (
+    GentlyError,
+    InputError,
+    InvalidDocument,
+    InvalidSetting,
+    LookupFailed,
+    StorageError,
+)
+from gently_bluesky.files import inside, make_folders, storage_error
+from gently_bluesky.index.index import Index
+from gently_bluesky.index.upkept import DELETE, PIN, PURGE, RESTORE, UNPIN
+from gently_bluesky.model import Record, Tombstone
+from gently_bluesky.upkeep.accounts import Account, accounts
+from gently_bluesky.upkeep.logbook import Logbook
+from gently_bluesky.upkeep.protection import ALTHOUGH, require_unprotected
+from gently_bluesky.upkeep.sweeping import DOCUMENTS
+from gently_bluesky.upkeep.trash import TRASH, follow, place, places_in
+
+__all__ = ["Deletion", "delete", "pin", "purge", "restore", "unpin"]
+
+Where = Callable[[Record], Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What is to be deleted, and why.
+
+    Attributes
+    ----------
+    reason, policy
+        As of `Tombstone`.
+    keep_s
+        Seconds that it stays in the trash at least.
+    although
+        Of `ALTHOUGH`, what does not hinder it.
+    """
+
+    reason: str
+    keep_s: float
+    although: Collection[str] = ()
+    policy: str | None = None
+
+    def __post_init__(self) -> None:
+        _require_reason(self.reason, "nothing was deleted")
+        unknown = [word for word in self.although if word not in ALTHOUGH]
+        if unknown or isinstance(self.although, str):
+            raise InvalidSetting(
+                f"expected although to be some of {', '.join(ALTHOUGH)}, got {self.although!r:.200}; nothing was "
+                "deleted"
+            )
+        if isinstance(self.keep_s, bool) or not self.keep_s >= 0 or self.keep_s == float("inf"):
+            raise InvalidSetting(
+                f"expected a time of 0 or more to keep it, got {self.keep_s!r}; nothing was deleted"
+            )
+
+
+def delete(root: Path, index: Index, record: Record, where: Where, deletion: Deletion) -> list[Tombstone]:
+    """Put the pixels of a run, or one asset, into the trash; *synced* on return. ``where`` tells where an asset lies.
+
+    Returns
+    -------
+    list of Tombstone
+        Of the assets.
+
+    Raises
+    ------
+    Protected
+        It is pinned, incomplete, unverified or damaged, or results made from it are there.
+    InputError
+        The run is being written; or there is nothing to delete that is ours and on disk.
+    StorageError
+        It could not be put on record or moved; nothing was deleted.
+    """
+    run = index.record(record.run_uid)
+    with _locked(root, run):
+        account = _account(root, run, index.reach(run.path))
+        there = _own_assets(root, index, account, where)
+        wanted = (
+            there if record.kind == "run" else {uid: path for uid, path in there.items() if uid == record.uid}
+        )
+        if not wanted:
+            raise InputError(
+                f"{record.kind} {record.uid} has no pixels on disk in this store that could be deleted: there are "
+                "none, they are deleted, others wrote them, or they are in memory (materialize them first); nothing "
+                "was deleted"
+            )
+        require_unprotected(root, index, run, account, deletion.although)
+        entry = _entry(root, run, account, wanted, deletion, whole=len(wanted) == len(there))
+        _require_same_disk(root, wanted)
+        Logbook(root).append(entry)
+        moved = places_in([entry])
+        try:
+            for one in moved.values():
+                place(root, one)
+        except OSError as error:
+            _undo(root, run, index, entry)
+            raise storage_error(
+                error, f"{record.kind} {record.uid} could not be moved to the trash; nothing was deleted"
+            ) from error
+        _tell(root, index, "deleted")
+        return [one for one in index.tombstones(run.uid) if one.uid in moved]
+
+
+def restore(root: Path, index: Index, record: Record) -> list[str]:
+    """Bring back from the trash what was deleted of a run, or of an asset; *synced* on return. Returns the assets.
+
+    Raises
+    ------
+    InputError
+        Nothing of it is in the trash.
+    StorageError
+        It could not be put on record or moved; it is in the trash.
+    """
+    run = index.record(record.run_uid)
+    with _locked(root, run):
+        found = _in_trash(index, record)
+        if not found:
+            raise InputError(
+                f"nothing of {record.kind} {record.uid} is in the trash; nothing was changed; store.tombstone(uid) "
+                "says whether it was deleted, and purged"
+            )
+        entry = _note(RESTORE, run, found)
+        Logbook(root).append(entry)
+        try:
+            for one in places_in([entry]).values():
+                place(root, one)
+        except OSError as error:
+            raise storage_error(
+                error,
+                f"{record.kind} {record.uid} is on record as restored, but could not be moved out of the trash; the "
+                "next opening tries again",
+            ) from error
+        _tell(root, index, "restored")
+        return [one.uid for one in found]
+
+
+def purge(root: Path, index: Index, found: Sequence[Tombstone]) -> None:
+    """Remove from the trash what these tombstones stand for; their files are gone on return.
+
+    Raises
+    ------
+    StorageError
+        Something could not be put on record or removed; the next opening tries again.
+    """
+    for run_uid in dict.fromkeys(one.run_uid for one in found):
+        run = index.record(run_uid)
+        with _locked(root, run):
+            still = [one for one in _in_trash(index, run) if any(one.uid == other.uid for other in found)]
+            if not still:
+                continue
+            entry = _note(PURGE, run, still)
+            Logbook(root).append(entry)
+            try:
+                for one in places_in([entry]).values():
+                    place(root, one)
+            except OSError as error:
+                raise storage_error(
+                    error,
+                    f"run {run_uid} is on record as purged, but could not be removed; the next opening tries again",
+                ) from error
+            _tell(root, index, "purged")
+
+
+def pin(root: Path, index: Index, run_uid: str, reason: str) -> None:
+    """Protect a run from being deleted; *synced* on return. Raises InvalidSetting, StorageError."""
+    _require_reason(reason, "nothing was pinned")
+    Logbook(root).append({"kind": PIN, "run": run_uid, "reason": reason})
+    _tell(root, index, "pinned")
+
+
+def unpin(root: Path, index: Index, run_uid: str, reason: str) -> None:
+    """Take a pin away; *synced* on return. Raises InputError where there is none, and StorageError."""
+    if run_uid not in index.pins():
+        raise InputError(f"expected a run that is pinned, run {run_uid} is not; nothing was changed")
+    Logbook(root).append({"kind": UNPIN, "run": run_uid, "reason": reason})
+    _tell(root, index, "unpinned")
+
+
+# -- what may be deleted -----------------------------------------------------------------------------------
+
+
+def _require_reason(reason: object, so: str) -> None:
+    if not isinstance(reason, str) or not reason.strip():
+        raise InvalidSetting(f"expected a reason in words, which stays on record, got {reason!r:.200}; {so}")
+
+
+def _account(root: Path, run: Record, reach: int) -> Account:
+    try:
+        found = next((one for one in accounts(root, run.path, reach) if one.uid == run.uid), None)
+    except OSError as error:
+        raise storage_error(error, f"{run.path} cannot be read; nothing was deleted") from error
+    if found is None or not found.has_stop:
+        raise InputError(
+            f"run {run.uid} has no end on record; nothing was deleted; open the store again if its process died"
+        )
+    return found
+
+
+def _own_assets(root: Path, index: Index, account: Account, where: Where) -> dict[str, str]:
+    """Return the assets of a run that a writer of ours put on disk into the store, and that are there: "
+    "their paths.
+    """
+    found: dict[str, str] = {}
+    for uid in account.assets:
+        asset = index.record(uid)
+        try:
+            backend = backend_for_spec(asset.format or "")
+            path = where(asset)
+        except (LookupFailed, InvalidDocument):
+            continue
+        is_ours = backend is not None and not isinstance(backend, MemoryBackend)
+        if is_ours and path.is_relative_to(root) and os.path.lexists(path):
+            found[uid] = path.relative_to(root).as_posix()
+    return found
+
+
+def _require_same_disk(root: Path, wanted: Mapping[str, str]) -> None:
+    """The trash is a place that files can be renamed to."""
+    trash = inside(root, TRASH)
+    try:
+        make_folders(trash)
+        for path in wanted.values():
+            if trash.stat().st_dev != (root / path).lstat().st_dev:
+                raise StorageError(
+                    f"{trash} is on another disk than {root / path}, so that nothing can be moved there at once; "
+                    "nothing was deleted; put them on one disk"
+                )
+    except StorageError:
+        raise
+    except OSError as error:
+        raise storage_error(error, f"{trash} cannot be made; nothing was deleted") from error
+
+
+# -- what is put on record ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def _locked(root: Path, run: Record) -> Generator[None]:
+    """Hold the lock of a run that has ended. Raises InputError where somebody else has it, and StorageError."""
+    folder = inside(root, run.path).parent
+    live: LiveFile | None = None
+    try:
+        if Path(run.path).name == DOCUMENTS and folder.is_dir():
+            live = LiveFile.take(folder, make=True)
+    except OSError as error:
+        raise storage_error(error, f"run {run.uid} cannot be locked; nothing was changed") from error
+    if live is None:
+        why = (
+            "keeps no pixels of its own" if Path(run.path).name != DOCUMENTS else "is being written, or moved"
+        )
+        raise InputError(f"run {run.uid} {why}; nothing was changed")
+    done = False
+    try:
+        yield
+        done = True
+    except GentlyError as error:
+        done = not isinstance(error, StorageError)
+        raise
+    finally:
+        live.close(
+            remove=done
+        )  # otherwise the next opening looks at it, and puts its files where they are to be
+
+
+def _entry(
+    root: Path, run: Record, account: Account, wanted: Mapping[str, str], deletion: Deletion, *, whole: bool
+) -> dict[str, Any]:
+    now = time.time()
+    taken: set[str] = set()
+    assets: list[dict[str, Any]] = []
+    for uid, path in wanted.items():
+        asset = account.assets[uid]
+        digests = [asset.digests[place] or "" for place in sorted(asset.digests)]
+        assets.append(
+            {
+                "uid": uid,
+                "path": path,
+                "trash": _free(root, f"{TRASH}/{path}", taken),
+                "nbytes": _nbytes(root / path),
+                "events": len(digests),
+                "digest": f"crc32c:{crc32c(' '.join(digests).encode()):08x}",
+            }
+        )
+    return {
+        "kind": DELETE,
+        "time": now,
+        "run": run.uid,
+        "folder": run.path.rpartition("/")[0],
+        "whole": whole,
+        "assets": assets,
+        "reason": deletion.reason,
+        "policy": deletion.policy,
+        "keep_until": now + deletion.keep_s,
+        "start": run.metadata,
+    }
+
+
+def _free(root: Path, wanted: str, taken: set[str]) -> str:
+    """Return a path in the trash where nothing is: a number is put behind one that is taken."""
+    path, number = wanted, 1
+    while path in taken or os.path.lexists(root / path):
+        number += 1
+        path = f"{wanted}-{number}"
+    taken.add(path)
+    return path
+
+
+def _nbytes(path: Path) -> int:
+    """Return what the files of an asset hold; no link is followed."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
+
+
+def _note(kind: str, run: Record, found: Sequence[Tombstone], **more: object) -> dict[str, Any]:
+    assets = [{"uid": one.uid, "path": one.path, "trash": one.trash} for one in found]
+    folder = run.path.rpartition("/")[0]
+    return {"kind": kind, "time": time.time(), "run": run.uid, "folder": folder, "assets": assets, **more}
+
+
+def _in_trash(index: Index, record: Record) -> list[Tombstone]:
+    of_run = index.tombstones(record.run_uid)
+    return [one for one in of_run if one.purged is None and record.uid in (one.uid, one.run_uid)]
+
+
+def _undo(root: Path, run: Record, index: Index, entry: Mapping[str, Any]) -> None:
+    """Have an entry of a deletion be followed by one that takes it back, and the files with it."""
+    back = {**entry, "kind": RESTORE, "time": time.time(), "reason": "it could not be moved"}
+    Logbook(root).append(back)
+    for one in places_in([back]).values():
+        place(root, one)
+    _tell(root, index, f"left as it was ({run.uid})")
+
+
+def _tell(root: Path, index: Index, done: str) -> None:
+    """Have the index know; it is done whether that can be or not."""
+    try:
+        follow(root, index)
+    except StorageError as error:
+        raise type(error)(
+            error.errno,
+            f"it was {done}, but the index could not be written ({error}): it follows at the next opening",
+        ) from error
