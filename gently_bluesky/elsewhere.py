@@ -124,6 +124,8 @@ def place_of(places: Places, index: Index, record: Record) -> Path:
             second = inside(places.journals.overflow, record.path)
             if is_there(second):
                 return second
+        if index.tombstone(record.uid) is not None:
+            return here  # what its document says may be the place of another copy of the store
     said = places.root / announced_path(index.asset_document(record.uid))
     for path in (said, Path(record.path)):
         if INCOMING in path.parts:

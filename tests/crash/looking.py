@@ -99,6 +99,7 @@ def answers(root: Path, mode: str = "r", **options: Any) -> list[str]:
             ]
             said += [repr([r.uid for r in store.query(status=run.status)])]
             said += [repr([r.uid for r in store.query(derived=True, operation=run.operation)])]
+        said += [repr(index.tombstones()), repr(index.pins())]
         said.append(repr({**store.stats(), "free_bytes": None, "root": None}))
     return said
 

@@ -25,6 +25,7 @@ import numpy as np
 import shim
 from bluesky import RunEngine
 from busy import look_around, put_again_and_again, work
+from deleting import delete_and_more
 from durable import write_and_tell, write_on_ailing_disk
 from enduring import endure
 from faults import fill, limit_all_files, limits_restored
@@ -72,6 +73,7 @@ __all__ = [
     "be_stopped",
     "come_home",
     "count_calls",
+    "delete_and_more",
     "end_unsynced",
     "endure",
     "examine",

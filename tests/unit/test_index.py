@@ -845,7 +845,7 @@ def test_an_index_of_another_version_is_said_to_be_unusable(file: Path) -> None:
     connection.execute("UPDATE gently_index SET version = 99")
     connection.commit()
     connection.close()
-    with pytest.raises(IndexUnusable, match=r"expected an index of version 3, found \[99\]"):
+    with pytest.raises(IndexUnusable, match=r"expected an index of version 4, found \[99\]"):
         Index(f"sqlite:///{file}")
 
 

@@ -68,6 +68,16 @@ def test_a_store_has_the_methods_of_the_design_and_none_that_do_nothing_yet():
             "export",
             "component_names",
         ),
+        *(
+            "delete",
+            "restore",
+            "trash",
+            "purge",
+            "tombstone",
+            "pin",
+            "unpin",
+            "pins",
+        ),
     }
     assert {"__getitem__", "__enter__", "__exit__"} <= set(dir(Store))
 
