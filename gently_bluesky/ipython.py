@@ -333,10 +333,10 @@ def _tell(error: Exception) -> None:
 
 
 def _leave(store: Store, metadata: MutableMapping[str, Any]) -> None:
-    """Close a store, and write down the metadata, when the program ends."""
-    try:
-        if isinstance(metadata, LastingMetadata):
-            metadata.save()
-        store.close()
-    except GentlyError as error:
-        print(f"STORAGE: {error}", file=sys.stderr)
+    """Write down the metadata, and close a store, when the program ends."""
+    save = [metadata.save] if isinstance(metadata, LastingMetadata) else []
+    for end in (*save, store.close):
+        try:
+            end()
+        except GentlyError as error:
+            print(f"STORAGE: {error}", file=sys.stderr)

@@ -320,6 +320,22 @@ print("IPython" in sys.modules)
     assert '"age_h": 2' in (tmp_path / "store" / "metadata.json").read_text("utf-8")
 
 
+def test_metadata_that_cannot_be_kept_keep_no_store_open(tmp_path: Path) -> None:
+    code = """
+from gently_bluesky import configure
+configure(globals(), "store")
+RE.md["sample"] = {}
+RE.md["sample"]["camera"] = object()
+writer("start", {"uid": "left-open", "time": 1.0})
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "STORAGE: RE.md was not written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "store").rglob(".live"))
+
+
 QUEUE = """
 import sys
 from bluesky_queueserver.manager.profile_ops import existing_plans_and_devices_from_nspace, load_profile_collection
