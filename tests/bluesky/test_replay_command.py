@@ -190,6 +190,20 @@ def test_what_is_bad_is_told_and_passed_over_where_that_is_asked_for(night, tmp_
         assert sorted(record.status for record in store.query()) == ["complete", "incomplete"]
 
 
+def test_no_store_is_made_where_there_is_nothing_to_replay(tmp_path):
+    Store(tmp_path / "empty").close()
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
+    for source, said in [
+        ("typo", "is not there"),
+        ("empty", "holds no recorded runs"),
+        ("picture.png", "picture.png: its beginning: expected "),
+    ]:
+        refused = run(tmp_path / source, "--into", tmp_path / "new")
+        assert refused.exit_code == 1
+        assert said in refused.stderr
+        assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
