@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from inspect import cleandoc
 
 import pytest
+from typer.testing import CliRunner
 
 from gently_bluesky import Store
 from gently_bluesky.cli import app
@@ -18,6 +20,15 @@ def test_every_command_helps_with_examples_and_prints_json(command, name):
     said = command(name, "--help").stdout
     assert f"gently-bluesky {name}" in said.partition("Examples")[2]
     assert "--json" in said
+
+
+@pytest.mark.parametrize("command", app.registered_commands, ids=COMMANDS)
+def test_paragraphs_of_a_help_are_broken_only_where_the_terminal_ends(command):
+    name = command.name or command.callback.__name__
+    said = CliRunner(env={"COLUMNS": "500"}).invoke(app, [name, "--help"]).stdout
+    shown = [line.strip() for line in said.splitlines()]
+    paragraphs = cleandoc(command.callback.__doc__).split("\n\n")
+    assert [" ".join(paragraph.split()) in shown for paragraph in paragraphs] == [True] * len(paragraphs)
 
 
 # -- runs ----------------------------------------------------------------------------------------------
@@ -64,12 +75,16 @@ def test_a_store_without_runs_is_no_error(command, tmp_path):
     Store(tmp_path / "new").close()
     done = command("runs", "--store", str(tmp_path / "new"))
     assert (done.stdout, done.stderr) == ("", f"no runs in {tmp_path / 'new'}\n")
+    none = command("show", "-1", "--store", str(tmp_path / "new"), code=1).stderr
+    assert f"expected at least 1 acquired run in {tmp_path / 'new'}, there is none" in none
     assert json.loads(command("runs", "--store", str(tmp_path / "new"), "--json").stdout) == []
 
 
 def test_a_store_that_is_not_there_is_told_in_a_line_and_not_made(command, tmp_path):
     done = command("runs", "--store", str(tmp_path / "typo"), code=1)
-    assert re.fullmatch(r"error: there is no store at .*typo.*\n", done.stderr)
+    assert re.fullmatch(
+        r"error: there is no store at .*typo; .* takes --store, or \$GENTLY_STORE.*\n", done.stderr
+    )
     assert not (tmp_path / "typo").exists()
 
 
