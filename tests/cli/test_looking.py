@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from inspect import cleandoc
 
+import numpy as np
+import pexpect
 import pytest
 from typer.testing import CliRunner
 
@@ -253,6 +256,33 @@ def test_a_lineage_in_json_has_records_and_edges(command, made):
 
 
 # -- stats ---------------------------------------------------------------------------------------------
+
+
+def test_one_thing_is_counted_as_one(command, tmp_path):
+    with Store(tmp_path / "new") as store:
+        store.put(np.zeros((8, 9), "u2"), data_type="projection")
+    said = command("stats", "--store", str(tmp_path / "new")).stdout
+    assert re.search(r"runs +0 of the microscope, 1 derived result\n", said)
+    assert re.search(r"arrays +1, of 1 event\n", said)
+    assert "1 derived result (" in Store(tmp_path / "new", mode="r")._repr_html_()
+    assert "primary: 1 event\n" in command("replay", str(tmp_path / "new")).stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+def test_the_bar_of_a_verification_counts_one_run_as_one(tmp_path):
+    with Store(tmp_path / "new") as store:
+        store.put(np.zeros((8, 9), "u2"), data_type="projection")
+    arguments = [
+        "-c",
+        "from gently_bluesky.cli import app; app()",
+        "verify",
+        "--store",
+        str(tmp_path / "new"),
+    ]
+    with pexpect.spawn(sys.executable, arguments, timeout=100, encoding="utf-8") as terminal:
+        said = terminal.read()
+        assert terminal.wait() == 0, said
+    assert re.search(r"Verifying .*, 1 run\b", said), said
 
 
 def test_how_much_there_is_is_said(command, made):
