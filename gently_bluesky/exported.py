@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from gently_bluesky.backends.base import Sink
 from gently_bluesky.labels import bytes_text
 from gently_bluesky.model import ArraySpec
+from gently_bluesky.wording import many
 
 __all__ = ["BackendAsset", "Exported", "ExportedArray", "NumpyFile", "Target"]
 
@@ -97,7 +98,7 @@ class Exported:
             lines.append("the run is still being written: these are the events that it had announced by now")
         if self.unchecked:
             lines.append(
-                f"{self.unchecked:,} events of other writers: their pixels were compared with nothing"
+                f"{many(self.unchecked, 'event')} of other writers: their pixels were compared with nothing"
             )
         return "\n".join([*lines, f"{bytes_text(self.nbytes)} of pixels are in {self.path}"])
 

@@ -17,6 +17,7 @@ from gently_bluesky.dtypes import known_dtype
 from gently_bluesky.glances import glances
 from gently_bluesky.labels import axes_text, bytes_text
 from gently_bluesky.markup import Markup, pre, said, table, table_of
+from gently_bluesky.wording import many
 
 if TYPE_CHECKING:
     from gently_bluesky.index.lineage import Lineage
@@ -119,8 +120,8 @@ def store_page(store: StoreView) -> str:
     by_status = ", ".join(f"{count} {status}" for status, count in stats["runs"].items())
     rows = {
         "root": str(store.root),
-        "runs": f"{runs:,} acquired, {stats['derived']:,} derived results ({by_status or 'none yet'})",
-        "arrays": f"{stats['assets']:,} with {stats['datums']:,} events, {bytes_text(stats['nbytes'])}",
+        "runs": f"{runs:,} acquired, {many(stats['derived'], 'derived result')} ({by_status or 'none yet'})",
+        "arrays": f"{stats['assets']:,} with {many(stats['datums'], 'event')}, {bytes_text(stats['nbytes'])}",
         "free": bytes_text(stats["free_bytes"]),
         "sessions": _short(", ".join(map(str, stats["sessions"]))),
     }

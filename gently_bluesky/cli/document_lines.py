@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from gently_bluesky.jsontext import encode
+from gently_bluesky.wording import many
 
 __all__ = ["as_json_lines", "lines", "tables"]
 
@@ -170,7 +171,9 @@ def _event_page(doc: Mapping[str, Any], stream: str) -> str:
 
 
 def _stop(doc: Mapping[str, Any], _: str) -> str:
-    counts = ", ".join(f"{stream}: {count} events" for stream, count in doc.get("num_events", {}).items())
+    counts = ", ".join(
+        f"{stream}: {many(count, 'event')}" for stream, count in doc.get("num_events", {}).items()
+    )
     told = (doc.get("exit_status", ""), counts, doc.get("reason", ""))
     return "  ".join(str(one) for one in told if one)
 
@@ -184,7 +187,7 @@ _SAYS: dict[str, Callable[[Mapping[str, Any], str], str]] = {
     "resource": lambda doc, _: f"{doc.get('spec', '')} {doc.get('resource_path', '')}",
     "stream_resource": lambda doc, _: f"{doc.get('data_key', '')} {doc.get('uri', '')}",
     "datum": lambda doc, _: _datum(str(doc.get("datum_id", ""))),
-    "datum_page": lambda doc, _: f"{len(doc.get('datum_id', ()))} datums",
+    "datum_page": lambda doc, _: many(len(doc.get("datum_id", ())), "datum"),
     "stream_datum": lambda doc, stream: f"{stream} {_range(doc.get('seq_nums'))}",
 }
 

@@ -90,7 +90,10 @@ def preview(
     else:
         _tell(subject, sheet, path)
         if not has_words:
-            typer.echo("matplotlib is not installed: the picture has no words in it", err=True)
+            typer.echo(
+                "matplotlib is not installed: the picture has no words in it; pip install 'gently-bluesky[profile]'",
+                err=True,
+            )
     if show:
         typer.launch(str(path))
 

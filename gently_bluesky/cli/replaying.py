@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -102,6 +102,8 @@ def replay(
     prints = not (into or publish or tiled)
     begun = time.monotonic()
     with told("what was sent before is where it went"), ExitStack() as stack:
+        if into is not None and not skip_bad:
+            _require_documents(source)
         callbacks = _targets(stack, into, publish, tiled)
         if table or prints:
             callbacks.append(_printed(table=table, as_json=as_json and prints))
@@ -129,6 +131,16 @@ def replay(
         raise typer.Exit(NEEDS_A_PERSON)
 
 
+def _require_documents(source: Path) -> None:
+    """Raise what `replay` raises of a source that holds nothing, before a store is made for it."""
+    from gently_bluesky.documents.replay import read_documents
+
+    if str(source) == "-":
+        return  # it can be read just once
+    with closing(read_documents(source, fill=False)) as documents:
+        next(documents, None)
+
+
 def _tell_done(
     runs: tuple[str, ...],
     documents: int,
@@ -140,7 +152,9 @@ def _tell_done(
 ) -> None:
     if not as_json:
         to = ", ".join(where)
-        typer.echo(f"{many(len(runs), 'run')}, {documents:,} documents replayed to {to} in {took_s:.1f} s")
+        typer.echo(
+            f"{many(len(runs), 'run')}, {many(documents, 'document')} replayed to {to} in {took_s:.1f} s"
+        )
         return
     skipped = [{key: getattr(one, key) for key in ("source", "place", "name", "reason")} for one in bad]
     typer.echo(json.dumps({"runs": runs, "documents": documents, "skipped": skipped}, indent=2))

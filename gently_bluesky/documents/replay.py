@@ -136,7 +136,7 @@ def replay(
     return tuple(told.runs)
 
 
-def read_documents(source: Source, *, fill: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_documents(source: Source, *, fill: bool = True) -> Generator[tuple[str, dict[str, Any]]]:
     """Yield the documents of a recorded stream; arguments and errors as `replay`."""
     for line in _Reading(skip_bad=False).lines(source, fill=fill):
         yield line.name, dict(line.doc)

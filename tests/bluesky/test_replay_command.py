@@ -190,6 +190,20 @@ def test_what_is_bad_is_told_and_passed_over_where_that_is_asked_for(night, tmp_
         assert sorted(record.status for record in store.query()) == ["complete", "incomplete"]
 
 
+def test_no_store_is_made_where_there_is_nothing_to_replay(tmp_path):
+    Store(tmp_path / "empty").close()
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
+    for source, said in [
+        ("typo", "is not there"),
+        ("empty", "holds no recorded runs"),
+        ("picture.png", "picture.png: its beginning: expected "),
+    ]:
+        refused = run(tmp_path / source, "--into", tmp_path / "new")
+        assert refused.exit_code == 1
+        assert said in refused.stderr
+        assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -210,13 +224,18 @@ def test_control_c_ends_a_replay_that_waits(tmp_path):
     with Recording(tmp_path / "run.jsonl") as recording:
         for document in timed_run([0.0, 3600.0]):
             recording(*document)
-    script = "from gently_bluesky.cli import app; app()"
+    # what a shell starts in the background has Ctrl-C ignored, and so have its children
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{heard}; from gently_bluesky.cli import app; app()"
     arguments = [sys.executable, "-u", "-c", script, "replay", str(recording.path), "--speed", "original"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for _ in range(3):
             process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        try:
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()  # which does nothing to one that has ended
     assert (process.returncode, said) == (130, "interrupted: what was sent before is where it went\n")
 
 
