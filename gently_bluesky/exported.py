@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -131,6 +132,7 @@ class NumpyFile(Target):
         self._pixels: NDArray[Any] | None = None
         if math.prod(shape):
             self._pixels = np.lib.format.open_memmap(path, "w+", dtype, shape)
+            _take_room(path)
         else:
             np.save(path, np.empty(shape, dtype))  # there is nothing to map
 
@@ -163,12 +165,16 @@ class BackendAsset(Target):
     def __init__(self, sink: Sink, spec: ArraySpec, scratch: Path) -> None:
         self._sink = sink
         self._scratch = scratch
-        is_large = spec.nbytes > IN_MEMORY_BYTES
-        self._pixels: NDArray[Any] | None = (
-            np.memmap(scratch, spec.dtype, "w+", shape=spec.shape)
-            if is_large
-            else np.empty(spec.shape, spec.dtype)
-        )
+        self._pixels: NDArray[Any] | None
+        if spec.nbytes > IN_MEMORY_BYTES:
+            try:
+                self._pixels = np.memmap(scratch, spec.dtype, "w+", shape=spec.shape)
+                _take_room(scratch)
+            except OSError:
+                sink.close()
+                raise
+        else:
+            self._pixels = np.empty(spec.shape, spec.dtype)
 
     def room(self, event: int) -> NDArray[Any]:  # noqa: ARG002
         """Return the same memory for all events."""
@@ -187,3 +193,17 @@ class BackendAsset(Target):
         self._sink.close()
         self._pixels = None
         self._scratch.unlink(missing_ok=True)
+
+
+def _take_room(path: Path) -> None:
+    """Have the disk set aside what a file is long: mapped, it is killed where there is no room, and told nothing.
+
+    Raises
+    ------
+    OSError
+        There is not as much.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)

@@ -250,6 +250,7 @@ class StoreView:
 
     def query(
         self,
+        /,  # start documents may hold a "self"
         *,
         kind: str = "run",
         data_type: str | None = None,

@@ -120,6 +120,7 @@ def test_a_search_that_finds_nothing_ends_with_1_as_grep(command):
     done = command("find", 'plate="3"', code=1)
     assert done.stdout == ""
     assert "nothing in" in done.stderr
+    assert "nothing in" in command("find", "self=x", "index=y", "kinds=z", code=1).stderr
     assert "plate=4 was read as a number" in command("find", "plate=4", code=1).stderr
     assert json.loads(command("find", "embryo=zz", "--json", code=1).stdout) == []
 
@@ -198,9 +199,16 @@ def _uid(root):
         return store.latest().uid
 
 
-@pytest.mark.parametrize("name", ["show", "lineage", "export", "verify"])
+@pytest.mark.parametrize("name", ["show", "lineage", "export", "verify", "preview"])
 def test_a_mistyped_option_is_no_uid(command, name):
-    assert "--jsn" in command(name, "--jsn", "--to", "npy", code=2).stderr
+    assert "there is no option --jsn" in flat(command(name, "--jsn", *TO.get(name, ()), code=2).stderr)
+
+
+TO = {"export": ("--to", "npy")}
+
+
+def flat(said):
+    return " ".join(said.replace("│", "").split())
 
 
 def test_uids_that_are_none_are_told_in_a_line(command):
