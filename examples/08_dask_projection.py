@@ -34,7 +34,9 @@ record = store.put(
     side_view.compute(), data_type="projection", parents=volumes, operation="max_y", dims=("t", "z", "x")
 )
 
-print(store.get(record.uid))
+print(
+    store.get(record.uid)
+)  # t is what the store keeps events along; of this result it is an axis, called event
 print(f"mean counts of each volume: {background.compute().round().astype(int).tolist()}")
 
 # The same without dask, for the usual reductions: also block by block, in as little memory.

@@ -33,7 +33,7 @@ trees:
   - path: /
     tree: catalog
     args:
-      uri: "sqlite:///:memory:"  # to keep it: a file, as in the README, and init_if_not_exists
+      uri: "sqlite:///:memory:"  # to keep it: a file, as in docs/tiled.md, and init_if_not_exists
       writable_storage: ["duckdb:///{Path("tables.duckdb").resolve().as_posix()}"]  # for the numbers of the events
       readable_storage: ["{root.as_posix()}"]
       adapters_by_mimetype:

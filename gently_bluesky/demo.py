@@ -21,10 +21,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from gently_bluesky.engine import run_engine
 from gently_bluesky.errors import StorageFull
+from gently_bluesky.labels import bytes_text
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
 from gently_bluesky.store import Store
-from gently_bluesky.tour import say, show_tour, size_text
+from gently_bluesky.tour import say, show_tour
 from gently_bluesky.wording import many
 
 __all__ = ["DemoSettings", "run_demo"]
@@ -111,14 +112,14 @@ def _require_space(settings: DemoSettings) -> None:
     needed, free = settings.volumes * settings.volume_nbytes, shutil.disk_usage(there).free
     if needed > free:
         raise StorageFull(
-            f"the demo writes up to {size_text(needed)}, {there} has {size_text(free)} free; nothing was "
+            f"the demo writes up to {bytes_text(needed)}, {there} has {bytes_text(free)} free; nothing was "
             "written; make room, or ask for less: --size, --embryos, --timepoints"
         )
 
 
 def _announce(settings: DemoSettings, store: Store, console: Console) -> None:
     shape = f"{N_SLICES} x {settings.size} x {settings.size}"
-    total = size_text(settings.volumes * settings.volume_nbytes)
+    total = bytes_text(settings.volumes * settings.volume_nbytes)
     console.print("[bold]A simulated diSPIM, a real RunEngine, a real store[/bold]")
     runs = f"{many(settings.embryos, 'embryo')}, {many(settings.timepoints, 'time point')}"
     say(console, f"{runs}, two views of {shape} uint16: {settings.volumes} volumes, {total}")

@@ -45,8 +45,8 @@ OF_ONE_RUN = frozenset(
 )
 """Start-document keys that say something of one run only and are not taken over by what is made from it."""
 
-OURS = frozenset({"uid", "time", "lineage", "result"})
-"""Start-document keys that `Store.put` sets itself."""
+OURS = frozenset({"uid", "time", "lineage", "result", "scan_id"})
+"""Start-document keys that `Store.put` sets itself; and that by which an acquired run is told from a result."""
 
 STREAM = "primary"
 DEVICE = "put"
@@ -84,7 +84,8 @@ class Derivation:
         taken = sorted(OURS & self.metadata.keys())
         if taken:
             raise InvalidSetting(
-                f"expected metadata other than {', '.join(taken)}, which put() sets; nothing was stored"
+                f"expected metadata other than {', '.join(taken)}, which put() sets, or leaves to runs that were "
+                "acquired; nothing was stored; give it another name"
             )
         if set(map(type, self.dims or ())) - {str}:
             raise InvalidSetting(f"expected dims as names, got {self.dims!r}; nothing was stored")

@@ -260,6 +260,10 @@ class _Movable(ArraySource):
             self._source = self._open_at(now)
             return self._source.read(selection)
 
+    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
+        """Ask the source, where it was when it was last read."""
+        return self._source.coarser(most)
+
 
 def _no_events(record: Record) -> ArraySource:
     return no_events(_declared(record) or (), "u1")  # of what is not there nobody knows

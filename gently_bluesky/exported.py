@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from gently_bluesky.backends.base import Sink
 from gently_bluesky.labels import bytes_text
 from gently_bluesky.model import ArraySpec
+from gently_bluesky.wording import many
 
 __all__ = ["BackendAsset", "Exported", "ExportedArray", "NumpyFile", "Target"]
 
@@ -97,7 +99,7 @@ class Exported:
             lines.append("the run is still being written: these are the events that it had announced by now")
         if self.unchecked:
             lines.append(
-                f"{self.unchecked:,} events of other writers: their pixels were compared with nothing"
+                f"{many(self.unchecked, 'event')} of other writers: their pixels were compared with nothing"
             )
         return "\n".join([*lines, f"{bytes_text(self.nbytes)} of pixels are in {self.path}"])
 
@@ -130,6 +132,7 @@ class NumpyFile(Target):
         self._pixels: NDArray[Any] | None = None
         if math.prod(shape):
             self._pixels = np.lib.format.open_memmap(path, "w+", dtype, shape)
+            _take_room(path)
         else:
             np.save(path, np.empty(shape, dtype))  # there is nothing to map
 
@@ -162,12 +165,16 @@ class BackendAsset(Target):
     def __init__(self, sink: Sink, spec: ArraySpec, scratch: Path) -> None:
         self._sink = sink
         self._scratch = scratch
-        is_large = spec.nbytes > IN_MEMORY_BYTES
-        self._pixels: NDArray[Any] | None = (
-            np.memmap(scratch, spec.dtype, "w+", shape=spec.shape)
-            if is_large
-            else np.empty(spec.shape, spec.dtype)
-        )
+        self._pixels: NDArray[Any] | None
+        if spec.nbytes > IN_MEMORY_BYTES:
+            try:
+                self._pixels = np.memmap(scratch, spec.dtype, "w+", shape=spec.shape)
+                _take_room(scratch)
+            except OSError:
+                sink.close()
+                raise
+        else:
+            self._pixels = np.empty(spec.shape, spec.dtype)
 
     def room(self, event: int) -> NDArray[Any]:  # noqa: ARG002
         """Return the same memory for all events."""
@@ -186,3 +193,17 @@ class BackendAsset(Target):
         self._sink.close()
         self._pixels = None
         self._scratch.unlink(missing_ok=True)
+
+
+def _take_room(path: Path) -> None:
+    """Have the disk set aside what a file is long: mapped, it is killed where there is no room, and told nothing.
+
+    Raises
+    ------
+    OSError
+        There is not as much.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)

@@ -61,7 +61,7 @@ def export(places: Places, index: Index, record: Record, path: Path, form: str, 
     ``tell`` is called with the bytes of pixels that are copied, of how many, and a word of what.
     """
     backend = _backend(form)
-    _require_free(path, places.root)
+    _require_free(path, places.root, places.journals.overflow)
     run = index.record(record.run_uid)
     status = Run(places, index, run).status
     wanted = _wanted(places, index, record)
@@ -90,7 +90,7 @@ def _backend(form: str) -> Backend | None:
     return get_backend(form)
 
 
-def _require_free(path: Path, root: Path) -> None:
+def _require_free(path: Path, *places: Path | None) -> None:
     if os.path.lexists(path):
         raise InputError(
             f"expected nothing at {path}, where the copy was to go, and something is there; it was not touched and "
@@ -101,7 +101,7 @@ def _require_free(path: Path, root: Path) -> None:
             f"expected a folder at {path.parent}, where the copy was to go, there is none; nothing was copied; make "
             "it, or mount its disk"
         )
-    if path.resolve().is_relative_to(root):
+    if any(place is not None and path.resolve().is_relative_to(place) for place in places):
         raise InputError(
             f"{path} lies in the store, where only what the store keeps belongs; nothing was copied; name a place "
             "outside of it"

@@ -8,8 +8,8 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from gently_bluesky.model import is_derived
-from gently_bluesky.pages import clock_text
 from gently_bluesky.plots import Drawing, Page, kept
+from gently_bluesky.wording import TO_THE_SECOND, clock
 
 if TYPE_CHECKING:
     from gently_bluesky.index.lineage import Lineage
@@ -162,6 +162,6 @@ def _words(box: _Box) -> Sequence[str]:
     if record.kind == "run":
         kind = str(record.data_type or record.metadata.get("plan_name") or "run")
         by = f" {record.operation}" if record.operation else ""
-        return f"{kind}{by}", f"{short}, {record.status}", clock_text(record.time)
+        return f"{kind}{by}", f"{short}, {record.status}", clock(record.time, TO_THE_SECOND)
     of = f"{short} of {record.run_uid[:8]}"
-    return f"{record.stream or '?'}/{record.data_key or '?'}", of, clock_text(record.time)
+    return f"{record.stream or '?'}/{record.data_key or '?'}", of, clock(record.time, TO_THE_SECOND)

@@ -37,4 +37,6 @@ def free_name(stem: str, taken: set[str]) -> str:
 def bytes_text(count: int) -> str:
     """Return a size for people, in powers of 1000."""
     power = max(0, len(str(count)) - 1) // 3
+    if power and f"{count / 1000**power:.1f}" == "1000.0":
+        power += 1
     return f"{count} B" if power == 0 else f"{count / 1000**power:.1f} {'kMGTPEZYRQ'[power - 1]}B"

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import warnings
 from collections.abc import Iterator, MutableMapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ class LastingMetadata(MutableMapping[str, Any]):
     """A mapping of names to JSON values that is written down at each change: ``RunEngine(LastingMetadata(path))``.
 
     What is changed inside of a value (``md["sample"]["age_h"] = 3``) is written with the next change, or by
-    `save`. Two sessions on one file do not see each other's changes, and the last to write wins. Any thread.
+    `save`. Two sessions on one file do not see each other's changes, and the last to change something wins. Any thread.
 
     Parameters
     ----------
@@ -40,11 +42,14 @@ class LastingMetadata(MutableMapping[str, Any]):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._held: dict[str, Any] = {}
+        self._written = b""
+        self._lock = threading.RLock()
         try:
-            said = json.loads(self.path.read_bytes())
+            text = self.path.read_bytes()
+            said = json.loads(text)
             if not isinstance(said, dict):
                 raise ValueError(f"a {type(said).__name__}")
-            self._held = said
+            self._held, self._written = said, text
         except FileNotFoundError:
             pass
         except (ValueError, RecursionError) as error:
@@ -86,42 +91,70 @@ class LastingMetadata(MutableMapping[str, Any]):
         """
         if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance] # typed in by people
             raise InvalidDocument(f"expected a text as key of RE.md, got {key!r}; nothing was changed")
-        before = dict(self._held)
-        self._held[key] = plain(value)
-        try:
-            self.save()
-        except UnicodeEncodeError as error:
-            self._held = before
-            raise InvalidDocument(
-                f"expected RE.md[{key!r}] of Unicode text, got half a character in {error.object[:80]!a}; nothing "
-                "was changed"
-            ) from error
+        with self._lock:
+            before = dict(self._held)
+            self._held[key] = plain(value)
+            try:
+                self.save()
+            except InvalidDocument:
+                self._held = before
+                raise
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value that is kept under a key, which the default becomes where there is none."""
-        if key not in self._held:
-            self[key] = default
-        return self._held[key]  # not what was given: a copy of it is kept
+        with self._lock:
+            if key not in self._held:
+                self[key] = default
+            return self._held[key]  # not what was given: a copy of it is kept
 
     def __delitem__(self, key: str) -> None:
-        del self._held[key]
-        self.save()
+        with self._lock:
+            del self._held[key]
+            self.save()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._held)
+        return iter(list(self._held))
 
     def __len__(self) -> int:
         return len(self._held)
 
     def save(self) -> None:
-        """Write all of it down; *synced* on return. Raises StorageError."""
-        text = json.dumps(self._held, indent=2, ensure_ascii=False)
+        """Write all of it down, if anything has changed; *synced* on return.
+
+        Raises
+        ------
+        InvalidDocument
+            Something that was put into a value is not of JSON's types; nothing was written.
+        StorageError
+            The file cannot be written.
+        """
+        with self._lock:
+            text = self._text()
+            if text == self._written:
+                return  # another session may have written since
+            try:
+                write_atomic(self.path, text)
+            except OSError as error:
+                raise storage_error(
+                    error, f"{self.path} cannot be written: what RE.md holds is kept for this session alone"
+                ) from error
+            self._written = text
+
+    def _text(self) -> bytes:
         try:
-            write_atomic(self.path, f"{text}\n".encode())
-        except OSError as error:
-            raise storage_error(
-                error, f"{self.path} cannot be written: what RE.md holds is kept for this session alone"
+            return f"{json.dumps(plain(self._held), indent=2, ensure_ascii=False)}\n".encode()
+        except InvalidDocument as error:
+            raise InvalidDocument(f"RE.md was not written into {self.path}: {error}") from error
+        except UnicodeEncodeError as error:
+            half = error.object[max(error.start - 9, 0) : error.end]
+            raise InvalidDocument(
+                f"expected RE.md of Unicode text, got half a character in {half!a}; {self.path} was not changed"
             ) from error
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        """Return what it holds, as a dict: bluesky copies it for each run, and copies are written nowhere."""
+        with self._lock:
+            return deepcopy(self._held, memo)
 
     def __repr__(self) -> str:
         return repr(self._held)

@@ -7,7 +7,7 @@ It knows neither files nor documents.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from functools import partial
 from os import PathLike
@@ -223,6 +223,37 @@ class LazyArray(Waiting, Looking, NDArrayOperatorsMixin):
         part._units = (*self._units[:first], None, *self._units[after:])
         part._events = self._events.gathered(self._view, gather)
         return part
+
+    def coarser(self, most: Mapping[str, int]) -> tuple[LazyArray, Mapping[str, int]]:
+        """Return it at the coarsest resolution that is stored beside it and suits, and how many elements are one there.
+
+        Elements of such an array are means of the full resolution's, rounded to its dtype; steps grow with them. Where
+        none is stored that suits, that is itself. Reads no pixels.
+
+        Parameters
+        ----------
+        most
+            By axis how many elements may be averaged, in parts of which no more is left: 12 may be 4 and 3 of these.
+            Axes that are not named, or were cut, stay as they are.
+        """
+        view, wanted = self._view, [1] * self._view.depth
+        for dim, place in zip(self._dims, view.order, strict=True):
+            if place < view.depth and view.picks[place] == range(self._source.shape[place]):
+                wanted[place] = most.get(dim, 1)
+        found = self._source.coarser(wanted) if max(wanted, default=1) > 1 else None
+        if found is None:
+            return self, dict.fromkeys(self._dims, 1)
+        source, factors = found
+        picks = [
+            pick if number >= view.depth or factors[number] == 1 else range(source.shape[number])
+            for number, pick in enumerate(view.picks)
+        ]
+        by = [1 if place >= view.depth else factors[place] for place in view.order]
+        part = copy(self)
+        part._source, part._view = source, View(tuple(picks), view.order, view.depth)
+        part._scale = tuple(step * factor for step, factor in zip(self._scale, by, strict=True))
+        part._growth = None
+        return part, dict(zip(self._dims, by, strict=True))
 
     def compute(self) -> NDArray[Any]:
         """Read it into memory.

@@ -75,7 +75,8 @@ def open_root(root: Path, mode: Literal["a", "r"]) -> tuple[str, Literal["a", "r
         if not marker.exists():
             if mode == "r":
                 raise NotAStore(
-                    f"there is no store at {root}; nothing was written; open it with mode='a' to make one"
+                    f"there is no store at {root}; nothing was written; name the folder of one (a command takes "
+                    f"--store, or $GENTLY_STORE), or make one here: Store({str(root)!r})"
                 )
             _make_root(root, marker)
         content = read_plain(marker)

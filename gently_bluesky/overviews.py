@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 from gently_bluesky.errors import GentlyError, InputError, LookupFailed
 from gently_bluesky.model import is_derived
-from gently_bluesky.pages import clock_text, status_text
+from gently_bluesky.pages import status_text
 from gently_bluesky.plots import Drawing, Page, kept, sheet_figure
 from gently_bluesky.previews import Sheet, compose
 from gently_bluesky.projections import Panel, panels
+from gently_bluesky.wording import TO_THE_SECOND, clock
 
 if TYPE_CHECKING:
     from gently_bluesky.lazy import LazyArray
@@ -85,7 +86,7 @@ def _head(page: Page, run: Run) -> None:
     record, start = run.record, run.start
     words = [str(start.get("plan_name") or record.data_type or "run"), run.uid[:8], status_text(record)]
     page.text(MARGIN, 26, f"{words[0]} {words[1]}: {words[2]}", fontsize=12, fontweight="bold")
-    more = [clock_text(record.time)]
+    more = [clock(record.time, TO_THE_SECOND)]
     more += [f"{key} {start[key]}" for key in ("session", "embryo", "sample", "operation") if start.get(key)]
     if run.stop is not None and not is_derived(start):
         more.append(f"took {run.stop['time'] - record.time:.3g} s")

@@ -6,7 +6,6 @@ there are four on a page at most.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -17,6 +16,7 @@ from gently_bluesky.dtypes import known_dtype
 from gently_bluesky.glances import glances
 from gently_bluesky.labels import axes_text, bytes_text
 from gently_bluesky.markup import Markup, pre, said, table, table_of
+from gently_bluesky.wording import TO_THE_SECOND, clock, many
 
 if TYPE_CHECKING:
     from gently_bluesky.index.lineage import Lineage
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "array_page",
-    "clock_text",
     "datum_page",
     "lineage_text",
     "page",
@@ -101,7 +100,7 @@ def run_page(
     rows = {
         "uid": run.uid,
         "plan": str(start.get("plan_name", "")),
-        "started": clock_text(record.time),
+        "started": clock(record.time, TO_THE_SECOND),
         "status": status_text(record),
         "session": record.session or "",
         "data type": record.data_type or "",
@@ -119,8 +118,8 @@ def store_page(store: StoreView) -> str:
     by_status = ", ".join(f"{count} {status}" for status, count in stats["runs"].items())
     rows = {
         "root": str(store.root),
-        "runs": f"{runs:,} acquired, {stats['derived']:,} derived results ({by_status or 'none yet'})",
-        "arrays": f"{stats['assets']:,} with {stats['datums']:,} events, {bytes_text(stats['nbytes'])}",
+        "runs": f"{runs:,} acquired, {many(stats['derived'], 'derived result')} ({by_status or 'none yet'})",
+        "arrays": f"{stats['assets']:,} with {many(stats['datums'], 'event')}, {bytes_text(stats['nbytes'])}",
         "free": bytes_text(stats["free_bytes"]),
         "sessions": _short(", ".join(map(str, stats["sessions"]))),
     }
@@ -134,7 +133,7 @@ def store_page(store: StoreView) -> str:
 
 def _run_row(record: Record) -> tuple[str, ...]:
     plan = str(record.metadata.get("plan_name", ""))
-    return record.uid[:8], clock_text(record.time), plan, record.session or "", status_text(record)
+    return record.uid[:8], clock(record.time, TO_THE_SECOND), plan, record.session or "", status_text(record)
 
 
 def _keys_table(run: Run) -> Markup:
@@ -226,11 +225,3 @@ def _size(shape: tuple[int, ...] | None, dtype: str | None) -> str:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}\u2026"
-
-
-def clock_text(seconds: float) -> str:
-    """Return a time of documents as people read it, here."""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds:g} s"

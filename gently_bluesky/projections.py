@@ -61,6 +61,18 @@ class Panel:
         """Return the elements along an axis; 1 where there is none."""
         return self.array.shape[self.axes[dim]] if dim in self.axes else 1
 
+    def coarser(self, grid: Grid) -> tuple[Panel, int, int]:
+        """Return it as it is best read for a picture, and how many pixels along y and x make one of that.
+
+        A resolution that is stored with the array, where there is one that is coarser along y and x alone.
+        """
+        fy, fx = grid.factor(self, "y"), grid.factor(self, "x")
+        if self.array.dtype.kind == "c":  # of which absolute values are shown
+            return self, fy, fx
+        y, x = (self.array.dims[self.axes[dim]] for dim in ("y", "x"))
+        array, by = self.array.coarser({y: fy, x: fx})
+        return Panel(self.title, array, self.axes), fy // by[y], fx // by[x]
+
 
 # -- which images there are ----------------------------------------------------------------------------------
 
@@ -191,8 +203,12 @@ class Projections:
 
 
 def project(panel: Panel, grid: Grid) -> Projections:
-    """Read a panel block by block, each averaged along y and x to the picture's resolution, and project these."""
-    fy, fx = grid.factor(panel, "y"), grid.factor(panel, "x")
+    """Read a panel block by block, each averaged along y and x to the picture's resolution, and project these.
+
+    What is averaged already in storage is read instead, see `Panel.coarser`.
+    """
+    height, width = grid.pixels(panel, "y"), grid.pixels(panel, "x")
+    panel, fy, fx = panel.coarser(grid)
     nz, ny, nx = panel.length("z"), -(-panel.length("y") // fy), -(-panel.length("x") // fx)
     more = () if "c" not in panel.axes else (3,)
     xy, xz, zy = (np.full((*sides, *more), np.nan, np.float32) for sides in ((ny, nx), (nz, nx), (ny, nz)))
@@ -202,11 +218,11 @@ def project(panel: Panel, grid: Grid) -> Projections:
         xy[rows] = np.fmax(xy[rows], np.fmax.reduce(block, axis=0))
         xz[z] = np.fmax(xz[z], np.fmax.reduce(block, axis=1))
         zy[rows, z] = np.fmax.reduce(block, axis=2).swapaxes(0, 1)
-    y, x = grid.pixels(panel, "y"), grid.pixels(panel, "x")
     if nz == 1:
-        return Projections(_resized(xy, (y, x)), None, None)
-    z = grid.pixels(panel, "z")
-    return Projections(_resized(xy, (y, x)), _resized(xz, (z, x)), _resized(zy, (y, z)))
+        return Projections(_resized(xy, (height, width)), None, None)
+    deep = grid.pixels(panel, "z")
+    sides = _resized(xy, (height, width)), _resized(xz, (deep, width)), _resized(zy, (height, deep))
+    return Projections(*sides)
 
 
 def _blocks(panel: Panel, factor: int) -> Iterator[tuple[slice, slice]]:

@@ -29,6 +29,7 @@ from gently_bluesky.pages import datum_page, lineage_text, page, store_page
 from gently_bluesky.progress import terminal_bar
 from gently_bluesky.run import Run
 from gently_bluesky.stored import asset_events, datum_array
+from gently_bluesky.wording import many
 
 if TYPE_CHECKING:
     from gently_bluesky.exported import Exported
@@ -131,7 +132,10 @@ class StoreView:
             raise UnknownUid(f"expected a uid, or -1 for the latest run, got {number}")
         found = next(islice(self._index.query(derived=False), -number - 1, None), None)
         if found is None:
-            raise UnknownUid(f"expected at least {-number} acquired runs in {self.root}, there are fewer")
+            there = "is none" if number == -1 else "are fewer"
+            raise UnknownUid(
+                f"expected at least {many(-number, 'acquired run')} in {self.root}, there {there}"
+            )
         return found
 
     def array(self, uid: str) -> LazyArray:
@@ -233,7 +237,8 @@ class StoreView:
         """
         from gently_bluesky.exporting import export  # a store brings no backend
 
-        record, place = self._index.record(uid), Path(path).expanduser().absolute()
+        record, place = self._index.record(uid), Path(path).expanduser()
+        place = place.parent.resolve() / place.name
         if callable(progress):
             return export(self._places, self._index, record, place, format, progress)
         with terminal_bar("Copying", wanted=progress) as tell:
@@ -245,6 +250,7 @@ class StoreView:
 
     def query(
         self,
+        /,  # start documents may hold a "self"
         *,
         kind: str = "run",
         data_type: str | None = None,

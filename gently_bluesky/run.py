@@ -122,9 +122,7 @@ class Run:
                 f"run {self.uid[:8]}: {name!r} is in the streams {', '.join(having)}; "
                 f"ask for run[stream][{name!r}]"
             )
-        raise LookupFailed(
-            f"run {self.uid[:8]} has no stream or data key {name!r}; it has {_listed(streams)}"
-        )
+        raise LookupFailed(f"run {self.uid[:8]} has no stream or data key {name!r}; it has {self._listed()}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.streams)
@@ -354,8 +352,15 @@ class Run:
         return {}
 
     def __repr__(self) -> str:
-        streams = self._index.streams(self.uid)
-        return f"<Run {self.uid[:8]} {self.start.get('plan_name', '')} {self.status}: {_listed(streams)}>"
+        return f"<Run {self.uid[:8]} {self.start.get('plan_name', '')} {self.status}: {self._listed()}>"
+
+    def _listed(self) -> str:
+        """Name the data keys of each stream, stored arrays first: they are looked for among many numbers."""
+        told: list[str] = []
+        for stream, declared in self._index.data_keys(self.uid).items():
+            keys = sorted(declared, key=lambda key: "external" not in declared[key])
+            told.append(f"{stream}: {_shortened(keys)}")
+        return "; ".join(told) or "no streams"
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks, with small pictures of what was stored last, as `gently_bluesky.pages` says."""
@@ -370,10 +375,6 @@ def _place(journal: Path, run_uid: str) -> int:
         return 0
     text = read_plain(journal)
     return text.rfind(b"\n", 0, max(text.find(run_uid.encode()), 0)) + 1
-
-
-def _listed(streams: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{stream}: {_shortened(keys)}" for stream, keys in streams.items()) or "no streams"
 
 
 def _shortened(keys: Sequence[str]) -> str:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, cast
 from gently_bluesky.errors import GentlyError, InputError, LookupFailed, MissingExtra
 from gently_bluesky.files import storage_error
 from gently_bluesky.model import is_derived
-from gently_bluesky.pages import clock_text, status_text
+from gently_bluesky.pages import status_text
 from gently_bluesky.pictures import png_bytes
 from gently_bluesky.previews import Sheet, compose
 from gently_bluesky.projections import MOST_PANELS, Panel, panels
 from gently_bluesky.reading import StoreView
+from gently_bluesky.wording import TO_THE_SECOND, clock
 
 if TYPE_CHECKING:
     from gently_bluesky.model import Record
@@ -78,7 +79,7 @@ def subject_of(store: StoreView, record: Record, event: int = -1) -> Subject:
 def _heading(run: Record) -> str:
     kind = run.data_type if is_derived(run.metadata) else run.metadata.get("plan_name")
     words = [str(kind or "run"), run.uid[:8]]
-    more = [status_text(run), clock_text(run.time)]
+    more = [status_text(run), clock(run.time, TO_THE_SECOND)]
     more += [f"{key} {run.metadata[key]}" for key in ("session", "embryo") if run.metadata.get(key)]
     return ", ".join([" ".join(words), *more])
 

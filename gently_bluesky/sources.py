@@ -61,6 +61,15 @@ class ArraySource(ABC):
             The pixels are not there, or not what was stored; wrong pixels are never returned.
         """
 
+    # None is right where one resolution is kept.
+    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:  # noqa: ARG002
+        """Return the coarsest resolution that is kept and suits, and how many elements along each axis it averages.
+
+        One suits whose numbers divide those of ``most``. None where there is none but the full one; pixels are read
+        of neither.
+        """
+        return None
+
 
 def no_events(shape: Sequence[int], dtype: DTypeLike | None) -> InlineSource:
     """Return what has no events yet, each to be of this shape; a shape that no array can have is left away."""

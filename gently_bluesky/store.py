@@ -353,7 +353,11 @@ class Store(DeletingStore):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Exception as failure:
+            if error is None or failure is not error.__cause__:  # that one says more of it
+                raise
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "read only" if self.mode == "r" else "read and write"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,13 +18,14 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from gently_bluesky.labels import bytes_text
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
 from gently_bluesky.pictures import cut_out, draw_scale_bar, grid, stretched, write_png
 from gently_bluesky.store import Store
-from gently_bluesky.wording import many
+from gently_bluesky.wording import TO_THE_SECOND, clock, many
 
-__all__ = ["many", "say", "show_tour", "size_text"]
+__all__ = ["many", "say", "show_tour"]
 
 COLOURS = ((120, 255, 130), (255, 130, 255))
 TILE = 512
@@ -58,7 +58,7 @@ def _show_runs(store: Store, uids: Sequence[str], console: Console) -> None:
         table.add_column(heading, justify="right" if heading in {"time point", "volumes stored"} else "left")
     for uid in uids[:RUNS_SHOWN]:
         record = store.record(uid)
-        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
+        started = clock(record.time, TO_THE_SECOND)
         start = record.metadata
         table.add_row(
             uid[:8],
@@ -84,8 +84,8 @@ def _show_records(store: Store, console: Console) -> None:
     )
     say(
         console,
-        f"  {many(stats['assets'], 'array')} with {size_text(stats['nbytes'])} of pixels, the arrays of "
-        f"{many(stats['datums'], 'event')}; {size_text(stats['free_bytes'])} are free",
+        f"  {many(stats['assets'], 'array')} with {bytes_text(stats['nbytes'])} of pixels, the arrays of "
+        f"{many(stats['datums'], 'event')}; {bytes_text(stats['free_bytes'])} are free",
     )
     say(console, "  each of these has a record, found by its uid: store.record(uid)")
 
@@ -130,15 +130,15 @@ def _show_cost(store: Store, uid: str, console: Console) -> None:
     plane = volume[z]
     took = f"in {measured['took_s'] * 1000:.0f} ms"
     if measured["read"] is None:
-        out_of = f"out of a volume of {size_text(volume.nbytes)}"
-        say(console, f"  a plane of {size_text(plane.nbytes)} {out_of} came {took}")
+        out_of = f"out of a volume of {bytes_text(volume.nbytes)}"
+        say(console, f"  a plane of {bytes_text(plane.nbytes)} {out_of} came {took}")
         say(console, "  (this system does not tell a process how many bytes it read)")
         return
     share = measured["read"] / volume.nbytes
     say(
         console,
-        f"  [bold]{size_text(measured['read'])}[/bold] read {took}: {share:.1%} of a volume of "
-        f"{size_text(volume.nbytes)}, for a plane of {size_text(plane.nbytes)}",
+        f"  [bold]{bytes_text(measured['read'])}[/bold] read {took}: {share:.1%} of a volume of "
+        f"{bytes_text(volume.nbytes)}, for a plane of {bytes_text(plane.nbytes)}",
     )
 
 
@@ -179,15 +179,6 @@ def _heading(title: str, how: str, console: Console) -> None:
 def say(console: Console, text: str) -> None:
     """Print a line as it is: a terminal may wrap it, a pipe gets it whole."""
     console.print(text, soft_wrap=True)
-
-
-def size_text(nbytes: float) -> str:
-    """Return a number of bytes for people, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g} TB"
 
 
 def _array(store: Store, uid: str, data_key: str) -> LazyArray:

@@ -25,6 +25,7 @@ from gently_bluesky.progress import terminal_bar
 from gently_bluesky.upkeep.asset_check import Opened
 from gently_bluesky.upkeep.verification import Progress
 from gently_bluesky.upkeep.verify import Wanted
+from gently_bluesky.wording import many
 
 __all__ = ["opener", "progress_bar", "wanted_of"]
 
@@ -126,8 +127,10 @@ def progress_bar(progress: bool | Callable[[Progress], object]) -> Generator[Cal
     with terminal_bar("Verifying", wanted=progress) as show:
 
         def tell(now: Progress) -> None:
-            found = f", {now.findings} findings" if now.findings else ""
-            words = f"{bytes_text(now.nbytes)} of {bytes_text(now.total_nbytes)}, {now.runs} runs{found}"
+            found = f", {many(now.findings, 'finding')}" if now.findings else ""
+            words = (
+                f"{bytes_text(now.nbytes)} of {bytes_text(now.total_nbytes)}, {many(now.runs, 'run')}{found}"
+            )
             show(now.nbytes, now.total_nbytes, words)
 
         yield tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gently_bluesky.tour import size_text
+from gently_bluesky.labels import bytes_text
 from gently_bluesky.wording import many
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def welcome(store: Store, session: str | None) -> str:
     odd = ", ".join(f"{count} {status}" for status, count in sorted(runs.items()) if status != "complete")
     lines = [
         f"Data go to {store.root}, session {session}.",
-        f"  {many(acquired, 'run')}{f' ({odd})' if odd else ''}, {size_text(stats['nbytes'])} of pixels; "
-        f"{size_text(free)} are free{': that is little' if free < LOW_BYTES else ''}",
+        f"  {many(acquired, 'run')}{f' ({odd})' if odd else ''}, {bytes_text(stats['nbytes'])} of pixels; "
+        f"{bytes_text(free)} are free{': that is little' if free < LOW_BYTES else ''}",
     ]
     if store.overflow is not None:
         lines.append(f"  if the disk fails, runs go on in {store.overflow}")

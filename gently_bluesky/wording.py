@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-__all__ = ["clock", "many", "printable", "short_uid"]
+__all__ = ["TO_THE_SECOND", "clock", "many", "printable", "short_uid"]
 
 UID_SHOWN = 8
 """Characters of a uid that people quote."""
+TO_THE_SECOND = "%Y-%m-%d %H:%M:%S"
 
 
 def many(count: int, what: str) -> str:
@@ -44,9 +45,9 @@ def short_uid(uid: str) -> str:
     return printable(asset[:UID_SHOWN] + slash + number)
 
 
-def clock(time: float) -> str:
-    """Return a moment by the local clock, to the minute; what is no moment as seconds."""
+def clock(time: float, form: str = "%Y-%m-%d %H:%M") -> str:
+    """Return a moment by the local clock, to the minute or as ``form`` has it; what is no moment as seconds."""
     try:
-        return f"{datetime.fromtimestamp(time).astimezone():%Y-%m-%d %H:%M}"
+        return datetime.fromtimestamp(time).astimezone().strftime(form)
     except (ValueError, OverflowError, OSError):
         return f"{time:g} s"

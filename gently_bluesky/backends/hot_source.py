@@ -81,6 +81,10 @@ class HotSource(ArraySource):
                 return out
         return self._source.read(selection)
 
+    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
+        """Ask the source of stored events: what is hot is of full resolution."""
+        return self._source.coarser(most)
+
     def _copy(self, wanted: Sequence[NDArray[np.intp]], out: NDArray[Any]) -> bool:
         """Copy all selected events, or say that some cannot be."""
         pools = self._pools

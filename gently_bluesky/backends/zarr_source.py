@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import count as numbers
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -38,24 +39,28 @@ def open_published(path: Path, resource_kwargs: Mapping[str, Any], count: int | 
     for name in ("", f"/{ARRAY}"):
         require_own(f"{path}{name}")
     _require_metadata(path / ARRAY / "zarr.json")
-    spec = {"driver": "zarr3", "kvstore": kvstore(path / ARRAY), "fill_missing_data_reads": False}
-    try:
-        array = ts.open(spec, open=True, read=True, context=ts.Context(NO_CACHE)).result()
-    except Exception as error:
-        raise _read_error(error, path, "cannot be opened") from error
+    array = _opened(path, ARRAY)
     _check_declared(path, array, shape, dtype)
     if count is None or count > TRUSTED_EVENTS:
         _check_events(path, array.shape[0])
     return ZarrSource(path, array)
 
 
+def _opened(path: Path, name: str) -> ts.TensorStore:
+    spec = {"driver": "zarr3", "kvstore": kvstore(path / name), "fill_missing_data_reads": False}
+    try:
+        return ts.open(spec, open=True, read=True, context=ts.Context(NO_CACHE)).result()
+    except Exception as error:
+        raise _read_error(error, path, "cannot be opened") from error
+
+
 class ZarrSource(ArraySource):
     """A published Zarr array, read by selection, with the shape of when it was opened. Any thread."""
 
-    def __init__(self, path: Path, array: ts.TensorStore) -> None:
+    def __init__(self, path: Path, array: ts.TensorStore, name: str = ARRAY) -> None:
         self._path: Path = path
         self._array: ts.TensorStore = array
-        self._chunks: str = str(path / ARRAY / "c")
+        self._chunks: str = str(path / name / "c")
         self._shard: tuple[int, ...] = tuple(
             length or 1 for length in array.chunk_layout.write_chunk.shape or ()
         )
@@ -101,6 +106,24 @@ class ZarrSource(ArraySource):
         except Exception as error:
             raise _read_error(error, self._path, "cannot be read") from error
 
+    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
+        """Look for arrays ``"1"``, ``"2"``, ... beside this; what cannot be opened, or is of other pixels, is none."""
+        found: tuple[ArraySource, tuple[int, ...]] | None = None
+        for level in numbers(1):
+            name = str(level)
+            try:
+                require_own(f"{self._path}/{name}")
+                _require_metadata(self._path / name / "zarr.json")
+                array = _opened(self._path, name)
+            except GentlyError:
+                return found
+            factors = _factors(self.shape, tuple(array.shape))
+            if factors is None or np.dtype(array.dtype.numpy_dtype) != self.dtype:
+                return found
+            if all(whole % factor == 0 for whole, factor in zip(most, factors, strict=True)):
+                found = ZarrSource(self._path, array, name), factors
+        return found
+
     def _shards(self, selection: Selection) -> list[Sequence[int]]:
         """Return the numbers of the shards that hold the selected elements, along each axis."""
         return [
@@ -109,6 +132,21 @@ class ZarrSource(ArraySource):
             else sorted({*(entry // length).tolist()})
             for entry, length in zip(selection, self._shard, strict=True)
         ]
+
+
+def _factors(full: tuple[int, ...], coarse: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return by which powers of 2 an array is coarser, along all axes but that of the events."""
+    if len(full) != len(coarse) or coarse[0] < full[0]:
+        return None
+    factors = [1]
+    for length, left in zip(full[1:], coarse[1:], strict=True):
+        factor = 1
+        while -(-length // factor) > max(left, 1):
+            factor *= 2
+        if -(-length // factor) != left:
+            return None
+        factors.append(factor)
+    return tuple(factors) if max(factors) > 1 else None
 
 
 def kvstore(folder: Path) -> dict[str, str]:

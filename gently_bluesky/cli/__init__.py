@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from inspect import cleandoc
+from typing import Annotated, Any
 
 import typer
 
@@ -33,19 +35,29 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _add(
+    command: Callable[..., None], examples: str, panel: str, settings: dict[str, Any] | None = None
+) -> None:
+    """Make a function a command; its help is the docstring, each paragraph in a line, which the terminal breaks."""
+    told = "\n\n".join(" ".join(part.split()) for part in cleandoc(command.__doc__ or "").split("\n\n"))
+    app.command(help=told, epilog=examples, rich_help_panel=panel, context_settings=settings)(command)
+
+
 LOOKING, KEEPING, TRYING = "Looking at a store", "Keeping a store", "Trying it out"
-app.command(epilog=RUNS_EXAMPLES, rich_help_panel=LOOKING)(runs)
-app.command(epilog=SHOW_EXAMPLES, rich_help_panel=LOOKING, context_settings=TAKES_UIDS)(show)
-app.command(epilog=LINEAGE_EXAMPLES, rich_help_panel=LOOKING, context_settings=TAKES_UIDS)(lineage)
-app.command(epilog=FIND_EXAMPLES, rich_help_panel=LOOKING)(find)
-app.command(epilog=STATS_EXAMPLES, rich_help_panel=LOOKING)(stats)
-app.command(epilog=PREVIEW_EXAMPLES, rich_help_panel=LOOKING, context_settings=TAKES_UIDS)(preview)
-app.command(epilog=REPLAY_EXAMPLES, rich_help_panel=LOOKING)(replay)
-app.command(epilog=EXPORT_EXAMPLES, rich_help_panel=KEEPING, context_settings=TAKES_UIDS)(export)
-app.command(epilog=VERIFY_EXAMPLES, rich_help_panel=KEEPING, context_settings=TAKES_UIDS)(verify)
-app.command(epilog=RECONCILE_EXAMPLES, rich_help_panel=KEEPING)(reconcile)
-app.command(epilog=DEMO_EXAMPLES, rich_help_panel=TRYING)(demo)
-app.command(epilog=BENCH_EXAMPLES, rich_help_panel=TRYING)(bench)
+_add(runs, RUNS_EXAMPLES, LOOKING)
+_add(show, SHOW_EXAMPLES, LOOKING, TAKES_UIDS)
+_add(lineage, LINEAGE_EXAMPLES, LOOKING, TAKES_UIDS)
+_add(find, FIND_EXAMPLES, LOOKING)
+_add(stats, STATS_EXAMPLES, LOOKING)
+_add(preview, PREVIEW_EXAMPLES, LOOKING, TAKES_UIDS)
+_add(replay, REPLAY_EXAMPLES, LOOKING)
+_add(export, EXPORT_EXAMPLES, KEEPING, TAKES_UIDS)
+_add(verify, VERIFY_EXAMPLES, KEEPING, TAKES_UIDS)
+_add(reconcile, RECONCILE_EXAMPLES, KEEPING)
+_add(demo, DEMO_EXAMPLES, TRYING)
+_add(bench, BENCH_EXAMPLES, TRYING)
 
 
 def _print_version(wanted: bool) -> None:

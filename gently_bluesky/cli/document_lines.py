@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import typer
 
+from gently_bluesky.cli.telling import say, say_bytes
 from gently_bluesky.jsontext import encode
+from gently_bluesky.wording import clock, many, printable
 
 __all__ = ["as_json_lines", "lines", "tables"]
 
@@ -31,9 +30,9 @@ def lines() -> Callback:
 
     def take(name: str, doc: dict[str, Any]) -> None:
         when, run, what = runs.take(name, doc)
-        line = f"{when:12}  {run:8}  {name:10}  {what}"
+        line = printable(f"{when:12}  {run:8}  {name:10}  {what}")
         if not console.is_terminal:
-            typer.echo(line.rstrip())
+            say(line.rstrip())
             return
         text = Text(line, style=COLOURS.get(name, "dim"))
         text.stylize("dim", 0, 12)
@@ -44,8 +43,7 @@ def lines() -> Callback:
 
 def as_json_lines(name: str, doc: dict[str, Any]) -> None:
     """Print a document as a line of JSON, as `replay` reads it again."""
-    sys.stdout.buffer.write(encode({"name": name, "doc": doc}) + b"\n")
-    sys.stdout.buffer.flush()
+    say_bytes(encode({"name": name, "doc": doc}) + b"\n")
 
 
 def tables() -> Callback:
@@ -55,6 +53,13 @@ def tables() -> Callback:
     starts: dict[str, dict[str, Any]] = {}
     shown: dict[str, Any] = {}
     runs: dict[str, str] = {}
+    gone: list[BrokenPipeError] = []
+
+    def out(text: str) -> None:
+        try:
+            say("\n".join(map(printable, text.split("\n"))))
+        except BrokenPipeError as error:  # bluesky would log it, and go on
+            gone.append(error)
 
     def take(name: str, doc: dict[str, Any]) -> None:
         if name == "start":
@@ -64,7 +69,7 @@ def tables() -> Callback:
             run = runs[doc["uid"]] = doc["run_start"]
             fields = _fields(doc)
             if fields and run not in shown:
-                shown[run] = LiveTable(fields, min_width=10)
+                shown[run] = LiveTable(fields, min_width=10, out=out)
                 shown[run]("start", starts[run])
             if run in shown:
                 shown[run](name, doc)
@@ -75,19 +80,18 @@ def tables() -> Callback:
             table = shown.pop(doc["run_start"], None)
             if table is not None:
                 table(name, doc)
+        if gone:
+            raise gone[0]
 
     return take
 
 
 def _fields(descriptor: Mapping[str, Any]) -> list[str]:
     """Return the data keys worth a column: those that devices hint at, or all; what is no array."""
-    declared = descriptor["data_keys"]
-    hinted = [
-        field
-        for hint in descriptor.get("hints", {}).values()
-        for field in hint.get("fields", ())
-        if field in declared
-    ]
+    declared = {key: known for key, known in descriptor["data_keys"].items() if isinstance(known, Mapping)}
+    hints = descriptor.get("hints")
+    fields = [hint.get("fields") for hint in hints.values()] if isinstance(hints, Mapping) else []
+    hinted = [field for held in fields if isinstance(held, list) for field in held if field in declared]
     return [
         key
         for key in dict.fromkeys(hinted or declared)
@@ -106,7 +110,7 @@ class _Runs:
         """Return a document's time, the beginning of its run's uid, and what it says."""
         made = doc.get("time")
         made = made[-1] if isinstance(made, list) and made else made
-        when = _clock(made) if isinstance(made, int | float) else ""
+        when = _clock(made, "%H:%M:%S.%f")[: len("23:59:59.999")]
         run = str(doc.get("run_start") or (doc["uid"] if name == "start" else ""))
         stream = ""
         if name == "descriptor":
@@ -118,17 +122,23 @@ class _Runs:
             self._resources[doc["uid"]] = run
         elif "resource" in doc:
             run = self._resources.get(doc["resource"], run)
-        said = _SAYS.get(name)
-        return when, run[:8], said(doc, stream) if said else ""
+        return when, run[:8], _said(name, doc, stream)
 
 
-def _clock(made: float) -> str:
-    whole = time.strftime("%H:%M:%S", time.localtime(made))
-    return f"{whole}.{int(made % 1 * 1000):03}"
+def _said(name: str, doc: Mapping[str, Any], stream: str) -> str:
+    says = _SAYS.get(name)
+    try:
+        return says(doc, stream) if says else ""
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return f"(no valid {name} document)"
+
+
+def _clock(made: object, form: str) -> str:
+    return clock(made, form) if isinstance(made, int | float) else ""
 
 
 def _start(doc: Mapping[str, Any], _: str) -> str:
-    when = time.strftime("%Y-%m-%d", time.localtime(doc.get("time", 0)))
+    when = _clock(doc.get("time"), "%Y-%m-%d")
     told = [f"{key}={doc[key]}" for key in TOLD_OF_START if doc.get(key) not in (None, "")]
     return "  ".join([when, *told])
 
@@ -170,7 +180,9 @@ def _event_page(doc: Mapping[str, Any], stream: str) -> str:
 
 
 def _stop(doc: Mapping[str, Any], _: str) -> str:
-    counts = ", ".join(f"{stream}: {count} events" for stream, count in doc.get("num_events", {}).items())
+    counts = ", ".join(
+        f"{stream}: {many(count, 'event')}" for stream, count in doc.get("num_events", {}).items()
+    )
     told = (doc.get("exit_status", ""), counts, doc.get("reason", ""))
     return "  ".join(str(one) for one in told if one)
 
@@ -184,7 +196,7 @@ _SAYS: dict[str, Callable[[Mapping[str, Any], str], str]] = {
     "resource": lambda doc, _: f"{doc.get('spec', '')} {doc.get('resource_path', '')}",
     "stream_resource": lambda doc, _: f"{doc.get('data_key', '')} {doc.get('uri', '')}",
     "datum": lambda doc, _: _datum(str(doc.get("datum_id", ""))),
-    "datum_page": lambda doc, _: f"{len(doc.get('datum_id', ()))} datums",
+    "datum_page": lambda doc, _: many(len(doc.get("datum_id", ())), "datum"),
     "stream_datum": lambda doc, stream: f"{stream} {_range(doc.get('seq_nums'))}",
 }
 

@@ -12,6 +12,7 @@ import typer
 from gently_bluesky.cli.places import IndexOption, JsonOption, OverflowOption, StoreOption, opened, place_of
 from gently_bluesky.cli.tables import is_terminal, say_pairs, say_table
 from gently_bluesky.cli.telling import NOTHING_FOUND, remark, say, say_json, say_json_list, told
+from gently_bluesky.wording import many
 
 if TYPE_CHECKING:
     from gently_bluesky.model import Record
@@ -210,9 +211,12 @@ def _say_stats(known: dict[str, Any]) -> None:
     say(f"{known['root']}")
     say_pairs(
         [
-            ("runs", f"{total - known['derived']:,} of the microscope, {known['derived']:,} derived results"),
+            (
+                "runs",
+                f"{total - known['derived']:,} of the microscope, {many(known['derived'], 'derived result')}",
+            ),
             ("status", listed or "none"),
-            ("arrays", f"{known['assets']:,}, of {known['datums']:,} events"),
+            ("arrays", f"{known['assets']:,}, of {many(known['datums'], 'event')}"),
             ("pixels", f"{bytes_text(known['nbytes'])} uncompressed"),
             ("free", f"{bytes_text(known['free_bytes'])} on its disk"),
             ("sessions", f"{len(sessions):,}:{left_out}" if sessions else "none"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +16,9 @@ from gently_bluesky.cli.places import (
     opened,
     place_of,
 )
-from gently_bluesky.cli.telling import told
-from gently_bluesky.cli.uids import record_of
+from gently_bluesky.cli.telling import remark, say, say_json, told
+from gently_bluesky.cli.uids import UidArgument, record_of
+from gently_bluesky.wording import printable
 
 if TYPE_CHECKING:
     from gently_bluesky.previews import Sheet
@@ -42,13 +42,7 @@ It ends with 0 if the picture was written, 1 if not.
 
 def preview(
     *,
-    uid: Annotated[
-        str,
-        typer.Argument(
-            metavar="UID",
-            help="A run, a derived result, an array or an event; -1 is the latest run, -2 the one before it.",
-        ),
-    ] = "-1",
+    uid: UidArgument = "-1",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -85,26 +79,30 @@ def preview(
         with Console(stderr=True).status("reading ..."):  # which only a terminal shows
             sheet = subject.sheet()
         has_words = write_sheet(sheet, path, replace=force)
-    if as_json:
-        typer.echo(json.dumps(_in_json(subject, sheet, path), indent=2))
-    else:
-        _tell(subject, sheet, path)
-        if not has_words:
-            typer.echo("matplotlib is not installed: the picture has no words in it", err=True)
-    if show:
-        typer.launch(str(path))
+    with told(f"{path} is written"):
+        if show:
+            typer.launch(str(path))
+        if as_json:
+            say_json(_in_json(subject, sheet, path))
+        else:
+            _tell(subject, sheet, path)
+            if not has_words:
+                remark(
+                    "matplotlib is not installed: the picture has no words in it; pip install "
+                    "'gently-bluesky[profile]'"
+                )
 
 
 def _tell(subject: Subject, sheet: Sheet, path: Path) -> None:
     height, width = sheet.pixels.shape[:2]
-    typer.echo(f"{path} ({width} x {height})")
-    typer.echo(f"  {subject.heading}")
+    say(f"{path} ({width} x {height})")
+    say(f"  {printable(subject.heading)}")
     for caption in sheet.captions:
-        typer.echo(f"  {caption}")
+        say(f"  {printable(caption)}")
     if sheet.bar_um:
-        typer.echo(f"  a bar is {sheet.bar_um} um, a pixel {sheet.pixel_um:.4g} um")
+        say(f"  a bar is {sheet.bar_um} um, a pixel {sheet.pixel_um:.4g} um")
     for reason in subject.left_out:
-        typer.echo(f"left out: {reason}", err=True)
+        remark(f"left out: {reason}")
 
 
 def _in_json(subject: Subject, sheet: Sheet, path: Path) -> dict[str, object]:

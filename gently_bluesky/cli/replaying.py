@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from gently_bluesky.cli.places import JsonOption
-from gently_bluesky.cli.telling import NEEDS_A_PERSON, told
+from gently_bluesky.cli.telling import NEEDS_A_PERSON, remark, say, say_json, told
 from gently_bluesky.wording import many
 
 if TYPE_CHECKING:
     from gently_bluesky.documents.replay import BadDocument, ReplayProgress, Source
+    from gently_bluesky.store import StoreWriter
 
 __all__ = ["REPLAY_EXAMPLES", "replay"]
 
@@ -28,6 +28,8 @@ REPLAY_EXAMPLES = """[bold]Examples[/bold]
     gently-bluesky replay tonight.jsonl.gz --table --speed original    (as it looked then)
 
     gently-bluesky replay ~/dispim --into ~/copy    (an equal store)
+
+    gently-bluesky replay ~/dispim --into ~/for-fiji --format tiff    (the same, as OME-TIFF)
 
     gently-bluesky replay run.msgpack --json | jq .name    (any form of recording, as lines of JSON)
 
@@ -55,16 +57,29 @@ def _speed(said: str) -> float | None:
         raise typer.BadParameter(f"expected a number, 'original' or 'max', got {said!r}") from None
 
 
+def _there(source: Path) -> Path:
+    """Refuse what is not there before a store is made for it."""
+    if str(source) != "-" and not source.expanduser().exists():
+        raise typer.BadParameter(f"there is nothing at {source}")
+    return source
+
+
 def replay(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SOURCE", help="A recorded file, a run, a store, a folder of these; - for stdin."
+            metavar="SOURCE",
+            help="A recorded file, a run, a store, a folder of these; - for stdin.",
+            callback=_there,
         ),
     ],
     *,
     into: Annotated[
         Path | None, typer.Option(metavar="STORE", help="Write it into a store, made if it is missing.")
+    ] = None,
+    format: Annotated[
+        Literal["zarr", "tiff"] | None,
+        typer.Option(help="With --into: OME-Zarr, as by default, or OME-TIFF with one file per event."),
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="Print the numbers of each run's events.")] = False,
     publish: Annotated[
@@ -99,34 +114,56 @@ def replay(
         raise typer.BadParameter(
             "--publish sends arrays, and --tiled takes references: give one of them, or --into"
         )
-    prints = not (into or publish or tiled)
+    if format and not into:
+        raise typer.BadParameter("--format says how --into stores: give that too")
+    if table and as_json:
+        raise typer.BadParameter("--table and --json are two ways of printing: give one of them")
     begun = time.monotonic()
-    with told("what was sent before is where it went"), ExitStack() as stack:
-        callbacks = _targets(stack, into, publish, tiled)
-        if table or prints:
-            callbacks.append(_printed(table=table, as_json=as_json and prints))
-        shown = stack.enter_context(progress_bar(not (prints or table or as_json)))
-
-        def note(now: ReplayProgress) -> None:
-            seen[:] = [now]
-            if shown is not None:
-                shown(now)
-
-        runs = replay_documents(
-            cast("Source", sys.stdin.buffer) if str(source) == "-" else source,
-            *callbacks,
-            fill=bool(into or publish),
-            speed=tempo,
-            longest_wait_s=longest_wait,
-            progress=note,
-            skip_bad=bad.append if skip_bad else False,
-        )
     where = [str(one) for one in (into, publish, tiled) if one]
-    if where:
-        _tell_done(runs, seen[0].documents, bad, where, time.monotonic() - begun, as_json=as_json)
-    if bad:
-        _tell_bad(bad)
-        raise typer.Exit(NEEDS_A_PERSON)
+    with told("what was sent before is where it went"):
+        if into and not skip_bad:
+            _require_documents(source)
+        with ExitStack() as stack:
+            writer = (
+                stack.enter_context(_storing(into, format or "zarr", skip_bad=skip_bad)) if into else None
+            )
+            callbacks = _targets(stack, writer, publish, tiled)
+            if table or not where:
+                callbacks.append(_printed(table=table, as_json=as_json))
+            shown = stack.enter_context(progress_bar(bool(where) and not (table or as_json)))
+
+            def note(now: ReplayProgress) -> None:
+                seen[:] = [now]
+                if shown is not None:
+                    shown(now)
+
+            runs = replay_documents(
+                cast("Source", sys.stdin.buffer) if str(source) == "-" else source,
+                *callbacks,
+                fill=bool(into or publish),
+                speed=tempo,
+                longest_wait_s=longest_wait,
+                progress=note,
+                skip_bad=bad.append if skip_bad else False,
+            )
+        try:
+            if where:
+                took_s = time.monotonic() - begun
+                _tell_done(runs, seen[0].documents, bad, where, took_s, as_json=as_json)
+        finally:
+            if bad:
+                _tell_bad(bad)
+                raise typer.Exit(NEEDS_A_PERSON)
+
+
+def _require_documents(source: Path) -> None:
+    """Raise what `replay` raises of a source that holds nothing, before a store is made for it."""
+    from gently_bluesky.documents.replay import read_documents
+
+    if str(source) == "-":
+        return  # it can be read just once
+    with closing(read_documents(source, fill=False)) as documents:
+        next(documents, None)
 
 
 def _tell_done(
@@ -140,20 +177,31 @@ def _tell_done(
 ) -> None:
     if not as_json:
         to = ", ".join(where)
-        typer.echo(f"{many(len(runs), 'run')}, {documents:,} documents replayed to {to} in {took_s:.1f} s")
+        say(f"{many(len(runs), 'run')}, {many(documents, 'document')} replayed to {to} in {took_s:.1f} s")
         return
     skipped = [{key: getattr(one, key) for key in ("source", "place", "name", "reason")} for one in bad]
-    typer.echo(json.dumps({"runs": runs, "documents": documents, "skipped": skipped}, indent=2))
+    say_json({"runs": runs, "documents": documents, "skipped": skipped})
 
 
-def _targets(stack: ExitStack, into: Path | None, publish: str | None, tiled: str | None) -> list[Callback]:
+@contextmanager
+def _storing(into: Path, format: str, *, skip_bad: bool) -> Generator[StoreWriter]:
+    from gently_bluesky.documents.replay import REFUSALS
+    from gently_bluesky.store import Store
+
+    with Store(into.expanduser()) as store:
+        yield store.writer(format=format)
+        if skip_bad:
+            with suppress(*REFUSALS):  # it was told already why a run failed that is ended here
+                store.close()
+
+
+def _targets(
+    stack: ExitStack, writer: StoreWriter | None, publish: str | None, tiled: str | None
+) -> list[Callback]:
     """Return what takes the documents; it is closed with the stack."""
     callbacks: list[Callback] = []
     server = _tiled_writer(stack, tiled) if tiled else None
-    if into is not None:
-        from gently_bluesky.store import Store
-
-        writer = stack.enter_context(Store(into.expanduser())).writer()
+    if writer is not None:
         if server is not None:
             writer.subscribe(server)
         callbacks.append(writer)
@@ -194,7 +242,7 @@ def _printed(*, table: bool, as_json: bool) -> Callback:
 
 def _tell_bad(bad: list[BadDocument]) -> None:
     for one in bad[:NAMED]:
-        typer.secho(f"passed over: {one}", fg="yellow", err=True)
+        remark(f"passed over: {one}", colour="yellow")
     if len(bad) > NAMED:
-        typer.secho(f"and {len(bad) - NAMED:,} more", fg="yellow", err=True)
-    typer.echo(f"{many(len(bad), 'document')} passed over", err=True)
+        remark(f"and {len(bad) - NAMED:,} more", colour="yellow")
+    remark(f"{many(len(bad), 'document')} passed over")

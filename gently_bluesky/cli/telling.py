@@ -13,12 +13,15 @@ from typing import Any
 
 import typer
 
+from gently_bluesky.wording import printable
+
 __all__ = [
     "INTERRUPTED",
     "NEEDS_A_PERSON",
     "NOTHING_FOUND",
     "remark",
     "say",
+    "say_bytes",
     "say_json",
     "say_json_list",
     "told",
@@ -26,6 +29,8 @@ __all__ = [
 
 NOTHING_FOUND = 1
 """The exit code of a search that found nothing, as grep's."""
+MISTYPED = 2
+"""The exit code of typer where what was typed cannot be understood."""
 NEEDS_A_PERSON = 3
 """The exit code where something was found, or left alone, that a person should look at."""
 INTERRUPTED = 130
@@ -35,17 +40,17 @@ INTERRUPTED = 130
 @contextmanager
 def told(if_interrupted: str) -> Generator[None]:
     """Tell errors of ours in a line, and end with the exit code for them; well, where nobody reads on."""
-    from gently_bluesky.errors import GentlyError
+    from gently_bluesky.errors import GentlyError, InvalidSetting
 
     try:
         yield
     except GentlyError as error:
-        typer.secho(f"error: {' '.join(str(error).split())}", fg="red", err=True)
-        raise typer.Exit(1) from None
+        remark(f"error: {' '.join(str(error).split())}", colour="red")
+        raise typer.Exit(MISTYPED if isinstance(error, InvalidSetting) else 1) from None
     except BrokenPipeError:
         raise typer.Exit(0) from None
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: {if_interrupted}", err=True)
+        remark(f"interrupted: {if_interrupted}")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -57,8 +62,21 @@ def say(text: str) -> None:
     BrokenPipeError
         Nobody reads any more; what is printed from then on goes nowhere.
     """
-    try:
+    with _read_by_somebody():
         typer.echo(_spelt(text))
+
+
+def say_bytes(data: bytes) -> None:
+    """Print bytes to standard output as they are. Raises BrokenPipeError as `say`."""
+    with _read_by_somebody():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _read_by_somebody() -> Generator[None]:
+    try:
+        yield
     except OSError as error:
         # Windows says EINVAL of a pipe that nobody reads
         if not isinstance(error, BrokenPipeError) and error.errno != errno.EINVAL:
@@ -73,9 +91,13 @@ def _spelt(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def remark(text: str) -> None:
-    """Print a line beside the output, to standard error: it is none of what was asked for."""
-    typer.echo(text, err=True)
+def remark(text: str, *, colour: str | None = None) -> None:
+    """Print a line beside the output, to standard error: it is none of what was asked for.
+
+    In colour on a terminal, unless ``$NO_COLOR`` asks for none (https://no-color.org).
+    """
+    text = printable(text)
+    typer.echo(typer.style(text, fg=colour) if colour and not os.environ.get("NO_COLOR") else text, err=True)
 
 
 def say_json(value: Mapping[str, Any]) -> None:

@@ -82,7 +82,7 @@ def filled_lines(
     for line in lines:
         try:
             yield from filling.take(line)
-        except (KeyError, TypeError, GentlyError) as error:
+        except (KeyError, TypeError, AttributeError, GentlyError) as error:
             found = error if isinstance(error, GentlyError) else _invalid(line.name, error)
             if refuse is None:
                 raise found from error.__cause__ if found is error else error

@@ -22,7 +22,8 @@ from gently_bluesky.documents.recorded import (
     is_journal_name,
     is_sealed,
 )
-from gently_bluesky.errors import GentlyError, InvalidDocument, JournalDamaged
+from gently_bluesky.documents.vetting import Vetting
+from gently_bluesky.errors import GentlyError, InvalidDocument, JournalDamaged, StorageError
 from gently_bluesky.files import open_plain
 from gently_bluesky.model import JournalLine
 from gently_bluesky.segments import MARKER
@@ -74,10 +75,20 @@ def parts_below(folder: Path, refuse: Refuse) -> list[Part]:
     ------
     InvalidDocument
         A run is there twice, and nothing is to be passed over.
+    StorageError
+        A folder cannot be read, and nothing is to be passed over.
     """
+
+    def unread(error: OSError) -> None:
+        refuse(
+            BadDocument(str(error.filename), "its files", "", f"cannot be listed ({error})"),
+            StorageError,
+            error,
+        )
+
     first: dict[str, Path] = {}
     kept: list[Part] = []
-    for part in sorted(_parts_below(folder), key=_order):
+    for part in sorted(_parts_below(folder, unread), key=_order):
         if part.run and (other := first.setdefault(part.run, part.path)) != part.path:
             reason = f"the run {part.run:.80} is in {other} too: move one of them away"
             refuse(BadDocument(str(part.path), "its beginning", "start", reason), InvalidDocument, None)
@@ -90,11 +101,11 @@ def _order(part: Part) -> tuple[float, Path, int]:
     return part.time, part.path, part.start or 0
 
 
-def _parts_below(folder: Path) -> Iterator[Part]:
+def _parts_below(folder: Path, unread: Callable[[OSError], object]) -> Iterator[Part]:
     stores: set[str] = set()
     if any((above / MARKER).is_file() for above in folder.parents):
         stores.add(str(folder))
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=unread):
         has_pixels = any(name in names for name in PIXELS)
         if "documents.jsonl" in names or has_pixels:
             folders.clear()  # below it there are only pixels
@@ -151,12 +162,17 @@ def _give_up(bad: BadDocument, kind: type[GentlyError], cause: BaseException | N
 # -- put together ----------------------------------------------------------------------------------------------
 
 
-def merged(parts: Iterable[Part], opened: Callable[[Part], Iterator[JournalLine]]) -> Iterator[JournalLine]:
+def merged(
+    parts: Iterable[Part],
+    opened: Callable[[Part], tuple[Vetting, Iterator[JournalLine]]],
+    turn: Callable[[Vetting], object],
+) -> Iterator[JournalLine]:
     """Yield the documents of all parts in the order of their times.
 
-    A part is opened when it is its turn, and as few are open at a time as overlap.
+    A part is opened when it is its turn, and as few are open at a time as overlap. ``turn`` is told who looks through
+    those that come next.
     """
-    waiting = [(part.time, number, _Open(part, opened)) for number, part in enumerate(parts)]
+    waiting = [(part.time, number, _Open(part, opened, turn)) for number, part in enumerate(parts)]
     heapify(waiting)
     while waiting:
         _, number, first = waiting[0]
@@ -171,22 +187,30 @@ def merged(parts: Iterable[Part], opened: Callable[[Part], Iterator[JournalLine]
 class _Open:
     """A part, and how far it was read."""
 
-    def __init__(self, part: Part, opened: Callable[[Part], Iterator[JournalLine]]) -> None:
+    def __init__(
+        self,
+        part: Part,
+        opened: Callable[[Part], tuple[Vetting, Iterator[JournalLine]]],
+        turn: Callable[[Vetting], object],
+    ) -> None:
         self._part = part
         self.time = part.time
         self.has_ended = False
         self._opened = opened
-        self._lines: Iterator[JournalLine] | None = None
+        self._turn = turn
+        self._reading: tuple[Vetting, Iterator[JournalLine]] | None = None
         self._ahead: JournalLine | None = None
 
     def lines(self, until: float) -> Iterator[JournalLine]:
         """Yield what comes next, as long as it is no later than this."""
-        if self._lines is None:
-            self._lines = self._opened(self._part)
+        if self._reading is None:
+            self._reading = self._opened(self._part)
+        vetting, lines = self._reading
+        self._turn(vetting)
         if self._ahead is not None:
             yield self._ahead
             self._ahead = None
-        for line in self._lines:
+        for line in lines:
             time = time_of(line)
             if time is not None and time > self.time:
                 self.time = time

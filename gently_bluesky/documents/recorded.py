@@ -112,17 +112,19 @@ class Recorded:
         reason: str,
         *,
         name: str = "",
+        number: int | None = None,
         kind: type[GentlyError] = JournalDamaged,
         cause: BaseException | None = None,
     ) -> None:
-        """Tell that what stands at this place is bad.
+        """Tell that what stands at this place, or at the one of this number, is bad.
 
         Raises
         ------
         JournalDamaged, or ``kind``
             Nothing is to be passed over.
         """
-        place = f"{self.unit} {self.number}" if self.number else "its beginning"
+        number = number or self.number
+        place = f"{self.unit} {number}" if number else "its beginning"
         self._refuse(BadDocument(self._source, place, name, reason), kind, cause)
         self.has_lost = True
 
@@ -135,9 +137,9 @@ class Recorded:
             A line in the middle cannot be read, and nothing is to be passed over.
         """
         if not is_strict:
-            with io.BufferedReader(open_plain(path)) as file:
-                file.seek(start)
-                yield from journal_lines(file, self)
+            with open_plain(path) as raw:
+                raw.seek(start)
+                yield from journal_lines(io.BufferedReader(_Counted(raw, meter), CHUNK_BYTES), self)
             return
         before = start
         for self.number, (line, end) in enumerate(scan_journal(path, start), 1):

@@ -29,7 +29,19 @@ from gently_bluesky.documents.recorded import (
     is_sealed,
 )
 from gently_bluesky.documents.vetting import Vetting
-from gently_bluesky.errors import AssetMissing, EventsMissing, GentlyError, InvalidDocument, InvalidSetting
+from gently_bluesky.errors import (
+    AssetDamaged,
+    AssetMissing,
+    ConflictingDocument,
+    EventsMissing,
+    FrameMismatch,
+    GentlyError,
+    InvalidDocument,
+    InvalidSetting,
+    RunClosed,
+    UnknownReference,
+    UnstorableDtype,
+)
 from gently_bluesky.model import JournalLine
 from gently_bluesky.segments import MARKER
 
@@ -41,6 +53,11 @@ TOLD = 3
 """Bad documents that a warning names."""
 LOOKED_AT_EVERY = 256
 """Documents between two looks at the clock, where nobody waits."""
+REFUSALS = (
+    *(InvalidDocument, ConflictingDocument, UnknownReference, RunClosed, FrameMismatch, UnstorableDtype),
+    *(EventsMissing, AssetDamaged, AssetMissing),
+)
+"""What a store's writer says of documents, and pixels, that are not as they should be."""
 
 
 class HasDocuments(Protocol):
@@ -89,7 +106,8 @@ def replay(
         below it, in the order in which it happened; runs that were interleaved are again. Or an open file
         (``sys.stdin.buffer``), or a run, or anything that gives pairs of a name and a document.
     *callbacks
-        Called with each document's name and the document, in this order; what one raises ends the replay.
+        Called with each document's name and the document, in this order; what one raises ends the replay. A
+        document that a store's writer refuses is told with its place, and passed over with ``skip_bad``.
     fill
         Events hold this package's stored arrays as lazy arrays, read when asked for, and small ones as numpy
         arrays. Otherwise they hold references and lists, and what announces the assets is sent too.
@@ -108,7 +126,8 @@ def replay(
     AssetMissing
         There is nothing at ``source``, or an announced asset is gone.
     InvalidDocument
-        The file holds no documents, or one that cannot be followed.
+        The file holds no documents, or one that cannot be followed, or that a store's writer refuses; as other
+        InputErrors, such as FrameMismatch.
     JournalDamaged
         A document cannot be read; the message says where. What came before it was sent.
     InvalidSetting
@@ -119,24 +138,22 @@ def replay(
     with progress_bar(progress) as shown:
         told = _Told(reading, shown)
         # what is read from a file nobody else holds: the last callback may have it as it is
-        takers = [_taker(callback, fill=fill, copies=True) for callback in callbacks[:-1]]
-        takers += [
-            _taker(callback, fill=fill, copies=not reading.owns(source)) for callback in callbacks[-1:]
+        kept = callbacks[-1:] if reading.owns(source) else ()
+        takers = [
+            _taker(one, reading, fill=fill, copies=True) for one in callbacks[: len(callbacks) - len(kept)]
         ]
+        takers += [_taker(one, reading, fill=fill, copies=False) for one in kept]
         with closing(reading.lines(source, fill=fill)) as lines:
             for line in pace.timed(lines, told.wait):
                 told.take(line)
                 for take in takers:
-                    try:
-                        take(line)
-                    except EventsMissing as error:
-                        reading.note_missing(error)
+                    take(line)
         told.show()
     reading.warn()
     return tuple(told.runs)
 
 
-def read_documents(source: Source, *, fill: bool = True) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_documents(source: Source, *, fill: bool = True) -> Generator[tuple[str, dict[str, Any]]]:
     """Yield the documents of a recorded stream; arguments and errors as `replay`."""
     for line in _Reading(skip_bad=False).lines(source, fill=fill):
         yield line.name, dict(line.doc)
@@ -189,6 +206,8 @@ class _Reading:
         self._is_strict = skip_bad is False
         self._tell = skip_bad if callable(skip_bad) else None
         self._first_bad: list[BadDocument] = []
+        self._vetting: Vetting | None = None
+        """Of those that the line which was sent last comes from."""
 
     def owns(self, source: Source) -> bool:
         """Say whether what is read is nobody else's."""
@@ -197,7 +216,8 @@ class _Reading:
     def lines(self, source: Source, *, fill: bool) -> Generator[JournalLine]:
         if not isinstance(source, str | Path):
             at, lines = self._handed_in(source)
-            yield from self._followed(lines, at, None, None, fill=fill)
+            self._vetting, lines = self._followed(lines, at, None, None, fill=fill)
+            yield from lines
             return
         path = Path(source).expanduser().resolve()
         parts = parts_below(path, self.refuse) if path.is_dir() else [Part(0.0, path)] * path.exists()
@@ -208,11 +228,15 @@ class _Reading:
             )
         self.total_nbytes = sum(one.stat().st_size for one in {part.path for part in parts})
         if len(parts) == 1:
-            yield from self._part(parts[0], fill=fill)
+            self._vetting, lines = self._part(parts[0], fill=fill)
+            yield from lines
         else:
-            yield from merged(parts, lambda part: self._part(part, fill=fill))
+            yield from merged(parts, lambda part: self._part(part, fill=fill), self._begin_turn)
 
-    def _part(self, part: Part, *, fill: bool) -> Iterator[JournalLine]:
+    def _begin_turn(self, vetting: Vetting) -> None:
+        self._vetting = vetting
+
+    def _part(self, part: Part, *, fill: bool) -> tuple[Vetting, Iterator[JournalLine]]:
         path = part.path
         at = Recorded(str(path), self.refuse)
         if part.start is not None:
@@ -231,12 +255,12 @@ class _Reading:
         folder: Path | None,
         *,
         fill: bool,
-    ) -> Iterator[JournalLine]:
+    ) -> tuple[Vetting, Iterator[JournalLine]]:
         vetting = Vetting(at, is_strict=self._is_strict)
         lines = vetting.sound(lines)
         if folder is not None:
             lines = settled_lines(lines, root, folder)
-        return filled_lines(lines, root, refuse=vetting.refuse) if fill else lines
+        return vetting, filled_lines(lines, root, refuse=vetting.refuse) if fill else lines
 
     def _handed_in(
         self, source: Documents | HasDocuments | io.BufferedReader
@@ -254,18 +278,19 @@ class _Reading:
         at = Recorded("what was handed in", self.refuse, "document")
         return at, _lines_of(documents, at)
 
-    def note_missing(self, error: EventsMissing) -> None:
-        """Take note that a store misses what was passed over; raise the error if nothing was."""
-        if not self.skipped:
+    def refuse_line(self, line: JournalLine, error: GentlyError) -> None:
+        """Take note that a store does not take the document that was sent last, or raise that."""
+        if self._vetting is None:
             raise error
-        reason = f"its run is stored without what was passed over: {error}"
-        self.refuse(BadDocument("the store", "a run's end", "stop", reason), EventsMissing, error)
+        if isinstance(error, EventsMissing) and self.skipped:
+            error = EventsMissing(f"its run is stored without what was passed over: {error}")
+        self._vetting.refuse(line, error)
 
     def refuse(self, bad: BadDocument, kind: type[GentlyError], cause: BaseException | None) -> None:
         """Take note of a bad document, or raise an error of this kind."""
         if self._is_strict:
             raise kind(
-                f"{bad}; what came before it was sent; mend it, or go on without it with skip_bad=True"
+                f"{bad}; what came before it was sent; mend it, or pass it over: skip_bad=True, or --skip-bad"
             ) from cause
         self.skipped += 1
         if self._tell is not None:
@@ -302,7 +327,9 @@ def _one_run(lines: Iterator[JournalLine]) -> Iterator[JournalLine]:
         yield line
 
 
-def _taker(callback: Callback, *, fill: bool, copies: bool) -> Callable[[JournalLine], object]:
+def _taker(
+    callback: Callback, reading: _Reading, *, fill: bool, copies: bool
+) -> Callable[[JournalLine], object]:
     copied: Callable[[Any], dict[str, Any]] = _copy if copies else lambda doc: doc
     if not isinstance(callback, Restores):
         return (
@@ -310,10 +337,17 @@ def _taker(callback: Callback, *, fill: bool, copies: bool) -> Callable[[Journal
             if copies
             else (lambda line: callback(line.name, cast(dict[str, Any], line.doc)))
         )
-    if fill:
-        return lambda line: callback.restore(replace(line, doc=copied(line.doc)))
-    # a digest says which pixels an event holds, and these hold references
-    return lambda line: callback.restore(replace(line, doc=copied(line.doc), digest=None, timestamps=None))
+
+    def restore(line: JournalLine) -> None:
+        sent = replace(line, doc=copied(line.doc))
+        if not fill:  # a digest says which pixels an event holds, and these hold references
+            sent = replace(sent, digest=None, timestamps=None)
+        try:
+            callback.restore(sent)
+        except REFUSALS as error:
+            reading.refuse_line(line, error)
+
+    return restore
 
 
 def _root_of(journal: Path) -> Path | None:

@@ -5,12 +5,12 @@ It looks at no pixels and at no field that replaying does not need; what takes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from gently_bluesky.documents.json_forms import NAMES
 from gently_bluesky.documents.recorded import Recorded
-from gently_bluesky.errors import GentlyError, InvalidDocument
+from gently_bluesky.errors import GentlyError, InputError, InvalidDocument
 from gently_bluesky.model import JournalLine
 
 __all__ = ["Vetting"]
@@ -32,6 +32,8 @@ UIDS: Mapping[str, str] = {
     **dict.fromkeys(("start", "descriptor", "event", "resource", "stream_resource", "stream_datum"), "uid"),
     "datum": "datum_id",
 }
+MAPS: Mapping[str, tuple[str, ...]] = {"descriptor": ("data_keys",), "event": ("data",)}
+"""What everybody looks into."""
 
 
 class Vetting:
@@ -48,8 +50,11 @@ class Vetting:
     def __init__(self, at: Recorded, *, is_strict: bool) -> None:
         self._at = at
         self._is_strict = is_strict
-        self._came: dict[str, set[str]] = {"run": set(), "descriptor": set(), "asset": set()}
-        self._descriptors = self._came["descriptor"]
+        self._descriptors: dict[str, int] = {}
+        """With their places: one that waits for its first event is sent when others were read."""
+        self._assets: set[str] = set()
+        self._runs: set[str] = set()
+        self._came: Mapping[str, Container[str]] = {"run": self._runs, "descriptor": self._descriptors}
 
     def sound(self, lines: Iterable[JournalLine]) -> Iterator[JournalLine]:
         """Yield what can be followed.
@@ -62,7 +67,10 @@ class Vetting:
         for line in lines:
             name, doc = line.name, line.doc
             try:
-                if name != "event" or doc["descriptor"] not in self._descriptors or not self._is_strict:
+                is_well = (
+                    name == "event" and doc["descriptor"] in self._descriptors and type(doc["data"]) is dict
+                )
+                if not is_well or not self._is_strict:
                     self._look_at(name, doc)
             except (KeyError, TypeError, AttributeError, _Bad) as error:
                 self.refuse(line, error)
@@ -70,14 +78,15 @@ class Vetting:
             yield line
 
     def refuse(self, line: JournalLine, error: Exception) -> None:
-        """Tell of a document that nobody can follow.
+        """Tell of a document that nobody can follow, or that a store does not take.
 
         Raises
         ------
-        InvalidDocument
-            Nothing is to be passed over; an error of ours is raised as it is.
+        InputError
+            Nothing is to be passed over: an InvalidDocument, or of the kind of the error, which is raised as it is
+            where it is not about the document.
         """
-        if self._is_strict and isinstance(error, GentlyError) and not isinstance(error, InvalidDocument):
+        if self._is_strict and isinstance(error, GentlyError) and not isinstance(error, InputError):
             raise error
         reason = str(error) if isinstance(error, _Bad | GentlyError) else f"{error!r}"
         if isinstance(error, KeyError) and not isinstance(error, GentlyError):
@@ -86,7 +95,10 @@ class Vetting:
             reason if isinstance(error, GentlyError) else f"it is no valid {line.name} document: {reason}"
         )
         kind = type(error) if isinstance(error, GentlyError) else InvalidDocument
-        self._at.bad(reason, name=line.name if line.name in NAMES else "", kind=kind, cause=error)
+        name = line.name if line.name in NAMES else ""
+        uid = line.doc.get("uid") if name == "descriptor" else None
+        number = self._descriptors.get(uid) if isinstance(uid, str) else None
+        self._at.bad(reason, name=name, number=number, kind=kind, cause=error)
 
     def _look_at(self, name: str, doc: Mapping[str, Any]) -> None:
         if name not in NAMES:
@@ -99,14 +111,17 @@ class Vetting:
             self._look_at_assets(name, doc)
         if name in UIDS and not isinstance(doc[UIDS[name]], str):
             raise _Bad(f"its {UIDS[name]} is {doc[UIDS[name]]!r:.80}, and no text")
+        for key in MAPS.get(name, ()):
+            if not isinstance(doc[key], Mapping):
+                raise _Bad(f"its {key} is {doc[key]!r:.80}, and no map")
         if name == "start":
-            self._came["run"].add(doc["uid"])
+            self._runs.add(doc["uid"])
         elif name == "descriptor":
-            self._came["descriptor"].add(doc["uid"])
+            self._descriptors[doc["uid"]] = self._at.number
 
     def _look_at_assets(self, name: str, doc: Mapping[str, Any]) -> None:
         """Keep what assets came, and refuse what names one that was lost in this file."""
-        came = self._came["asset"]
+        came = self._assets
         if name in ASSETS and doc[ASSETS[name]] not in came and self._at.has_lost:
             raise _Bad(f"its {ASSETS[name]} {doc[ASSETS[name]]!r:.80} was passed over")
         if name in {"resource", "stream_resource"}:

@@ -244,7 +244,11 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except Exception as failure:
+            if error is None or failure is not error.__cause__:  # that one says more of it
+                raise
 
     # -- routing ---------------------------------------------------------------------------------------------
 

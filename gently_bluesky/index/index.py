@@ -245,6 +245,7 @@ class Index(UpkeptIndex):
 
     def query(
         self,
+        /,  # start documents may hold a "self"
         *,
         kind: str = "run",
         data_type: str | None = None,

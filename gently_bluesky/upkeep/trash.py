@@ -277,3 +277,7 @@ class Explained(ArraySource):
             if found is error:
                 raise
             raise found from error
+
+    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
+        """Ask the source."""
+        return self._source.coarser(most)

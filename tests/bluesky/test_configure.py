@@ -16,7 +16,7 @@ import pytest
 from bluesky import RunEngine
 
 from gently_bluesky import Store, configure, ipython
-from gently_bluesky.errors import GentlyError, InvalidSetting, NotAStore
+from gently_bluesky.errors import GentlyError, InvalidSetting, MissingExtra, NotAStore
 from gently_bluesky.testing.devices import EncodedCamera
 from gently_bluesky.testing.documents import HandMadeRun
 
@@ -72,10 +72,58 @@ def test_a_namespace_that_acquires_into_one_store_is_not_told_that_it_is_another
 ) -> None:
     added = configure(user_ns)
     assert configure(user_ns, root) == configure(user_ns, user_ns["store"]) == added
-    with pytest.raises(InvalidSetting, match=r"acquires already"):
+    with pytest.raises(InvalidSetting, match=r"the store of this namespace"):
         configure(user_ns, tmp_path / "another")
     assert user_ns["store"].root == root
     assert not (tmp_path / "another").exists()
+
+
+def test_a_run_engine_that_is_made_anew_is_subscribed_to(
+    user_ns: dict[str, Any], RE: RunEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where the cell of a notebook that makes it is run again."""
+    added = configure(user_ns)
+    store, writer, bec = (user_ns[name] for name in ("store", "writer", "bec"))
+    end(user_ns["RE"])
+    user_ns["RE"] = RE
+    assert configure(user_ns) == added
+    assert (user_ns["store"], user_ns["writer"], user_ns["bec"]) == (store, writer, bec)
+    (uid,) = RE(bp.count([EncodedCamera()]))
+    assert store[uid].status == "complete"
+    assert store[uid].start["session"] == TODAY
+    assert capsys.readouterr().out.count("Transient Scan ID") == 1
+
+
+def test_a_store_that_was_closed_is_opened_again(
+    user_ns: dict[str, Any], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = configure(user_ns)
+    user_ns["store"].close()
+    with pytest.raises(InvalidSetting, match=r"another, named by you; nothing"):
+        configure(user_ns, tmp_path / "another")
+    with pytest.raises(InvalidSetting, match=r"an open store.*closed"):
+        configure(user_ns, user_ns["store"])
+    assert configure(user_ns) == added
+    assert user_ns["store"].root == root
+    (uid,) = user_ns["RE"](bp.count([EncodedCamera()]))  # a closed writer would refuse it
+    assert user_ns["store"][uid].status == "complete"
+    assert capsys.readouterr().out.count("Transient Scan ID") == 1  # one table
+
+
+def test_a_store_and_a_writer_that_are_there_are_used(
+    user_ns: dict[str, Any], tmp_path: Path, RE: RunEngine
+) -> None:
+    with Store(tmp_path / "theirs") as store:
+        writer = store.writer(format="tiff")
+        RE.subscribe(writer)
+        user_ns.update(RE=RE, writer=writer)
+        with pytest.raises(InvalidSetting, match=r"in which writer is free"):
+            configure(user_ns)
+        user_ns["store"] = store
+        configure(user_ns)
+        assert (user_ns["store"], user_ns["writer"]) == (store, writer)
+        (uid,) = RE(bp.count([EncodedCamera()]))
+        assert store[uid].status == "complete"
 
 
 def test_metadata_and_session_go_on_in_the_next_session(user_ns: dict[str, Any], root: Path) -> None:
@@ -167,6 +215,45 @@ def test_a_picture_that_fails_ends_no_plan(user_ns: dict[str, Any], monkeypatch:
     assert user_ns["store"][uid].status == "complete"
 
 
+def test_plots_are_drawn_as_soon_as_matplotlib_is_interactive(
+    user_ns: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import matplotlib as mpl
+
+    configure(user_ns)
+    enabled: list[bool] = []
+    monkeypatch.setattr(user_ns["bec"], "enable_plots", lambda: enabled.append(True))
+    user_ns["RE"](bp.count([EncodedCamera()]))
+    assert not enabled
+    assert not user_ns["bec"]._plots_enabled
+    monkeypatch.setattr(mpl, "is_interactive", lambda: True)
+    user_ns["RE"](bp.count([EncodedCamera()], 2))
+    assert enabled == [True]  # and never again: whoever disables them after that has none
+
+
+class NoMatplotlib:
+    """Stands where modules are looked for, and says that there is none of this one."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "matplotlib":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_without_matplotlib_the_error_names_the_extra_and_how_to_do_without(
+    user_ns: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("bluesky.callbacks.best_effort", "matplotlib"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [NoMatplotlib(), *sys.meta_path])
+    with pytest.raises(MissingExtra, match=r"gently-bluesky\[profile\].*best_effort=False"):
+        configure(user_ns)
+    assert user_ns == {}
+    assert not root.exists()
+    configure(user_ns, best_effort=False)
+    (uid,) = user_ns["RE"](bp.count([EncodedCamera()]))
+    assert user_ns["store"][uid].status == "complete"
+
+
 def test_a_failure_is_told_at_once(user_ns: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     configure(user_ns)
     camera = EncodedCamera()
@@ -231,6 +318,22 @@ print("IPython" in sys.modules)
     with Store(tmp_path / "store", mode="r") as store:
         assert store[-1].status == "incomplete"
     assert '"age_h": 2' in (tmp_path / "store" / "metadata.json").read_text("utf-8")
+
+
+def test_metadata_that_cannot_be_kept_keep_no_store_open(tmp_path: Path) -> None:
+    code = """
+from gently_bluesky import configure
+configure(globals(), "store")
+RE.md["sample"] = {}
+RE.md["sample"]["camera"] = object()
+writer("start", {"uid": "left-open", "time": 1.0})
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "STORAGE: RE.md was not written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "store").rglob(".live"))
 
 
 QUEUE = """

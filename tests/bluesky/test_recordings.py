@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import re
 from itertools import accumulate
@@ -28,6 +30,7 @@ from gently_bluesky.errors import (
     InvalidDocument,
     InvalidSetting,
     JournalDamaged,
+    StorageError,
     WriterClosed,
 )
 from gently_bluesky.sim import SimulatedDiSPIM, acquire_volume
@@ -301,6 +304,35 @@ def test_a_run_that_is_in_a_folder_twice_is_replayed_once_or_not_at_all(night, t
     assert [one.source for one in bad] == [str(tmp_path / "suitcase.msgpack")]
 
 
+def test_a_folder_that_cannot_be_read_is_not_left_out_in_silence(night, tmp_path, monkeypatch):
+    folder, emitted = night
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "ours.jsonl").write_bytes((folder / "scan" / "ours.jsonl").read_bytes())
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(StorageError, match=r"closed: its files: cannot be listed .*Permission denied"):
+        replay(tmp_path)
+    bad = []
+    assert said(collect(tmp_path, skip_bad=bad.append)) == said(emitted["scan"])
+    assert [one.source for one in bad] == [str(tmp_path / "closed")]
+
+
+def test_progress_moves_where_damage_is_passed_over_too(RE, root):
+    with Store(root) as store:
+        RE.subscribe(store.writer())
+        RE(bp.count([motor], num=3))
+    (journal,) = root.rglob("documents.jsonl")
+    told = []
+    replay(journal, progress=told.append, skip_bad=True)
+    assert told[-1].nbytes == told[-1].total_nbytes == journal.stat().st_size
+
+
 def test_a_recording_that_is_damaged_where_it_begins_is_not_taken_for_something_else(night, tmp_path):
     folder, emitted = night
     content = (folder / "scan" / "ours.jsonl").read_bytes()
@@ -435,6 +467,68 @@ def test_with_skip_bad_what_refers_to_what_is_bad_is_passed_over_too_and_the_res
         InvalidDocument, match=r"line 3 \(event\): it is no valid event document: its descriptor"
     ):
         collect(path)
+
+
+def refused_by_a_store():
+    """A run of which a store refuses the descriptor, and one as it should be; they take turns."""
+    one, other = HandMadeRun("one"), HandMadeRun("other")
+    described, theirs = one.descriptor(m={}), other.descriptor(m={})
+    documents = [
+        ("start", one.start), ("descriptor", described), ("start", other.start), ("descriptor", theirs),
+        ("event", one.event(described, m=1)), ("event", other.event(theirs, m=2)),
+        ("stop", one.stop()), ("stop", other.stop()),
+    ]  # fmt: skip
+    for number, (_, doc) in enumerate(documents):
+        doc["time"] = 1e9 + number
+    described["time"] = "soon"
+    return documents
+
+
+def test_what_a_store_refuses_is_told_with_its_place_and_can_be_passed_over(root, tmp_path):
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(b"".join(FORMS["lines"](*document) for document in refused_by_a_store()))
+    with (
+        pytest.raises(InvalidDocument, match=r"run\.jsonl: line 2 \(descriptor\): .*skip_bad"),
+        Store(root) as store,
+    ):
+        replay(path, store.writer())
+    bad = []
+    with Store(tmp_path / "other") as store:
+        replay(path, store.writer(), skip_bad=bad.append)
+        assert [(one.place, one.name) for one in bad] == [
+            ("line 2", "descriptor"),
+            ("line 5", "event"),
+            ("line 7", "stop"),
+        ]
+        assert [store[uid].status for uid in ("one", "other")] == ["failed", "complete"]
+
+
+def test_of_files_that_are_interleaved_the_one_that_a_store_refuses_is_named(root, tmp_path):
+    files = {"one": tmp_path / "a.jsonl", "other": tmp_path / "b.jsonl"}
+    for number, (name, doc) in enumerate(refused_by_a_store()):
+        of = "one" if number in {0, 1, 4, 6} else "other"
+        with files[of].open("ab") as file:
+            file.write(FORMS["lines"](name, doc))
+    bad = []
+    with Store(root) as store:
+        replay(tmp_path, store.writer(), skip_bad=bad.append)
+    assert [(one.source, one.place) for one in bad] == [
+        (str(files["one"]), place) for place in ("line 2", "line 3", "line 4")
+    ]
+
+
+@pytest.mark.parametrize(("name", "key"), [("descriptor", "data_keys"), ("event", "data")])
+@pytest.mark.parametrize("value", [None, 3, [1]])
+def test_what_everybody_looks_into_is_looked_at_before_it_is_sent(tmp_path, name, key, value):
+    documents = small_documents()
+    number = next(n for n, (kind, _) in enumerate(documents) if kind == name)
+    documents[number][1][key] = value
+    (tmp_path / "run").write_bytes(b"".join(FORMS["lines"](*document) for document in documents))
+    for fill in (True, False):
+        with pytest.raises(
+            InvalidDocument, match=rf"run: line {number + 1} \({name}\): .*its {key} is .*no map"
+        ):
+            replay(tmp_path / "run", fill=fill)
 
 
 def test_with_skip_bad_an_asset_that_is_gone_takes_its_events_with_it_and_no_others(RE, store, tmp_path):

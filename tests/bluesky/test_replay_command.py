@@ -190,13 +190,88 @@ def test_what_is_bad_is_told_and_passed_over_where_that_is_asked_for(night, tmp_
         assert sorted(record.status for record in store.query()) == ["complete", "incomplete"]
 
 
+def test_no_store_is_made_where_there_is_nothing_to_replay(tmp_path):
+    Store(tmp_path / "empty").close()
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
+    for source, said in [
+        ("empty", "holds no recorded runs"),
+        ("picture.png", "picture.png: its beginning: expected "),
+    ]:
+        refused = run(tmp_path / source, "--into", tmp_path / "new")
+        assert refused.exit_code == 1
+        assert said in refused.stderr
+        assert not (tmp_path / "new").exists()
+
+
+def test_into_a_store_of_the_other_format(night, tmp_path):
+    done = run(night / "runs.jsonl.gz", "--into", tmp_path / "copy", "--format", "tiff")
+    assert done.exit_code == 0, done.output
+    with Store(night / "store", mode="r") as store, Store(tmp_path / "copy", mode="r") as copy:
+        uid = store.latest(data_type="volume").uid
+        assert {one.format for one in copy.query(kind="asset")} == {"GENTLY_TIFF"}
+        assert np.array_equal(copy[uid]["view_a"], store[uid]["view_a"])
+
+
+def test_what_a_store_refuses_is_passed_over_and_the_run_beside_it_is_stored(tmp_path):
+    documents = timed_run([0.0])
+    documents[1][1]["time"] = "soon"  # and there is no stop
+    whole = timed_run([1.0])
+    path = tmp_path / "run.jsonl"
+    path.write_text("\n".join(json.dumps(document) for document in [*documents, *whole]))
+    refused = run(path, "--into", tmp_path / "strict")
+    assert refused.exit_code == 1
+    assert f"{path}: line 2 (descriptor): " in refused.stderr
+    done = run(path, "--into", tmp_path / "rescued", "--skip-bad")
+    assert done.exit_code == 3, done.output
+    assert f"passed over: {path}: line 2 (descriptor): " in done.stderr
+    with Store(tmp_path / "rescued", mode="r") as store:
+        assert store[whole[0][1]["uid"]].status == "incomplete"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--table"]])
+def test_documents_that_are_not_as_they_should_be_are_printed_all_the_same(tmp_path, arguments):
+    start, descriptor, event = timed_run([0.0])
+    start[1].update(time=1e300, session="a\x1b[2J night")
+    descriptor[1].update(hints=3, time=float("nan"))
+    event[1].update(filled=[], time=None, data={"m": "\x1b[2J"})
+    path = tmp_path / "run.jsonl"
+    stop = ("stop", {"uid": "s", "run_start": start[1]["uid"], "num_events": 7, "time": "now"})
+    path.write_text("\n".join(json.dumps(document) for document in (start, descriptor, event, stop)))
+    done = run(path, *arguments)
+    assert (done.exit_code, done.exception) == (0, None), done.output
+    assert "\x1b" not in done.stdout
+    if not arguments:
+        assert "session=a?[2J night" in done.stdout
+        assert "(no valid stop document)" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no bash")
+@pytest.mark.parametrize("how", ["", "--json", "--table"])
+def test_a_pipe_that_is_closed_early_ends_a_replay_well(tmp_path, how):
+    documents = [*timed_run(range(1, 20_000)), ("stop", {})]
+    documents[-1][1].update(uid="s", run_start=documents[0][1]["uid"], time=2e9)
+    with (tmp_path / "run.jsonl").open("w") as file:
+        file.writelines(json.dumps(document) + "\n" for document in documents)
+    script = "from gently_bluesky.cli import app; app()"
+    line = f"set -o pipefail; {sys.executable} -c '{script}' replay run.jsonl {how} | head -c 100"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, timeout=120)
+    assert (done.returncode, len(done.stdout), done.stderr) == (0, 100, b"")
+
+
+def test_a_mistyped_source_makes_no_store(tmp_path):
+    assert run(tmp_path / "typo", "--into", tmp_path / "new").exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "is not there"),
-        (["nowhere", "--speed", "fast"], "expected a number, 'original' or 'max'"),
-        (["nowhere", "--speed", "-1"], "speed must be a number above 0"),
-        (["nowhere", "--publish", "a", "--tiled", "b"], "give one of"),
+        (["nowhere"], "there is nothing at nowhere"),
+        ([".", "--speed", "fast"], "expected a number, 'original' or 'max'"),
+        ([".", "--speed", "-1"], "speed must be a number above 0"),
+        ([".", "--publish", "a", "--tiled", "b"], "give one of"),
+        ([".", "--format", "tiff"], "--format says how --into stores"),
+        ([".", "--table", "--json"], "two ways of printing"),
     ],
 )
 def test_what_cannot_be_replayed_is_told_in_a_line(arguments, said):
@@ -210,13 +285,17 @@ def test_control_c_ends_a_replay_that_waits(tmp_path):
     with Recording(tmp_path / "run.jsonl") as recording:
         for document in timed_run([0.0, 3600.0]):
             recording(*document)
-    script = "from gently_bluesky.cli import app; app()"
+    heeded = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # in the background it is not
+    script = f"{heeded}; from gently_bluesky.cli import app; app()"
     arguments = [sys.executable, "-u", "-c", script, "replay", str(recording.path), "--speed", "original"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for _ in range(3):
-            process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        try:
+            for _ in range(3):
+                process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()  # or leaving this would wait for an hour
     assert (process.returncode, said) == (130, "interrupted: what was sent before is where it went\n")
 
 

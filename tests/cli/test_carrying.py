@@ -36,6 +36,12 @@ def test_an_event_goes_into_a_folder_that_is_there_or_under_a_name_that_is_not(c
     )
 
 
+def test_where_a_copy_went_is_said_without_the_ways_back(command, tmp_path):
+    (tmp_path / "inside").mkdir()
+    said = command("export", "-1", "--to", "npy", "--output", "inside/../mine").stdout
+    assert said.rstrip().endswith(f"pixels are in {tmp_path.resolve() / 'mine'}")
+
+
 def test_a_format_has_to_be_named(command):
     assert "--to" in command("export", "-1", code=2).stderr
     assert "--to" in command("export", "-1", "--to", "hdf5", code=2).stderr

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from inspect import cleandoc
 
+import numpy as np
+import pexpect
 import pytest
+from typer.testing import CliRunner
 
 from gently_bluesky import Store
 from gently_bluesky.cli import app
@@ -18,6 +23,15 @@ def test_every_command_helps_with_examples_and_prints_json(command, name):
     said = command(name, "--help").stdout
     assert f"gently-bluesky {name}" in said.partition("Examples")[2]
     assert "--json" in said
+
+
+@pytest.mark.parametrize("command", app.registered_commands, ids=COMMANDS)
+def test_paragraphs_of_a_help_are_broken_only_where_the_terminal_ends(command):
+    name = command.name or command.callback.__name__
+    said = CliRunner(env={"COLUMNS": "500"}).invoke(app, [name, "--help"]).stdout
+    shown = [line.strip() for line in said.splitlines()]
+    paragraphs = cleandoc(command.callback.__doc__).split("\n\n")
+    assert [" ".join(paragraph.split()) in shown for paragraph in paragraphs] == [True] * len(paragraphs)
 
 
 # -- runs ----------------------------------------------------------------------------------------------
@@ -64,12 +78,16 @@ def test_a_store_without_runs_is_no_error(command, tmp_path):
     Store(tmp_path / "new").close()
     done = command("runs", "--store", str(tmp_path / "new"))
     assert (done.stdout, done.stderr) == ("", f"no runs in {tmp_path / 'new'}\n")
+    none = command("show", "-1", "--store", str(tmp_path / "new"), code=1).stderr
+    assert f"expected at least 1 acquired run in {tmp_path / 'new'}, there is none" in none
     assert json.loads(command("runs", "--store", str(tmp_path / "new"), "--json").stdout) == []
 
 
 def test_a_store_that_is_not_there_is_told_in_a_line_and_not_made(command, tmp_path):
     done = command("runs", "--store", str(tmp_path / "typo"), code=1)
-    assert re.fullmatch(r"error: there is no store at .*typo.*\n", done.stderr)
+    assert re.fullmatch(
+        r"error: there is no store at .*typo; .* takes --store, or \$GENTLY_STORE.*\n", done.stderr
+    )
     assert not (tmp_path / "typo").exists()
 
 
@@ -102,6 +120,7 @@ def test_a_search_that_finds_nothing_ends_with_1_as_grep(command):
     done = command("find", 'plate="3"', code=1)
     assert done.stdout == ""
     assert "nothing in" in done.stderr
+    assert "nothing in" in command("find", "self=x", "index=y", "kinds=z", code=1).stderr
     assert "plate=4 was read as a number" in command("find", "plate=4", code=1).stderr
     assert json.loads(command("find", "embryo=zz", "--json", code=1).stdout) == []
 
@@ -180,9 +199,16 @@ def _uid(root):
         return store.latest().uid
 
 
-@pytest.mark.parametrize("name", ["show", "lineage", "export", "verify"])
+@pytest.mark.parametrize("name", ["show", "lineage", "export", "verify", "preview"])
 def test_a_mistyped_option_is_no_uid(command, name):
-    assert "--jsn" in command(name, "--jsn", "--to", "npy", code=2).stderr
+    assert "there is no option --jsn" in flat(command(name, "--jsn", *TO.get(name, ()), code=2).stderr)
+
+
+TO = {"export": ("--to", "npy")}
+
+
+def flat(said):
+    return " ".join(said.replace("│", "").split())
 
 
 def test_uids_that_are_none_are_told_in_a_line(command):
@@ -238,6 +264,33 @@ def test_a_lineage_in_json_has_records_and_edges(command, made):
 
 
 # -- stats ---------------------------------------------------------------------------------------------
+
+
+def test_one_thing_is_counted_as_one(command, tmp_path):
+    with Store(tmp_path / "new") as store:
+        store.put(np.zeros((8, 9), "u2"), data_type="projection")
+    said = command("stats", "--store", str(tmp_path / "new")).stdout
+    assert re.search(r"runs +0 of the microscope, 1 derived result\n", said)
+    assert re.search(r"arrays +1, of 1 event\n", said)
+    assert "1 derived result (" in Store(tmp_path / "new", mode="r")._repr_html_()
+    assert "primary: 1 event\n" in command("replay", str(tmp_path / "new")).stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+def test_the_bar_of_a_verification_counts_one_run_as_one(tmp_path):
+    with Store(tmp_path / "new") as store:
+        store.put(np.zeros((8, 9), "u2"), data_type="projection")
+    arguments = [
+        "-c",
+        "from gently_bluesky.cli import app; app()",
+        "verify",
+        "--store",
+        str(tmp_path / "new"),
+    ]
+    with pexpect.spawn(sys.executable, arguments, timeout=100, encoding="utf-8") as terminal:
+        said = terminal.read()
+        assert terminal.wait() == 0, said
+    assert re.search(r"Verifying .*, 1 run\b", said), said
 
 
 def test_how_much_there_is_is_said(command, made):

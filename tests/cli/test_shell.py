@@ -30,6 +30,32 @@ def test_a_pipe_that_is_closed_early_ends_a_command_well(shell, made):
     assert (len(done.stdout.splitlines()), done.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("colour", [True, False])
+def test_errors_are_red_in_a_terminal_unless_no_colour_is_asked_for(tmp_path, colour):
+    environment = {name: said for name, said in os.environ.items() if name != "NO_COLOR"}
+    child = pexpect.spawn(
+        COMMAND,
+        ["runs", "--store", str(tmp_path)],
+        encoding="utf-8",
+        timeout=TIMEOUT_S,
+        env={**environment, "TERM": "xterm-256color", **({} if colour else {"NO_COLOR": "1"})},
+    )
+    try:
+        child.expect(pexpect.EOF)
+        assert "there is no store" in child.before
+        assert ("\x1b[31m" in child.before) is colour
+        assert ("\x1b" in child.before) is colour
+    finally:
+        child.close(force=True)
+
+
+def test_a_picture_that_nobody_is_told_of_is_drawn_all_the_same(shell, tmp_path):
+    for how in ("", "--json"):
+        done = shell(f"gently-bluesky preview -1 --force -o drawn.png {how} > >(exec true)")
+        assert done.stderr == ""
+    assert (tmp_path / "drawn.png").is_file()
+
+
 def test_what_a_verification_found_is_told_by_its_exit_code_though_nobody_reads(shell, tmp_path, made):
     line = f"cp -r {made.root} copy && rm copy/runs/*/*/*/*/primary-view_a/000002.ome.tif"
     shell(line)

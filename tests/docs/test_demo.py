@@ -101,7 +101,7 @@ def test_the_picture_shows_both_views_of_each_embryo(shown):
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="nothing here tells what a process has read")
 def test_it_measures_that_a_plane_costs_about_a_plane(tmp_path):
     said = run("demo", "--size", "512", "--embryos", "1", "--timepoints", "1", cwd=tmp_path).stdout
-    share = re.search(r"read in \d+ ms: ([\d.]+)% of a volume of 16.8 MB, for a plane of 524 kB", said)
+    share = re.search(r"read in \d+ ms: ([\d.]+)% of a volume of 16.8 MB, for a plane of 524.3 kB", said)
     assert share is not None
     assert 0 < float(share[1]) < 1.2 * 100 / 32
 

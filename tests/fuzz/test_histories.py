@@ -130,7 +130,9 @@ class History(RuleBasedStateMachine):
         uid = child.result()
         deadline_s = time.monotonic() + 60
         while (
-            self.store.mode == "r" and self.store[uid].status != "complete" and time.monotonic() < deadline_s
+            self.store.mode == "r"
+            and self.store.record(uid).status != "complete"
+            and time.monotonic() < deadline_s
         ):
             time.sleep(0.01)  # who reads without an index looks for news for a tenth of its time at most
         return self.remember(uid, name, 3)

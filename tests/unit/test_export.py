@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import tracemalloc
 
 import numpy as np
 import pytest
 import tifffile
 import zarr
+from foreign_runs import datum_run, frames, write_tiffs
 from nights import EVENTS, SHAPE, acquire, event_file, folder_of
+from second_place import FRAMES, overflowing
 
-from gently_bluesky import Store, replay
-from gently_bluesky.errors import AssetDamaged, InputError, InvalidSetting, LookupFailed
+from gently_bluesky import Store, exported, replay
+from gently_bluesky.errors import AssetDamaged, InputError, InvalidSetting, LookupFailed, StorageFull
 from gently_bluesky.jsontext import encode
 from gently_bluesky.testing.documents import HandMadeRun
 from gently_bluesky.testing.frames import check_frame, encoded_frame
@@ -194,6 +199,69 @@ def test_a_copy_that_is_broken_off_leaves_nothing(night, tmp_path, format):
     assert list(tmp_path.iterdir()) == []
     one = int(np.prod(SHAPE)) * 2
     assert seen[0] == (one, 6 * one, "view_a")
+
+
+def test_there_has_to_be_room_for_a_copy_before_it_is_begun(night, tmp_path, monkeypatch):
+    store, uid, *_ = night
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 1000))
+    for format in ("npy", "tiff"):
+        with pytest.raises(StorageFull, match=r"takes 72.0 kB, .* has 1.0 kB free; nothing was copied"):
+            store.export(uid, tmp_path / "copy", format=format)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system sets no room aside")
+@pytest.mark.parametrize("format", ["zarr", "npy"])
+def test_a_disk_that_fills_up_under_a_copy_is_an_error_and_leaves_nothing(
+    night, tmp_path, format, monkeypatch
+):
+    """Pixels are put together in files that are mapped: without room the system would kill the process."""
+    store, uid, *_ = night
+    monkeypatch.setattr(exported, "IN_MEMORY_BYTES", 0)
+    taken = []
+
+    def full(fd, offset, length):
+        taken.append(length)
+        if len(taken) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StorageFull, match="nothing is left of the copy"):
+        store.export(uid, tmp_path / "copy", format=format)
+    assert taken[1] >= int(np.prod(SHAPE)) * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_array_of_another_writer_is_carried_away_and_what_is_unchecked_is_told(tmp_path):
+    write_tiffs(tmp_path / "ioc", 3)
+    documents = datum_run(
+        "AD_TIFF",
+        tmp_path / "ioc",
+        "",
+        {"template": "%s%s_%6.6d.tiff", "filename": "img", "frame_per_point": 1},
+        [{"point_number": number} for number in range(3)],
+    )
+    with Store(tmp_path / "store", allowed_roots=[tmp_path / "ioc"]) as store:
+        with store.writer() as writer:
+            for document in documents:
+                writer(*document)
+        made = store.export(documents[0][1]["uid"], tmp_path / "copy", format="npy")
+    pixels = np.load(tmp_path / "copy" / "primary-image.npy")
+    np.testing.assert_array_equal(pixels.reshape(3, *frames(3).shape[1:]), frames(3))
+    assert made.unchecked == 3
+    assert "3 events of other writers" in str(made)
+
+
+def test_a_run_that_went_on_in_the_second_place_is_carried_away_whole(tmp_path):
+    with Store(tmp_path / "store", overflow=tmp_path / "second") as store:
+        uid = overflowing(store)
+        made = store.export(uid, tmp_path / "copy", format="npy")
+        with pytest.raises(InputError, match="lies in the store"):
+            store.export(uid, tmp_path / "second" / "copy")
+    np.testing.assert_array_equal(np.load(tmp_path / "copy" / "primary-camera.npy"), FRAMES)
+    assert made.unchecked == 0
+    lines = (tmp_path / "copy" / "documents.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["name"] for line in lines].count("event") == len(FRAMES)
 
 
 @pytest.mark.long

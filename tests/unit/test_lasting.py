@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,48 @@ def test_what_changes_inside_of_a_value_is_written_with_the_next_change(path: Pa
     assert dict(LastingMetadata(path)) == {"versions": {}}
     metadata.save()
     assert dict(LastingMetadata(path)) == {"versions": {"bluesky": "1"}}
+
+
+def test_a_session_that_changed_nothing_leaves_what_another_has_written(path: Path) -> None:
+    LastingMetadata(path)["scan_id"] = 1
+    idle = LastingMetadata(path)
+    LastingMetadata(path)["scan_id"] = 2
+    idle.save()
+    assert dict(LastingMetadata(path)) == {"scan_id": 2}
+
+
+def test_what_json_cannot_hold_inside_of_a_value_is_said_and_numbers_of_numpy_are_kept(path: Path) -> None:
+    metadata = LastingMetadata(path)
+    metadata["sample"] = {"age_h": 1}
+    metadata["sample"]["age_h"] = np.int64(2)
+    metadata.save()
+    assert dict(LastingMetadata(path)) == {"sample": {"age_h": 2}}
+    metadata["sample"]["scope"] = object()
+    for change in (metadata.save, lambda: metadata.update(scan_id=3)):
+        with pytest.raises(InvalidDocument, match=r"RE.md was not written.*a value of type object"):
+            change()
+    assert dict(LastingMetadata(path)) == {"sample": {"age_h": 2}}
+
+
+def test_a_copy_is_written_nowhere(path: Path) -> None:
+    metadata = LastingMetadata(path)
+    metadata["sample"] = {"age_h": 1}
+    copied = deepcopy(metadata)
+    copied["sample"]["age_h"] = 2
+    copied["scan_id"] = 1
+    assert dict(metadata) == dict(LastingMetadata(path)) == {"sample": {"age_h": 1}}
+
+
+def test_threads_lose_no_change_of_each_other(path: Path) -> None:
+    metadata = LastingMetadata(path)
+
+    def change(number: int) -> None:
+        for step in range(10):
+            metadata[f"{number}-{step}"] = step
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(change, range(4)))
+    assert len(LastingMetadata(path)) == 40
 
 
 @pytest.mark.parametrize("value", [object(), "\ud800", {"x": {1, 2}}, float])

@@ -13,6 +13,7 @@ import gently_bluesky
 from gently_bluesky import LazyArray, Run, Store, handler_registry, record, replay
 from gently_bluesky.backends.registry import backend_names, get_backend
 from gently_bluesky.documents.handlers import TiffHandler, ZarrHandler
+from gently_bluesky.errors import LookupFailed
 
 FORMATS = ["zarr", "tiff"]
 
@@ -181,6 +182,12 @@ def test_a_store_a_run_a_stream_and_a_record_print_in_one_line_each(store, acqui
     assert repr(store) == f"<Store {store.root} (read and write)>"
     assert repr(run) == f"<Run {short} count complete: primary: view>"
     assert repr(run["primary"]) == f"<Stream primary of run {short}: view>"
+    numbers = {f"motor_{number:02}": number for number in range(20)}
+    wide = store[acquire(store, [{**numbers, "view": np.zeros((8, 9), "<u2")}])]
+    first = f"view, {', '.join(list(numbers)[:11])} and 9 more"
+    assert repr(wide) == f"<Run {wide.uid[:8]} count complete: primary: {first}>"
+    with pytest.raises(LookupFailed, match=rf"it has primary: {first}"):
+        wide["veiw"]
     assert repr(run.record) == f"<Record run {run.uid} session night 1 complete>"
     assert repr(asset) == (
         f"<Record asset {asset.uid} primary/view (t: 1, z: 2, y: 8, x: 9) <u2 GENTLY_ZARR session night 1 "

@@ -370,6 +370,7 @@ def nothing_in(store: Store) -> bool:
         ({"embryo": object()}, InvalidDocument, "object"),
         ({"uid": "mine"}, InvalidSetting, "metadata other than uid, which put"),
         ({"lineage": {}, "time": 3}, InvalidSetting, "other than lineage, time"),
+        ({"scan_id": 3}, InvalidSetting, "other than scan_id, .* runs that were acquired; .*another name"),
         ({"format": "hdf5"}, InvalidSetting, "format among zar"),
     ],
 )

@@ -185,7 +185,7 @@ def test_minus_one_is_the_run_that_was_acquired_last_and_results_do_not_count(st
     uids = [acquire(store, [{"x": number}], start={"time": NOON + number}) for number in range(3)]
     store.put(1, data_type="n")
     assert [store[-1].uid, store[-2].uid, store[np.int64(-3)].uid] == uids[::-1]
-    with pytest.raises(UnknownUid, match="at least 4 acquired runs"):
+    with pytest.raises(UnknownUid, match=r"at least 4 acquired runs in .*, there are fewer"):
         store[-4]
     with pytest.raises(UnknownUid, match="-1 for the latest run, got 0"):
         store[0]
@@ -562,7 +562,9 @@ def test_an_empty_folder_or_one_with_hidden_files_becomes_a_store(tmp_path):
 
 
 def test_there_is_nothing_to_read_where_there_is_nothing(tmp_path):
-    with pytest.raises(NotAStore, match=r"there is no store at .*; open it with mode='a' to make one"):
+    with pytest.raises(
+        NotAStore, match=r"there is no store at .*missing; .* or make one here: Store\('.*missing'\)"
+    ):
         Store(tmp_path / "missing", mode="r")
     assert list(tmp_path.iterdir()) == []
 
