@@ -102,6 +102,7 @@ def run_page(
         "plan": str(start.get("plan_name", "")),
         "started": clock(record.time, TO_THE_SECOND),
         "status": status_text(record),
+        "deleted": clock(record.deleted) if record.deleted is not None else "",
         "session": record.session or "",
         "data type": record.data_type or "",
         **{str(key): _short(value) for key, value in islice(start.items(), MOST_KEYS) if key not in TOLD},

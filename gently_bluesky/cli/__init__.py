@@ -9,6 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from gently_bluesky.cli.benching import BENCH_EXAMPLES, bench
+from gently_bluesky.cli.deleting import (
+    DELETE_EXAMPLES,
+    PIN_EXAMPLES,
+    RESTORE_EXAMPLES,
+    TRASH_EXAMPLES,
+    delete,
+    pin,
+    restore,
+    trash,
+)
 from gently_bluesky.cli.demonstrating import DEMO_EXAMPLES, demo
 from gently_bluesky.cli.exporting import EXPORT_EXAMPLES, export
 from gently_bluesky.cli.keeping import RECONCILE_EXAMPLES, VERIFY_EXAMPLES, reconcile, verify
@@ -45,7 +55,7 @@ def _add(
     app.command(help=told, epilog=examples, rich_help_panel=panel, context_settings=settings)(command)
 
 
-LOOKING, KEEPING, TRYING = "Looking at a store", "Keeping a store", "Trying it out"
+LOOKING, KEEPING, ROOM, TRYING = "Looking at a store", "Keeping a store", "Making room", "Trying it out"
 _add(runs, RUNS_EXAMPLES, LOOKING)
 _add(show, SHOW_EXAMPLES, LOOKING, TAKES_UIDS)
 _add(lineage, LINEAGE_EXAMPLES, LOOKING, TAKES_UIDS)
@@ -56,6 +66,10 @@ _add(replay, REPLAY_EXAMPLES, LOOKING)
 _add(export, EXPORT_EXAMPLES, KEEPING, TAKES_UIDS)
 _add(verify, VERIFY_EXAMPLES, KEEPING, TAKES_UIDS)
 _add(reconcile, RECONCILE_EXAMPLES, KEEPING)
+_add(pin, PIN_EXAMPLES, ROOM, TAKES_UIDS)
+_add(delete, DELETE_EXAMPLES, ROOM, TAKES_UIDS)
+_add(restore, RESTORE_EXAMPLES, ROOM, TAKES_UIDS)
+_add(trash, TRASH_EXAMPLES, ROOM)
 _add(demo, DEMO_EXAMPLES, TRYING)
 _add(bench, BENCH_EXAMPLES, TRYING)
 

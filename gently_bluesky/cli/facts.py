@@ -16,7 +16,7 @@ from gently_bluesky.upkeep.stamps import Stamps
 from gently_bluesky.wording import clock
 
 if TYPE_CHECKING:
-    from gently_bluesky.model import Record
+    from gently_bluesky.model import Record, Tombstone
     from gently_bluesky.run import Run
     from gently_bluesky.store import Store
 
@@ -47,6 +47,8 @@ class Facts:
         Of the run, and the bytes that its files, or those of the array, take on disk; None where they are not there.
     parents, children
         A line for each.
+    tombstone
+        Of the run, or of the array; None where its pixels are there.
     verified
         The last stamp of the run; empty where it has none, None where that cannot be read.
     """
@@ -64,6 +66,7 @@ class Facts:
     parents: Sequence[str]
     children: Sequence[str]
     child_uids: Sequence[str]
+    tombstone: Tombstone | None
     verified: Mapping[str, Any] | None
 
     @property
@@ -155,6 +158,7 @@ def facts_of(store: Store, record: Record) -> Facts:
         parents=[_line(store, uid) for uid in record.parents],
         children=[_named(child.uid, child) for child in children],
         child_uids=[child.uid for child in children],
+        tombstone=store.tombstone(record.run_uid if record.kind == "run" else assets[0].uid),
         verified=_stamp(store, record.run_uid),
     )
 

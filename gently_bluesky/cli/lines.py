@@ -67,7 +67,7 @@ def run_row(store: Store, record: Record) -> list[str]:
         sample_of(record.metadata),
         status_of(store, record),
         arrays_text(assets),
-        bytes_text(sum(map(nbytes_of, assets))) if assets else "",
+        "deleted" if record.deleted is not None else bytes_text(_held(assets)) if assets else "",
     ]
 
 
@@ -77,9 +77,14 @@ def run_json(store: Store, record: Record) -> dict[str, Any]:
     return {
         **record_json(record),
         "status": status_of(store, record),
-        "nbytes": sum(map(nbytes_of, assets)),
+        "nbytes": _held(assets),
         "arrays": [record_json(asset) for asset in assets],
     }
+
+
+def _held(assets: Iterable[Record]) -> int:
+    """Return how many bytes of pixels there are, without those that were deleted."""
+    return sum(nbytes_of(asset) for asset in assets if asset.deleted is None)
 
 
 def record_row(record: Record) -> list[str]:

@@ -23,6 +23,7 @@ __all__ = ["FIND_EXAMPLES", "RUNS_EXAMPLES", "STATS_EXAMPLES", "find", "runs", "
 UNDISTURBED = "nothing was changed"
 NEWEST = 20
 SESSIONS_SHOWN = 10
+CHOICES = {"derived", "deleted"}
 TEXTS = {"kind", "data_type", "session", "status", "stream", "data_key", "operation"}
 """What a query takes as text, whatever it looks like."""
 TIMES = {"since", "until"}
@@ -96,8 +97,8 @@ FIND_EXAMPLES = """[bold]Examples[/bold]
 
 [bold]Conditions[/bold]
 
-kind (run, asset or datum), data_type, session, status, stream, data_key, operation, since, until, derived (true or \
-false), and whatever start documents hold.
+kind (run, asset or datum), data_type, session, status, stream, data_key, operation, since, until, derived and deleted \
+(true or false), and whatever start documents hold.
 
 It ends with 0 if something was found, 1 if nothing was, or it could not be looked for.
 """
@@ -155,15 +156,15 @@ def _condition(said: str) -> tuple[str, Any]:
         read = value
     if name in TIMES and not isinstance(read, int | float):
         read = value
-    if name == "derived" and not isinstance(read, bool):
+    if name in CHOICES and not isinstance(read, bool):
         raise typer.BadParameter(
-            f"expected derived=true or derived=false, got {said!r}", param_hint="KEY=VALUE"
+            f"expected {name}=true or {name}=false, got {said!r}", param_hint="KEY=VALUE"
         )
     return name, read
 
 
 def _of_numbers(wanted: dict[str, Any]) -> str:
-    others = TIMES | {"derived"}
+    others = TIMES | CHOICES
     numbers = [f"{name}={said}" for name, said in wanted.items() if name not in others and _is_number(said)]
     if not numbers:
         return ""

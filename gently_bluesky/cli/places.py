@@ -66,13 +66,21 @@ def place_of(
     )
 
 
-def opened(place: Place) -> Store:
-    """Open a store to read."""
+def opened(place: Place, *, writes: bool = False) -> Store:
+    """Open a store that is there, to read, or also to change it.
+
+    Raises
+    ------
+    NotAStore, StoreReadOnly
+        There is none, or it may not be changed.
+    """
+    from gently_bluesky.opening import open_root
     from gently_bluesky.store import Store
 
+    open_root(place.root, "r")  # to write, one would be made where a path was mistyped
     return Store(
         place.root,
-        mode="r",
+        mode="a" if writes else "r",
         index=place.index,
         overflow=place.overflow,
         allowed_roots=place.allowed_roots,

@@ -70,6 +70,7 @@ def _say_run(facts: Facts) -> None:
             *([("session", record.session)] if record.session else []),
             ("frames", _frames(facts)),
             *([("reason", facts.reason)] if facts.reason else []),
+            *_deleted(facts),
             ("verified", facts.verified_text()),
             ("folder", f"{facts.folder}{_on_disk(facts)}")
             if facts.has_folder
@@ -116,7 +117,7 @@ def _say_part(facts: Facts) -> None:
             *([("steps", ", ".join(steps))] if steps else []),
             ("format", asset.format or "?"),
             *([("chunks", _value(packing["chunks"]))] if isinstance(packing, Mapping) else []),
-            ("files", f"{facts.where.get(asset.uid, '?')}{_on_disk(facts)}"),
+            *(_deleted(facts) or [("files", f"{facts.where.get(asset.uid, '?')}{_on_disk(facts)}")]),
             ("verified", facts.verified_text()),
         ]
     )
@@ -149,7 +150,8 @@ def _key_text(facts: Facts, stream: str, key: str, said: Mapping[str, Any]) -> s
     texts: list[str] = []
     for asset in arrays:
         axes = ", ".join(f"{dim}: {n}" for dim, n in zip(asset.dims, asset.shape or (), strict=False))
-        place = facts.where.get(asset.uid, "?").rpartition("/")[2]
+        is_gone = asset.deleted is not None
+        place = "deleted" if is_gone else facts.where.get(asset.uid, "?").rpartition("/")[2]
         texts.append(
             f"({axes}) {dtype_text(asset)} {bytes_text(nbytes_of(asset))} {shown_uid(asset.uid)} {place}"
         )
@@ -159,6 +161,12 @@ def _key_text(facts: Facts, stream: str, key: str, said: Mapping[str, Any]) -> s
     shape = said.get("shape") or []
     of = f" {'x'.join(map(str, shape))}" if isinstance(shape, Sequence) and shape else ""
     return f"{said.get('dtype', '?')}{of}{f' in {units}' if units else ''}"
+
+
+def _deleted(facts: Facts) -> list[tuple[str, str]]:
+    if facts.tombstone is None:
+        return []
+    return [("deleted", str(facts.tombstone).partition(" deleted ")[2])]
 
 
 def _on_disk(facts: Facts) -> str:

@@ -20,7 +20,6 @@ from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.errors import (
-    GentlyError,
     InputError,
     InvalidDocument,
     InvalidSetting,
@@ -93,7 +92,7 @@ def delete(root: Path, index: Index, record: Record, where: Where, deletion: Del
         It could not be put on record or moved; nothing was deleted.
     """
     run = index.record(record.run_uid)
-    with _locked(root, run):
+    with _locked(root, index, run) as lock:
         account = _account(root, run, index.reach(run.path))
         there = _own_assets(root, index, account, where)
         wanted = (
@@ -108,18 +107,18 @@ def delete(root: Path, index: Index, record: Record, where: Where, deletion: Del
         require_unprotected(root, index, run, account, deletion.although)
         entry = _entry(root, run, account, wanted, deletion, whole=len(wanted) == len(there))
         _require_same_disk(root, wanted)
-        Logbook(root).append(entry)
-        moved = places_in([entry])
         try:
-            for one in moved.values():
-                place(root, one)
+            lock.place(root, entry)
+        except StorageError:
+            raise
         except OSError as error:
-            _undo(root, run, index, entry)
+            lock.place(root, {**entry, "kind": RESTORE, "time": time.time(), "reason": f"{error}"})
+            _tell(root, index, "left as it was")
             raise storage_error(
                 error, f"{record.kind} {record.uid} could not be moved to the trash; nothing was deleted"
             ) from error
         _tell(root, index, "deleted")
-        return [one for one in index.tombstones(run.uid) if one.uid in moved]
+        return [one for one in index.tombstones(run.uid) if one.uid in wanted]
 
 
 def restore(root: Path, index: Index, record: Record) -> list[str]:
@@ -133,18 +132,17 @@ def restore(root: Path, index: Index, record: Record) -> list[str]:
         It could not be put on record or moved; it is in the trash.
     """
     run = index.record(record.run_uid)
-    with _locked(root, run):
+    with _locked(root, index, run) as lock:
         found = _in_trash(index, record)
         if not found:
             raise InputError(
                 f"nothing of {record.kind} {record.uid} is in the trash; nothing was changed; store.tombstone(uid) "
                 "says whether it was deleted, and purged"
             )
-        entry = _note(RESTORE, run, found)
-        Logbook(root).append(entry)
         try:
-            for one in places_in([entry]).values():
-                place(root, one)
+            lock.place(root, _note(RESTORE, run, found))
+        except StorageError:
+            raise
         except OSError as error:
             raise storage_error(
                 error,
@@ -165,15 +163,14 @@ def purge(root: Path, index: Index, found: Sequence[Tombstone]) -> None:
     """
     for run_uid in dict.fromkeys(one.run_uid for one in found):
         run = index.record(run_uid)
-        with _locked(root, run):
+        with _locked(root, index, run) as lock:
             still = [one for one in _in_trash(index, run) if any(one.uid == other.uid for other in found)]
             if not still:
                 continue
-            entry = _note(PURGE, run, still)
-            Logbook(root).append(entry)
             try:
-                for one in places_in([entry]).values():
-                    place(root, one)
+                lock.place(root, _note(PURGE, run, still))
+            except StorageError:
+                raise
             except OSError as error:
                 raise storage_error(
                     error,
@@ -256,7 +253,7 @@ def _require_same_disk(root: Path, wanted: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _locked(root: Path, run: Record) -> Generator[None]:
+def _locked(root: Path, index: Index, run: Record) -> Generator[_Lock]:
     """Hold the lock of a run that has ended. Raises InputError where somebody else has it, and StorageError."""
     folder = inside(root, run.path).parent
     live: LiveFile | None = None
@@ -270,17 +267,27 @@ def _locked(root: Path, run: Record) -> Generator[None]:
             "keeps no pixels of its own" if Path(run.path).name != DOCUMENTS else "is being written, or moved"
         )
         raise InputError(f"run {run.uid} {why}; nothing was changed")
-    done = False
+    lock = _Lock()
     try:
-        yield
-        done = True
-    except GentlyError as error:
-        done = not isinstance(error, StorageError)
-        raise
+        follow(root, index)  # what other processes pinned, deleted and restored
+        yield lock
     finally:
-        live.close(
-            remove=done
-        )  # otherwise the next opening looks at it, and puts its files where they are to be
+        live.close(remove=lock.is_settled)  # otherwise the next opening puts the files where they are to be
+
+
+@dataclass(slots=True)
+class _Lock:
+    """The lock of a run: whether its files are where the logbook says."""
+
+    is_settled: bool = True
+
+    def place(self, root: Path, entry: Mapping[str, Any]) -> None:
+        """Put an entry on record, and files where it says. Raises StorageError, and OSError as `place`."""
+        Logbook(root).append(entry)
+        self.is_settled = False
+        for one in places_in([entry]).values():
+            place(root, one)
+        self.is_settled = True
 
 
 def _entry(
@@ -333,24 +340,15 @@ def _nbytes(path: Path) -> int:
     return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
 
 
-def _note(kind: str, run: Record, found: Sequence[Tombstone], **more: object) -> dict[str, Any]:
+def _note(kind: str, run: Record, found: Sequence[Tombstone]) -> dict[str, Any]:
     assets = [{"uid": one.uid, "path": one.path, "trash": one.trash} for one in found]
     folder = run.path.rpartition("/")[0]
-    return {"kind": kind, "time": time.time(), "run": run.uid, "folder": folder, "assets": assets, **more}
+    return {"kind": kind, "time": time.time(), "run": run.uid, "folder": folder, "assets": assets}
 
 
 def _in_trash(index: Index, record: Record) -> list[Tombstone]:
     of_run = index.tombstones(record.run_uid)
     return [one for one in of_run if one.purged is None and record.uid in (one.uid, one.run_uid)]
-
-
-def _undo(root: Path, run: Record, index: Index, entry: Mapping[str, Any]) -> None:
-    """Have an entry of a deletion be followed by one that takes it back, and the files with it."""
-    back = {**entry, "kind": RESTORE, "time": time.time(), "reason": "it could not be moved"}
-    Logbook(root).append(back)
-    for one in places_in([back]).values():
-        place(root, one)
-    _tell(root, index, f"left as it was ({run.uid})")
 
 
 def _tell(root: Path, index: Index, done: str) -> None:

@@ -37,7 +37,7 @@ def require_unprotected(
     if found:
         raise Protected(
             f"run {run.uid} is protected: {'; '.join(found.values())}; nothing was deleted; mend that, or say "
-            f"although={[*found]!r}"
+            f"although={[*found]!r} (--although {' --although '.join(found)})"
         )
 
 
@@ -54,4 +54,5 @@ def _protections(root: Path, index: Index, run: Record, account: Account) -> Ite
     needing = [one for one in children(index, run.uid) if one.deleted is None and one.run_uid != run.uid]
     if needing:
         named = ", ".join(short_uid(one.uid) for one in needing[:MOST_NAMED])
-        yield "children", f"{many(len(needing), 'result')} made from it are there ({named})"
+        are = "is" if len(needing) == 1 else "are"
+        yield "children", f"{many(len(needing), 'result')} made from it {are} there ({named})"

@@ -1,0 +1,365 @@
+"""Pixels that are deleted lie in the trash, come back or are purged; what is protected stays; documents always do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from memory_left import clear
+from nights import acquire, event_file, folder_of
+
+from gently_bluesky import Store
+from gently_bluesky.errors import (
+    AssetDeleted,
+    AssetPurged,
+    GentlyError,
+    InputError,
+    InvalidSetting,
+    Protected,
+    StorageError,
+    StoreReadOnly,
+    UnknownUid,
+)
+from gently_bluesky.testing.documents import HandMadeRun
+from gently_bluesky.upkeep.logbook import LOGBOOK, Logbook
+from gently_bluesky.upkeep.trash import TRASH
+
+ANYWAY = ("unverified", "children")
+Nights = Callable[[Path, str, str], str]
+
+
+@pytest.fixture(params=["zarr-datum", "zarr-stream", "tiff-datum", "tiff-stream"])
+def form(request: pytest.FixtureRequest) -> tuple[str, str]:
+    format, _, assets = request.param.partition("-")
+    return format, assets
+
+
+@pytest.fixture
+def night(tmp_path: Path, nights: Nights) -> Iterator[tuple[Store, str]]:
+    """A store with a run, a projection of it and a count; and the run's uid."""
+    uid = nights(tmp_path / "store", "zarr", "datum")
+    with Store(tmp_path / "store") as store:
+        yield store, uid
+
+
+def files(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in (root / "runs").rglob("*") if path.is_file()}
+
+
+# -- there, gone, and back ---------------------------------------------------------------------------------
+
+
+def test_what_is_deleted_comes_back_as_it_was(tmp_path: Path, nights: Nights, form: tuple[str, str]) -> None:
+    root = tmp_path / "store"
+    uid = nights(root, *form)
+    with Store(root) as store, Store(root, mode="r") as reader:
+        before, opened = files(root), reader[uid]["view_a"]
+        pixels, held = np.asarray(store[uid]["view_a"]), store.stats()["nbytes"]
+        gone = store.delete(uid, reason="room", although=ANYWAY)
+        assert {one.uid for one in gone} == {asset.uid for asset in store.assets(uid)}
+        assert sum(one.nbytes for one in gone) > 0
+        assert [one.events for one in gone] == [4, 4]  # the one that a rewind superseded too
+        for array in (lambda: opened, lambda: store[uid]["view_a"], lambda: store.array(gone[0].uid)):
+            with pytest.raises(AssetDeleted, match=r"were deleted on .*: room; .*store.restore\("):
+                np.asarray(array())
+        assert list(store[uid]["primary"]["n"]) == [1, 2, 3]  # values stay
+        assert store.stats()["nbytes"] < held
+        assert [record.uid for record in reader.query(deleted=True)] == [uid]
+        assert uid not in {record.uid for record in reader.query(deleted=False)}
+        assert len(store.children(uid)) == 2
+        assert store.verify(progress=False).ok
+        back = store.restore(uid)
+        assert {one.uid for one in back} == {one.uid for one in gone}
+        assert files(root) == before
+        assert np.array_equal(opened, pixels)
+        assert not (root / TRASH).exists() or not list((root / TRASH).iterdir())
+        assert store.tombstone(uid) is None
+        assert store.record(uid).deleted is None
+
+
+def test_what_is_purged_leaves_a_tombstone_that_a_new_index_knows(night: tuple[Store, str]) -> None:
+    store, uid = night
+    start = dict(store[uid].start)
+    store.delete(uid, reason="room", although=ANYWAY, keep_days=0)
+    store.purge()
+    with pytest.raises(AssetPurged, match=r"purged on .*store.tombstone\("):
+        np.asarray(store[uid]["view_b"][0])
+    store.close()
+    (store.root / "index.sqlite").unlink()
+    with Store(store.root) as again:
+        stone = again.tombstone(uid)
+        assert stone is not None
+        assert (stone.reason, stone.start, stone.events) == ("room", start, 8)
+        assert stone.purged is not None
+        assert again.tombstone(again.assets(uid)[0].uid).digest.startswith("crc32c:")
+        assert str(again.lineage(again.children(uid)[0].uid)).count(uid[:8]) == 1
+        assert again.last_reconciliation.needs_attention is False
+        with pytest.raises(InputError, match=r"nothing of run .* is in the trash"):
+            again.restore(uid)
+        with pytest.raises(InputError, match="no pixels on disk in this store that could be deleted"):
+            again.delete(uid, reason="again", although=ANYWAY)
+
+
+def test_one_array_goes_and_the_other_stays(night: tuple[Store, str]) -> None:
+    store, uid = night
+    first, second = store.assets(uid)
+    store.delete(first.uid, reason="view A was dark", although=ANYWAY)
+    with pytest.raises(AssetDeleted):
+        np.asarray(store[uid]["view_a"])
+    assert np.asarray(store[uid]["view_b"]).any()
+    assert store.record(uid).deleted is None
+    assert store.record(first.uid).deleted == store.record(f"{first.uid}/0").deleted is not None
+    store.delete(uid, reason="and view B", although=ANYWAY)
+    assert len(store.trash()) == 2
+    assert [one.reason for one in store.trash() if one.uid == second.uid] == ["and view B"]
+    store.restore(first.uid)
+    assert np.asarray(store[uid]["view_a"]).any()
+    assert [one.uid for one in store.trash()] == [second.uid]
+
+
+def test_the_trash_is_emptied_of_what_was_kept_for_long_enough(night: tuple[Store, str]) -> None:
+    store, uid = night
+    first, second = store.assets(uid)
+    store.delete(first.uid, reason="a", although=ANYWAY, keep_days=0)
+    store.delete(second.uid, reason="b", although=ANYWAY)
+    assert [one.uid for one in store.purge()] == [first.uid]
+    assert store.purge() == []
+    assert [one.uid for one in store.purge(second.uid, now=True)] == [second.uid]
+    assert not (store.root / TRASH).exists() or not list((store.root / TRASH).iterdir())
+
+
+def test_a_store_that_is_only_read_deletes_nothing(night: tuple[Store, str]) -> None:
+    store, uid = night
+    with Store(store.root, mode="r") as reader:
+        for refused in (
+            lambda: reader.delete(uid, reason="x", although=ANYWAY),
+            lambda: reader.pin(uid, reason="x"),
+            lambda: reader.restore(uid),
+            reader.purge,
+        ):
+            with pytest.raises(StoreReadOnly):
+                refused()
+
+
+def test_a_reader_without_an_index_knows_what_was_deleted(night: tuple[Store, str]) -> None:
+    store, uid = night
+    store.pin(store.children(uid)[0].uid, reason="figure")
+    store.delete(uid, reason="room", although=ANYWAY)
+    store.close()
+    (store.root / "index.sqlite").unlink()
+    with Store(store.root, mode="r") as reader:
+        assert len(reader.trash()) == 2
+        assert reader.record(uid).deleted is not None
+        assert [pin.reason for pin in reader.pins()] == ["figure"]
+
+
+# -- what is protected -------------------------------------------------------------------------------------
+
+
+def test_what_is_protected_stays_until_that_is_waived(night: tuple[Store, str]) -> None:
+    store, uid = night
+    before = files(store.root)
+    with pytest.raises(
+        Protected, match=r"not verified .*; 2 results made from it are there .*\['unverified', 'ch"
+    ):
+        store.delete(uid, reason="room")
+    store.verify(uid, progress=False)
+    with pytest.raises(Protected, match=r"say although=\['children'\]"):
+        store.delete(uid, reason="room")
+    store.pin(uid, reason="figure 2")
+    with pytest.raises(Protected, match=r"was pinned .*: figure 2; nothing was deleted"):
+        store.delete(uid, reason="room", although=["children"])
+    store.unpin(uid, reason="published")
+    with pytest.raises(InputError, match="is not"):
+        store.unpin(uid)
+    assert files(store.root) == before
+    store.delete(uid, reason="room", although=["children"])
+    for child in store.children(uid):
+        if child.shape is None and store.assets(child.uid):
+            store.delete(child.uid, reason="room", although=["unverified"])
+
+
+def test_parents_are_free_when_what_was_made_of_them_is_deleted(night: tuple[Store, str]) -> None:
+    store, uid = night
+    (projection,) = (one for one in store.children(uid) if store.assets(one.uid))
+    raw = acquire(store)
+    mip = store.put(np.eye(40, dtype="u2"), data_type="projection", parents=[raw])
+    with pytest.raises(Protected, match="1 result made from it is there"):
+        store.delete(raw, reason="room", although=["unverified"])
+    store.delete(mip.uid, reason="wrong", although=["unverified"])
+    store.delete(raw, reason="room", although=["unverified"])
+    assert projection.deleted is None
+
+
+def test_damage_that_was_found_protects(night: tuple[Store, str]) -> None:
+    store, uid = night
+    path = event_file(store, uid, 1)
+    path.write_bytes(path.read_bytes()[:-3])
+    assert not store.verify(uid, progress=False).ok
+    with pytest.raises(Protected, match="what is wrong with it was found"):
+        store.delete(uid, reason="room", although=ANYWAY)
+    assert store.delete(uid, reason="beyond repair", although=[*ANYWAY, "damaged"])
+
+
+def test_a_run_that_is_written_and_one_that_is_incomplete_stay(night: tuple[Store, str]) -> None:
+    store, _ = night
+    writer = store.writer()
+    run = HandMadeRun()
+    described = run.descriptor(view_a={})
+    writer("start", run.start)
+    writer("descriptor", described)
+    writer("event", run.event(described, 1, view_a=np.ones((3, 4), "u2")))
+    store[run.uid].wait("primary", "view_a", 1)
+    with pytest.raises(InputError, match="is being written"):
+        store.delete(run.uid, reason="room", although=ANYWAY)
+    writer.close()
+    assert store[run.uid].status == "incomplete"
+    with pytest.raises(Protected, match="it is incomplete"):
+        store.delete(run.uid, reason="room", although=ANYWAY)
+    assert store.delete(run.uid, reason="room", although=[*ANYWAY, "incomplete"])
+
+
+# -- what cannot be ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"reason": " "}, "expected a reason in words"),
+        ({"reason": 3}, "expected a reason in words"),
+        ({"reason": "x", "although": "children"}, "expected although to be some of children, damaged"),
+        ({"reason": "x", "although": ["haste"]}, "expected although to be some of"),
+        ({"reason": "x", "keep_days": -1}, "expected a time of 0 or more"),
+        ({"reason": "x", "keep_days": float("nan")}, "expected a time of 0 or more"),
+        ({"reason": "x", "keep_days": float("inf")}, "expected a time of 0 or more"),
+    ],
+)
+def test_absurd_settings_are_refused(night: tuple[Store, str], settings: dict, said: str) -> None:
+    store, uid = night
+    with pytest.raises(InvalidSetting, match=said):
+        store.delete(uid, **settings)
+    assert store.trash() == []
+
+
+def test_what_has_no_pixels_of_its_own_is_refused(night: tuple[Store, str]) -> None:
+    store, uid = night
+    (count,) = (one for one in store.children(uid) if not store.assets(one.uid))
+    with pytest.raises(InputError, match="keeps no pixels of its own"):
+        store.delete(count.uid, reason="x", although=ANYWAY)
+    with pytest.raises(InputError, match="is that of one event"):
+        store.delete(f"{store.assets(uid)[0].uid}/0", reason="x", although=ANYWAY)
+    with pytest.raises(UnknownUid):
+        store.delete("nothing", reason="x")
+    kept = acquire(store, "memory")
+    with pytest.raises(InputError, match="materialize them first"):
+        store.delete(kept, reason="x", although=ANYWAY)
+    clear(store.root)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_a_trash_that_leads_elsewhere_is_not_followed(night: tuple[Store, str], tmp_path: Path) -> None:
+    store, uid = night
+    before = files(store.root)
+    (tmp_path / "elsewhere").mkdir()
+    (store.root / TRASH).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(GentlyError):
+        store.delete(uid, reason="x", although=ANYWAY)
+    assert files(store.root) == before
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert store.tombstone(uid) is None
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second disk to be sure of")
+def test_a_link_in_an_asset_is_moved_and_removed_but_never_followed(
+    night: tuple[Store, str], tmp_path: Path
+) -> None:
+    store, uid = night
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "data").write_text("x")
+    (folder_of(store, uid) / "primary-view_a.ome.zarr" / "link").symlink_to(tmp_path / "precious")
+    store.delete(uid, reason="x", although=ANYWAY)
+    store.purge(now=True)
+    assert (tmp_path / "precious" / "data").read_text() == "x"
+
+
+def test_what_cannot_be_moved_is_where_it_was(
+    night: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, uid = night
+    before, rename = files(store.root), Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if "view_b" in self.name and TRASH in Path(target).parts:
+            raise PermissionError(13, "somebody has it open")  # as Windows says
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(StorageError, match="could not be moved to the trash; nothing was deleted"):
+        store.delete(uid, reason="x", although=ANYWAY)
+    assert files(store.root) == before
+    assert store.trash() == []
+    assert np.asarray(store[uid]["view_a"]).any()
+    store.close()
+    with Store(store.root) as again:
+        assert not again.last_reconciliation.changes
+        assert again.trash() == []
+
+
+def test_a_restoration_onto_something_else_leaves_both(night: tuple[Store, str]) -> None:
+    store, uid = night
+    folder = folder_of(store, uid)
+    store.delete(uid, reason="x", although=ANYWAY)
+    (folder / "primary-view_a.ome.zarr").mkdir()
+    with pytest.raises(StorageError, match="could not be moved out of the trash"):
+        store.restore(uid)
+    store.close()
+    (folder / "primary-view_a.ome.zarr").rmdir()
+    with Store(store.root) as again:
+        assert np.asarray(again[uid]["view_a"]).any()
+        assert np.asarray(again[uid]["view_b"]).any()
+        assert again.trash() == []
+
+
+def test_a_trash_that_somebody_emptied_by_hand_is_purged(night: tuple[Store, str]) -> None:
+    store, uid = night
+    store.delete(uid, reason="x", although=ANYWAY)
+    shutil.rmtree(store.root / TRASH)
+    assert len(store.purge(now=True)) == 2
+    with pytest.raises(AssetPurged):
+        np.asarray(store[uid]["view_a"])
+
+
+def test_entries_that_say_nothing_are_passed_over(night: tuple[Store, str]) -> None:
+    store, uid = night
+    book = Logbook(store.root)
+    book.append(
+        {"kind": "delete"},
+        {"kind": "delete", "run": uid, "assets": [{"uid": "x", "path": "../../etc", "trash": "runs"}]},
+        {"kind": "restore", "run": uid, "folder": "..", "assets": 3},
+        {"kind": "pin"},
+        {"kind": "later", "run": uid},
+    )
+    store.close()
+    with Store(store.root) as again:
+        assert (again.trash(), again.pins()) == ([], [])
+        again.pin(uid, reason="still works")
+        assert len(again.pins()) == 1
+
+
+def test_a_damaged_logbook_is_told_and_the_store_opens(night: tuple[Store, str]) -> None:
+    store, uid = night
+    for number in range(3):
+        store.pin(uid, reason=f"{number}")
+    store.close()
+    path = store.root / LOGBOOK
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = b"{" + os.urandom(4).hex().encode() + b"\n"
+    path.write_bytes(b"".join(lines))
+    (store.root / "index.sqlite").unlink()
+    with pytest.warns(RuntimeWarning, match=LOGBOOK), Store(store.root) as again:
+        assert np.asarray(again[uid]["view_a"]).any()
