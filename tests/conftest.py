@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +50,19 @@ def is_below(folder: Path, segment: str) -> bool:
     """Say whether a segment was made for a store below a folder."""
     owner = owner_of(segment)
     return owner is not None and Path(owner.root).is_relative_to(folder)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave every n-th case of a test that asks for a sample in the normal run, and the others to the long one."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        sample = item.get_closest_marker("sampled")
+        if sample is not None:
+            name = item.nodeid.partition("[")[0]
+            if seen[name] % sample.kwargs["every"]:
+                item.add_marker("long")
+            seen[name] += 1
 
 
 @pytest.fixture(autouse=True)

@@ -85,6 +85,7 @@ class TestLevelsUncompressed(BackendConformance):
 # -- cutting and compressing --
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("compression", COMPRESSIONS, ids=str)
 @pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize("shape", [(613, 1030), (11, 130, 67), (2, 9, 130, 67), (300_001,)], ids=str)
@@ -224,6 +225,7 @@ def factors_of(group: zarr.Group) -> list[tuple[int, ...]]:
     return [tuple(int(factor) for factor in np.rint(scale / scales[0])[1:]) for scale in scales]
 
 
+@pytest.mark.sampled(every=5)
 @pytest.mark.parametrize("dtype", [dtype for kind in DTYPES for dtype in DTYPES[kind]])
 @pytest.mark.parametrize("shape", [(33, 47), (7, 33, 46), (2, 5, 20, 31)], ids=str)
 def test_levels_hold_means_of_the_full_resolution(tmp_path: Path, shape: tuple[int, ...], dtype: str) -> None:

@@ -17,7 +17,7 @@ from gently_bluesky import Store
 
 FAMILIES = pytest.mark.parametrize("assets", ["datum", "stream"])
 SHAPE = (3, 64, 96)
-FEW = 6
+FEW = 4
 
 
 def job(root: Path, format: str, assets: str, **how: Any) -> dict[str, Any]:

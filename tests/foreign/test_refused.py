@@ -311,6 +311,7 @@ def test_what_is_said_to_be_an_asset_of_ours_is_not_believed(store, spec, path):
     assert [doc for name, doc in store[documents[0][1]["uid"]].documents() if name == "resource"] == [said]
 
 
+@pytest.mark.sampled(every=3)
 @NO_ASSET
 @pytest.mark.parametrize("part", ["0", "", "..", "x" * 5000])
 @pytest.mark.parametrize("spec", ["GENTLY_ZARR", "GENTLY_TIFF"])

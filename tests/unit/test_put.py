@@ -68,6 +68,7 @@ def _equal(got: object, put: object) -> bool:
 # -- arrays --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(every=3)
 @pytest.mark.parametrize("backend", ["zarr", "tiff"])
 @pytest.mark.parametrize("dtype", ["?", "u1", "<u2", ">u2", "<i4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8"])
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 3, 4), (2, 2, 3, 4), (5000,)])
