@@ -159,9 +159,12 @@ class Retention:
             return ""
         for _ in range(RELIEF_TRIES):
             try:
-                return str(self.apply(self.plan()))
+                done = self.apply(self.plan())
             except StalePlan:  # a result came meanwhile
                 continue
+            if done.deleted or done.purged or done.left:
+                return str(done)
+            return "its policy lets nothing go: store.retention.plan() says why"
         return "runs and results came so fast that no plan stood; nothing was deleted"
 
     def usage(self, by: str = "session") -> Usage:
