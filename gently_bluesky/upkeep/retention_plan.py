@@ -137,6 +137,9 @@ class _Planning:
     def _reasons(self, one: Holding) -> Mapping[str, str]:
         """Return why a run stays: what protects it, what keeps it, or that nothing asks for it."""
         found = dict(one.protected)
+        rules = [view.rule for view in self.views if view.speaks_of(one)]
+        if rules and all(rule.derived_suffice for rule in rules):
+            found.pop(CHILDREN, None)
         if one.uid in self.place.kept:
             found["keep"] = self.place.kept[one.uid]
         by_rule = next(filter(None, (view.why_kept(one) for view in self.views)), None)
@@ -174,7 +177,7 @@ class _View:
             if now - one.run.time > rule.max_age_s:
                 self.asked[one.uid] = f"older than {said(rule.to_dict()['max_age'])}"
             elif one.uid in thinned:
-                self.asked[one.uid] = f"between every {rule.thin} time points"
+                self.asked[one.uid] = f"not one of every {rule.thin} time points"
             elif only_last:
                 self.asked[one.uid] = f"not among the last {rule.keep_last}"
         self._spoken_of = {one.uid for one in self.runs}
@@ -202,9 +205,13 @@ class _View:
         groups = _groups([*keys], acquired).values()
         return {one.uid for group in groups for n, one in enumerate(group) if n % self.rule.thin}
 
+    def speaks_of(self, one: Holding) -> bool:
+        """Say whether a run is one of those that the rule is for."""
+        return one.uid in self._spoken_of
+
     def why_kept(self, one: Holding) -> str | None:
         """Return why a run stays by this rule, whatever others ask for; None where it does not say so."""
-        if one.uid not in self._spoken_of:
+        if not self.speaks_of(one):
             return None
         if one.uid in self.last:
             return f"a rule keeps the last {self.rule.keep_last}"
