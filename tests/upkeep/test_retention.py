@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -144,6 +145,18 @@ def test_parents_go_where_a_rule_says_that_results_suffice(store: Store):
     assert plan.goes[0].although == ("children",)
     assert {one.run_uid for one in store.retention.apply(plan).deleted} == {uid}
     assert np.asarray(store.get(mip.uid)).shape == (4, 4)
+
+
+def test_what_results_were_made_from_goes_by_the_plan_after_theirs(store: Store):
+    uid = take(store, 3)
+    mip = store.put(np.zeros((4, 4), "u2"), data_type="projection", parents=[uid], format="tiff")
+    store.verify(progress=False)
+    policy = Policy(rules=[Rule(max_size=1)])
+    first = store.retention.plan(policy)
+    assert first.uids == {mip.uid}
+    assert "wants" in first.remarks[0]
+    store.retention.apply(first)
+    assert store.retention.plan(policy).uids == {uid}
 
 
 @pytest.mark.parametrize(
@@ -351,3 +364,17 @@ def test_usage_is_what_the_files_take(store: Store):
     assert usage.in_trash_nbytes == sizes[uids[0]]
     assert json.loads(json.dumps(usage.to_dict()))["nbytes"] == usage.nbytes
     assert max(map(len, str(usage).splitlines())) <= 80
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_what_a_link_leads_out_of_the_store_to_is_not_touched(store: Store, tmp_path: Path):
+    uid = take(store, 9)
+    store.verify(progress=False)
+    (file,) = files_of(store, uid)
+    (tmp_path / "elsewhere").mkdir()
+    file.parent.rename(tmp_path / "elsewhere" / "camera")
+    file.parent.symlink_to(tmp_path / "elsewhere" / "camera", target_is_directory=True)
+    plan = store.retention.plan(Policy(rules=[Rule(max_age="1 h")]))
+    assert plan.goes == ()
+    assert reasons(plan)[uid] == {"elsewhere"}
+    assert (tmp_path / "elsewhere" / "camera" / file.name).exists()
