@@ -125,8 +125,10 @@ class Retention:
             Something could not be put on record, moved or removed; what was done before that is on record.
         """
         from gently_bluesky.upkeep.applied import Applied
+        from gently_bluesky.upkeep.trash import follow
 
         self._require_writable()
+        follow(self._root, self._index)  # what other processes pinned, deleted and restored
         again = self._plan(plan.policy)
         self._require_same_clock(plan.ticks, plan.made)
         if again.fingerprint != plan.fingerprint or not plan.uids <= again.uids:

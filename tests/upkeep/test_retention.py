@@ -241,6 +241,17 @@ def test_a_plan_that_has_gone_stale_is_refused(store: Store, change: str):
     assert {one.uid for one in store.trash()} == deleted
 
 
+def test_a_pin_that_this_index_has_not_seen_makes_a_plan_stale(store: Store, tmp_path: Path):
+    uid = take(store, 9)
+    store.verify(progress=False)
+    plan = store.retention.plan(Policy(rules=[Rule(max_age="1 day")]))
+    with Store(store.root, index=f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+        other.pin(uid, reason="somebody else needs it")
+    with pytest.raises(StalePlan):
+        store.retention.apply(plan)
+    assert store.trash() == []
+
+
 def test_a_plan_stands_while_a_run_goes_on_and_not_when_it_has_ended(store: Store):
     old = take(store, 9)
     store.verify(progress=False)
