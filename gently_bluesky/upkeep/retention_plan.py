@@ -88,7 +88,7 @@ class _Planning:
 
     def _take_oldest(self, view: _View, runs: Sequence[Holding], limit: str, over: int) -> None:
         for one in runs:
-            if over > 0 and one.uid not in self._goes and self._may_go(one, view):
+            if over > 0 and one.nbytes and one.uid not in self._goes and self._may_go(one, view):
                 self._take(one, limit)
                 over -= one.nbytes
         if over > 0:
