@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from functools import cached_property
 
 from gently_bluesky.elsewhere import place_of
 from gently_bluesky.errors import InputError
 from gently_bluesky.maintaining import MaintainedStore
 from gently_bluesky.model import Pin, Record, Tombstone
+from gently_bluesky.retention import Retention
 
 __all__ = ["DeletingStore"]
 
@@ -17,6 +19,17 @@ DAY_S = 86_400.0
 
 class DeletingStore(MaintainedStore):
     """What a `Store` is to its owner. Parameters as of `MaintainedStore`."""
+
+    @cached_property
+    def retention(self) -> Retention:
+        """What may go by itself: its policy, plans, and doing what a plan says; off unless somebody asks."""
+        return Retention(
+            self.root,
+            self.uid,
+            self._index,
+            lambda asset: place_of(self._places, self._index, asset),
+            self._require_writable,
+        )
 
     def pin(self, uid: str, *, reason: str) -> Pin:
         """Keep a run from being deleted, by whatever rule, until it is unpinned; *synced* on return. Any thread.

@@ -18,6 +18,7 @@ __all__ = [
     "AssetMissing",
     "AssetPurged",
     "AssetQuarantined",
+    "ClockJumped",
     "ConflictingDocument",
     "EventsMissing",
     "FixedArray",
@@ -38,6 +39,7 @@ __all__ = [
     "RunEnded",
     "RunExists",
     "RunGoesOn",
+    "StalePlan",
     "StorageError",
     "StorageFull",
     "StorageStalled",
@@ -137,6 +139,12 @@ class Protected(InputError):
     """What was to be deleted is protected, as the message says; nothing was deleted."""
 
     code = "protected"
+
+
+class StalePlan(InputError):
+    """What a plan was made from has changed since; nothing was deleted. Make another plan."""
+
+    code = "stale-plan"
 
 
 class FixedArray(InputError):
@@ -281,6 +289,12 @@ class StoreReadOnly(StoreUnusable, PermissionError):
     """The store is open for reading only, or its root cannot be written to; nothing was written."""
 
     code = "store-read-only"
+
+
+class ClockJumped(StoreUnusable, RuntimeError):
+    """The clock of this machine cannot be right, by what is on record; nothing was deleted."""
+
+    code = "clock-jumped"
 
 
 # -- use of something that has ended, or of somebody else's code ---------------------------------------

@@ -91,7 +91,7 @@ class Store(DeletingStore):
         else:
             opened, reconciled = index_to_write(place, index, second)
         super().__init__(place, uid, opened, roots, given, way, index, reconciled, second)
-        self._writing = Writing(place, uid, self._index, second)
+        self._writing = Writing(place, uid, self._index, second, self.retention.relieve)
         self._warn(asked_for=mode)
 
     def _warn(self, asked_for: str) -> None:
@@ -168,7 +168,9 @@ class Store(DeletingStore):
         stall_timeout_s
             A wait for storage without progress longer than this is a failure.
         min_free_bytes
-            A run does not start with less free space, and fails, or goes on in the overflow, when there is less.
+            A run does not start with less free space, and fails, or goes on in the overflow, when there is less. With
+            less than four times as much there is a RuntimeWarning, and with less than twice as much what the store's
+            own policy says is done, if it has one (see `retention`).
             One whose start document says how many events it will have (``num_points``) fails with its first one if
             they would not leave so much. 0 looks at nothing.
         on_failure

@@ -13,6 +13,7 @@ from gently_bluesky.documents.home import SharedJournal
 from gently_bluesky.documents.overflow import OVERFLOW_MARKER
 from gently_bluesky.documents.pipeline import Pipeline
 from gently_bluesky.documents.place import Place
+from gently_bluesky.documents.relief import Relief
 from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.index.index import Index
@@ -29,10 +30,14 @@ class Writing:
     """Opens and closes what writes into one store. Any thread.
 
     Runs that a writer takes go on in ``overflow``, if there is one, where the root fails; what devices write by
-    themselves and derived results do not.
+    themselves and derived results do not. ``make_room`` does what the store's policy says when there is little room
+    for runs that a writer takes.
     """
 
-    def __init__(self, root: Path, uid: str, index: Index, overflow: Path | None = None) -> None:
+    def __init__(
+        self, root: Path, uid: str, index: Index, overflow: Path | None, make_room: Callable[[], str]
+    ) -> None:
+        self._relief = Relief(make_room)
         self._place = Place(root, MARKER, uid)
         self._second = None if overflow is None else Place(overflow, OVERFLOW_MARKER, uid)
         self._index = index
@@ -42,7 +47,7 @@ class Writing:
 
     def writer(self, settings: Settings, on_failure: Callable[[Exception], object] | None) -> StoreWriter:
         """Return a new writer. Raises InvalidSetting."""
-        writer = StoreWriter(self._desk(settings, on_failure, self._second))
+        writer = StoreWriter(self._desk(settings, on_failure, self._second, self._relief))
         self._keep(writer)
         return writer
 
@@ -73,6 +78,7 @@ class Writing:
         settings: Settings,
         on_failure: Callable[[Exception], object] | None = None,
         second: Place | None = None,
+        relief: Relief | None = None,
     ) -> Desk:
         backend = get_backend(settings.format)
         if settings.assets == "stream" and backend.mimetype is None:
@@ -103,6 +109,7 @@ class Writing:
             on_failure=on_failure,
             pool=pool,
             second=second,
+            relief=relief,
         )
 
     def close(self) -> Exception | None:
@@ -113,4 +120,5 @@ class Writing:
                 opened.close()
             except Exception as error:  # noqa: BLE001 # the others have to be closed too; the first is returned
                 failure = failure or error
+        self._relief.close()
         return failure

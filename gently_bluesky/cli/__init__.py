@@ -25,6 +25,7 @@ from gently_bluesky.cli.keeping import RECONCILE_EXAMPLES, VERIFY_EXAMPLES, reco
 from gently_bluesky.cli.listing import FIND_EXAMPLES, RUNS_EXAMPLES, STATS_EXAMPLES, find, runs, stats
 from gently_bluesky.cli.previewing import PREVIEW_EXAMPLES, preview
 from gently_bluesky.cli.replaying import REPLAY_EXAMPLES, replay
+from gently_bluesky.cli.retaining import DU_EXAMPLES, RETAIN_EXAMPLES, du, retain
 from gently_bluesky.cli.showing import SHOW_EXAMPLES, show
 from gently_bluesky.cli.tracing import LINEAGE_EXAMPLES, lineage
 from gently_bluesky.cli.uids import TAKES_UIDS
@@ -70,6 +71,8 @@ _add(pin, PIN_EXAMPLES, ROOM, TAKES_UIDS)
 _add(delete, DELETE_EXAMPLES, ROOM, TAKES_UIDS)
 _add(restore, RESTORE_EXAMPLES, ROOM, TAKES_UIDS)
 _add(trash, TRASH_EXAMPLES, ROOM)
+_add(du, DU_EXAMPLES, ROOM)
+_add(retain, RETAIN_EXAMPLES, ROOM)
 _add(demo, DEMO_EXAMPLES, TRYING)
 _add(bench, BENCH_EXAMPLES, TRYING)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from gently_bluesky.cli.lines import record_json, status_of
 from gently_bluesky.errors import GentlyError
 from gently_bluesky.index.lineage import Lineage, LineageNode
+from gently_bluesky.upkeep.sizes import nbytes_of_files
 from gently_bluesky.upkeep.stamps import Stamps
 from gently_bluesky.wording import clock
 
@@ -192,11 +192,7 @@ def _place(doc: Mapping[str, Any]) -> str:
 
 
 def _nbytes_on_disk(path: Path) -> int | None:
-    if path.is_file():
-        return path.stat().st_size
-    if not path.is_dir():
-        return None
-    return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
+    return nbytes_of_files(path) if path.exists() else None
 
 
 def _line(store: Store, uid: str) -> str:

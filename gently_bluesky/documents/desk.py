@@ -12,6 +12,7 @@ from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.index_feed import IndexFeed
 from gently_bluesky.documents.pipeline import Pipeline
 from gently_bluesky.documents.place import Place
+from gently_bluesky.documents.relief import Relief
 from gently_bluesky.documents.tally import Tally
 from gently_bluesky.index.index import Index
 from gently_bluesky.settings import Settings
@@ -26,7 +27,10 @@ Subscriber = Callable[[str, dict[str, Any]], object]
 
 @dataclass(slots=True)
 class Desk:
-    """What all runs of one writer share. ``second`` is where they go on if ``place`` fails."""
+    """What all runs of one writer share.
+
+    ``second`` is where they go on if ``place`` fails, ``relief`` makes room there.
+    """
 
     place: Place
     index: Index
@@ -38,6 +42,7 @@ class Desk:
     tally: Tally = field(default_factory=Tally)
     pool: HotPool | None = None
     second: Place | None = None
+    relief: Relief | None = None
     journals: Journals = field(init=False)
     feed: IndexFeed = field(init=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ BETWEEN_LOOKS_S = 0.25
 LOOKS_UNTIL_FULL = 8
 """So often it is looked while as much is written as is to be left free."""
 
+WARN_AT, RELIEVE_AT = 4, 2
+"""Times what is to be left free: when less is free it is warned of, and room is made by the store's policy."""
+
 IN_MEMORY = "memory"
 """The backend whose pixels take no room on any disk."""
 
@@ -26,16 +29,25 @@ IN_MEMORY = "memory"
 class RoomWatch:
     """Watches the room of one run. On the pipeline's thread.
 
+    When there is little room it warns, then has room made by the store's policy, if there is one, and in the end fails
+    the run while there still is enough to put that on record.
+
     Parameters
     ----------
     start
         The start document.
     desk
         With ``min_free_bytes`` of 0 nothing is looked at.
+    remark
+        Takes what people have to be told.
     """
 
-    def __init__(self, start: Mapping[str, Any], desk: Desk) -> None:
+    def __init__(self, start: Mapping[str, Any], desk: Desk, remark: Callable[[str], object]) -> None:
         self._desk = desk
+        self._remark = remark
+        self._run = str(start["uid"])[:8]
+        self._warned = False
+        self._told = 0 if desk.relief is None else len(desk.relief.told)
         self._min_free_bytes = desk.settings.min_free_bytes
         self._forecast = Forecast(start, self._min_free_bytes)
         if desk.settings.format == IN_MEMORY:
@@ -64,10 +76,38 @@ class RoomWatch:
         if self._min_free_bytes == 0 or not is_time:
             return
         self._look_s, self._unseen_bytes = now_s + BETWEEN_LOOKS_S, 0
-        free = shutil.disk_usage(root).free
+        free = self._relieved(root)
         if free < self._min_free_bytes:
             self._look_s = 0.0  # whatever comes next is told the same
             raise too_little_room(root, free, self._min_free_bytes)
+
+    def prepare(self, root: Path) -> None:
+        """Look before the run begins: it is warned, and room is made, as while the run goes on."""
+        with suppress(OSError):  # whoever makes the run's folder says it
+            if self._min_free_bytes:
+                self._relieved(root)
+
+    def _relieved(self, root: Path) -> int:
+        """Return how much is free; warn, and have room made, where that is little. Raises OSError."""
+        free = shutil.disk_usage(root).free
+        if free < WARN_AT * self._min_free_bytes and not self._warned:
+            self._warned = True
+            self._remark(
+                f"run {self._run}: {root} has {free} bytes free, and with fewer than "
+                f"min_free_bytes={self._min_free_bytes} the run ends; make room"
+            )
+        relief = self._desk.relief if root == self._desk.root else None
+        if relief is None:
+            return free
+        if free < RELIEVE_AT * self._min_free_bytes:
+            relief.ask()
+        if free < self._min_free_bytes:
+            relief.wait(self._desk.settings.stall_timeout_s / 2)
+            free = shutil.disk_usage(root).free
+        for done in relief.told[self._told :]:
+            self._remark(f"run {self._run}: there was little room in {root}: {done}")
+            self._told += 1
+        return free
 
     def foresee(self, announced: Sequence[DocumentTask], root: Path) -> None:
         """Look, when the first events of the stream ``primary`` are stored, whether the others will fit.

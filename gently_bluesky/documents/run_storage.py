@@ -58,7 +58,7 @@ class RunStorage(Owner):
         self.tally = Tally(desk.tally)
         self.adoption = Adoption(desk.root, start["uid"], desk.settings)
         self._announcer = Announcer(start["uid"], desk, home, self.tally)
-        self._room = RoomWatch(start, desk)
+        self._room = RoomWatch(start, desk, self.remarks.append)
         self._known = KnownUids(start["uid"], desk.index)
         self._received = 0
         self._assets: dict[Asset, None] = {}
@@ -152,6 +152,7 @@ class RunStorage(Owner):
         try:
             self._known.refuse_run()
             try:
+                self._room.prepare(self.root)
                 self.home.open(self._start)
                 self._open = True
                 self._announcer.announce([JournalLine("start", self._start)])

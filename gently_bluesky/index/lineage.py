@@ -18,7 +18,7 @@ from sqlalchemy import CTE, ColumnElement, bindparam, select
 
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.records import columns, joined, record_of
-from gently_bluesky.index.schema import AnySelect, Uid, edges, records
+from gently_bluesky.index.schema import AnySelect, Uid, edges, records, tombstones
 from gently_bluesky.markup import pre
 from gently_bluesky.model import Record
 from gently_bluesky.wording import clock, printable, short_uid
@@ -26,7 +26,7 @@ from gently_bluesky.wording import clock, printable, short_uid
 if TYPE_CHECKING:
     from gently_bluesky.plots import Drawing
 
-__all__ = ["Lineage", "LineageNode", "ancestors", "children", "descendants"]
+__all__ = ["Child", "Lineage", "LineageNode", "ancestors", "children", "descendants", "needed"]
 
 
 class LineageNode(NamedTuple):
@@ -48,6 +48,13 @@ class LineageNode(NamedTuple):
     uid: str
     record: Record | None
     repeated: bool = False
+
+
+class Child(NamedTuple):
+    """A result, in short: its uid and its data type."""
+
+    uid: str
+    data_type: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +178,14 @@ def children(index: Index, uid: str) -> list[Record]:
     return _results(index, uid, _CHILDREN)
 
 
+def needed(index: Index) -> dict[str, list[Child]]:
+    """Return the results made directly from each run, or from anything it contains, that were not deleted."""
+    found: dict[str, list[Child]] = {}
+    for run_uid, uid, data_type in index.rows(_NEEDED):
+        found.setdefault(run_uid, []).append(Child(uid, data_type))
+    return found
+
+
 def descendants(index: Index, uid: str) -> list[Record]:
     """Return the results made from a record or from anything it contains, directly or not, newest last.
 
@@ -233,6 +248,16 @@ def _select_results(uids: AnySelect) -> AnySelect:
     return statement.order_by(records.c.time, records.c.uid)
 
 
+def _needed() -> AnySelect:
+    child = records.alias("child")
+    source = edges.join(records, records.c.uid == edges.c.parent).join(child, child.c.uid == edges.c.child)
+    source = source.outerjoin(tombstones, tombstones.c.uid == edges.c.child)
+    statement = select(records.c.run_uid, edges.c.child, child.c.data_type).select_from(source)
+    statement = statement.where(tombstones.c.uid.is_(None), edges.c.child != records.c.run_uid).distinct()
+    return statement.order_by(records.c.run_uid, edges.c.child)
+
+
+_NEEDED: Final = _needed()
 _KINDS: Final = ("run", "asset", "datum")
 _UPWARD: Final = _upward()
 _CHILDREN: Final = {kind: _select_results(_made_from(kind)) for kind in _KINDS}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,10 @@ from typing import Any
 
 from crc32c import crc32c
 
-from gently_bluesky.backends.memory import MemoryBackend
-from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.errors import (
     InputError,
-    InvalidDocument,
     InvalidSetting,
-    LookupFailed,
     StorageError,
 )
 from gently_bluesky.files import inside, make_folders, storage_error
@@ -32,13 +28,12 @@ from gently_bluesky.index.upkept import DELETE, PIN, PURGE, RESTORE, UNPIN
 from gently_bluesky.model import Record, Tombstone
 from gently_bluesky.upkeep.accounts import Account, accounts
 from gently_bluesky.upkeep.logbook import Logbook
-from gently_bluesky.upkeep.protection import ALTHOUGH, require_unprotected
+from gently_bluesky.upkeep.protection import ALTHOUGH, Where, own_path, require_unprotected
+from gently_bluesky.upkeep.sizes import nbytes_of_files
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
 from gently_bluesky.upkeep.trash import TRASH, follow, place, places_in
 
 __all__ = ["Deletion", "delete", "pin", "purge", "restore", "unpin"]
-
-Where = Callable[[Record], Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,21 +210,9 @@ def _account(root: Path, run: Record, reach: int) -> Account:
 
 
 def _own_assets(root: Path, index: Index, account: Account, where: Where) -> dict[str, str]:
-    """Return the assets of a run that a writer of ours put on disk into the store, and that are there: "
-    "their paths.
-    """
-    found: dict[str, str] = {}
-    for uid in account.assets:
-        asset = index.record(uid)
-        try:
-            backend = backend_for_spec(asset.format or "")
-            path = where(asset)
-        except (LookupFailed, InvalidDocument):
-            continue
-        is_ours = backend is not None and not isinstance(backend, MemoryBackend)
-        if is_ours and path.is_relative_to(root) and os.path.lexists(path):
-            found[uid] = path.relative_to(root).as_posix()
-    return found
+    """Return the paths of the assets of a run that are ours to delete, by uid."""
+    paths = {uid: own_path(root, index.record(uid), where) for uid in account.assets}
+    return {uid: path for uid, path in paths.items() if path is not None}
 
 
 def _require_same_disk(root: Path, wanted: Mapping[str, str]) -> None:
@@ -304,7 +287,7 @@ def _entry(
                 "uid": uid,
                 "path": path,
                 "trash": _free(root, f"{TRASH}/{path}", taken),
-                "nbytes": _nbytes(root / path),
+                "nbytes": nbytes_of_files(root / path),
                 "events": len(digests),
                 "digest": f"crc32c:{crc32c(' '.join(digests).encode()):08x}",
             }
@@ -331,13 +314,6 @@ def _free(root: Path, wanted: str, taken: set[str]) -> str:
         path = f"{wanted}-{number}"
     taken.add(path)
     return path
-
-
-def _nbytes(path: Path) -> int:
-    """Return what the files of an asset hold; no link is followed."""
-    if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_size
-    return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
 
 
 def _note(kind: str, run: Record, found: Sequence[Tombstone]) -> dict[str, Any]:

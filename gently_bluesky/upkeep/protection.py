@@ -1,20 +1,27 @@
-"""What protects a run from being deleted: pins, what is wrong with it, what nobody has looked at, and what needs it."""
+"""What protects a run from being deleted: pins, what is wrong with it, what nobody has looked at, and what needs it.
+
+Deletion asks exactly, of one run, whose journal it has read; a plan asks of all runs at once, by what the index and
+the stamps say. What it comes to is decided in one place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from gently_bluesky.errors import Protected
+from gently_bluesky.backends.memory import MemoryBackend
+from gently_bluesky.backends.registry import backend_for_spec
+from gently_bluesky.errors import InvalidDocument, LookupFailed, Protected
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.lineage import children
-from gently_bluesky.model import Record
+from gently_bluesky.model import Pin, Record
 from gently_bluesky.upkeep.accounts import Account
 from gently_bluesky.upkeep.stamps import Stamps
 from gently_bluesky.wording import clock, many, printable, short_uid
 
-__all__ = ["ALTHOUGH", "require_unprotected"]
+__all__ = ["ALTHOUGH", "Where", "own_path", "protections", "require_unprotected"]
 
 ALTHOUGH: Final = ("children", "damaged", "incomplete", "unverified")
 """What protects a run, and can be waived."""
@@ -22,18 +29,42 @@ LACKING: Final = ("failed", "incomplete")
 """How a run ended that does not hold all that was measured."""
 MOST_NAMED: Final = 3
 
+Where = Callable[[Record], Path]
+"""Tells where an asset lies."""
+
+
+def own_path(root: Path, asset: Record, where: Where) -> str | None:
+    """Return where in the store the files of an asset lie, if a writer of ours put them there; else None."""
+    try:
+        backend = backend_for_spec(asset.format or "")
+        if backend is None or isinstance(backend, MemoryBackend):
+            return None
+        path = where(asset)
+    except (LookupFailed, InvalidDocument):
+        return None
+    is_there = path.is_relative_to(root) and os.path.lexists(path)
+    return path.relative_to(root).as_posix() if is_there else None
+
 
 def require_unprotected(
     root: Path, index: Index, run: Record, account: Account, although: Collection[str]
 ) -> None:
     """Return if the pixels of a run may be deleted, although what is waived. Raises Protected."""
-    pinned = index.pins().get(run.uid)
-    if pinned is not None:
+    stamps = Stamps(root, writes=False)
+    stamps.read()
+    needing = [one.uid for one in children(index, run.uid) if one.deleted is None and one.run_uid != run.uid]
+    found = protections(
+        run,
+        index.pins().get(run.uid),
+        is_damaged=bool(stamps.of(run.uid).get("findings") or account.findings),
+        is_verified=stamps.is_verified(run.uid, account.part, 0.0),
+        needing=needing,
+    )
+    if "pinned" in found:
         raise Protected(
-            f"run {run.uid} was pinned {clock(pinned.time)}: {printable(pinned.reason)}; nothing was deleted; unpin it "
-            "first, if that is over"
+            f"run {run.uid} is protected: {found['pinned']}; nothing was deleted; unpin it first, if that is over"
         )
-    found = {name: why for name, why in _protections(root, index, run, account) if name not in although}
+    found = {name: why for name, why in found.items() if name not in although}
     if found:
         raise Protected(
             f"run {run.uid} is protected: {'; '.join(found.values())}; nothing was deleted; mend that, or say "
@@ -41,18 +72,31 @@ def require_unprotected(
         )
 
 
-def _protections(root: Path, index: Index, run: Record, account: Account) -> Iterator[tuple[str, str]]:
+def protections(
+    run: Record, pin: Pin | None, *, is_damaged: bool, is_verified: bool, needing: Sequence[str]
+) -> Mapping[str, str]:
+    """Return what protects a run, and a sentence for each: "pinned", and what of `ALTHOUGH` is so.
+
+    Parameters
+    ----------
+    is_damaged
+        Something was found when it was verified.
+    is_verified
+        It was found well, as it is now.
+    needing
+        Results made from it, whose pixels, or values, are there.
+    """
+    found: dict[str, str] = {}
+    if pin is not None:
+        found["pinned"] = f"it was pinned {clock(pin.time)}: {printable(pin.reason)}"
     if run.status in LACKING:
-        yield "incomplete", f"it is {run.status}, and what there is of it may be all that is left"
-    stamps = Stamps(root, writes=False)
-    stamps.read()
-    stamp = stamps.of(run.uid)
-    if stamp.get("findings") or account.findings:
-        yield "damaged", "what is wrong with it was found when it was verified, and nobody looked into it"
-    elif not stamps.is_verified(run.uid, account.part, 0.0):
-        yield "unverified", "it was not verified since it was written (store.verify(uid) does)"
-    needing = [one for one in children(index, run.uid) if one.deleted is None and one.run_uid != run.uid]
+        found["incomplete"] = f"it is {run.status}, and what there is of it may be all that is left"
+    if is_damaged:
+        found["damaged"] = "what is wrong with it was found when it was verified, and nobody looked into it"
+    elif not is_verified:
+        found["unverified"] = "it was not verified since it was written (store.verify(uid) does)"
     if needing:
-        named = ", ".join(short_uid(one.uid) for one in needing[:MOST_NAMED])
         are = "is" if len(needing) == 1 else "are"
-        yield "children", f"{many(len(needing), 'result')} made from it {are} there ({named})"
+        named = ", ".join(map(short_uid, needing[:MOST_NAMED]))
+        found["children"] = f"{many(len(needing), 'result')} made from it {are} there ({named})"
+    return found

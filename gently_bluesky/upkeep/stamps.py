@@ -64,12 +64,15 @@ class Stamps:
         When the pass began whose stamps are written: one that is resumed goes on being the same.
     remark
         Why stamps could not be read or written; the pass goes on without them.
+    newest
+        Time of the newest entry of the logbook, of whatever kind; 0 where there is none.
     """
 
     root: Path
     writes: bool
     began: float = field(default_factory=time.time)
     remark: str = ""
+    newest: float = 0.0
     _known: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     _waiting: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     _last_s: float = field(default_factory=time.monotonic)
@@ -84,6 +87,8 @@ class Stamps:
         """
         latest: float | None = None
         for entry in Logbook(self.root).entries():
+            if isinstance(entry.get("time"), float):
+                self.newest = max(self.newest, entry["time"])
             if entry["kind"] == VERIFIED:
                 self._known[str(entry.get("run"))] = entry
                 if isinstance(entry.get("pass"), float):
@@ -111,6 +116,11 @@ class Stamps:
         return stamp.get("pass") == self.began or (
             since is not None and isinstance(when, float) and when >= since
         )
+
+    def is_verified_up_to(self, run_uid: str, journal: str, nbytes: int) -> bool:
+        """Say whether a run was found well with a journal of so many bytes, which is not read."""
+        part = JournalPart.of(self.of(run_uid))
+        return (part.path, part.nbytes) == (journal, nbytes) and self.is_verified(run_uid, part, 0.0)
 
     def put(
         self,

@@ -68,6 +68,7 @@ def test_a_store_has_the_methods_of_the_design_and_none_that_do_nothing_yet():
             "assets",
             "export",
             "component_names",
+            "retention",
         ),
         *(
             "delete",
