@@ -58,7 +58,20 @@ class DeletingStore(MaintainedStore):
         return self._index.pins()[run.uid]
 
     def unpin(self, uid: str, *, reason: str = "") -> None:
-        """Take the pin of a run away; *synced* on return. Raises InputError where there is none, and as `pin`."""
+        """Take the pin of a run away; *synced* on return. Any thread.
+
+        Parameters
+        ----------
+        uid, reason
+            As of `pin`; the reason may be left away.
+
+        Raises
+        ------
+        InputError
+            The run is not pinned.
+        UnknownUid, AmbiguousUid, StoreReadOnly, StorageError
+            As `pin`.
+        """
         from gently_bluesky.upkeep import deletion
 
         self._require_writable()

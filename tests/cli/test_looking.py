@@ -128,7 +128,7 @@ def test_a_search_that_finds_nothing_ends_with_1_as_grep(command):
 def test_conditions_that_are_none_are_refused_by_name(command):
     assert "expected key=value, got 'e3'" in command("find", "e3", code=2).stderr
     assert "derived=true" in command("find", "derived=yes", code=2).stderr
-    assert "expected status to be one of" in command("find", "status=well", code=1).stderr
+    assert "expected status to be one of" in command("find", "status=well", code=2).stderr
 
 
 def test_arrays_are_found_as_a_table_too(command, made):
