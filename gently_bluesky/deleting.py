@@ -7,12 +7,10 @@ from collections.abc import Collection
 
 from gently_bluesky.elsewhere import place_of
 from gently_bluesky.errors import InputError
-from gently_bluesky.maintaining import MaintainedStore
+from gently_bluesky.maintaining import DAY_S, MaintainedStore
 from gently_bluesky.model import Pin, Record, Tombstone
 
 __all__ = ["DeletingStore"]
-
-DAY_S = 86_400.0
 
 
 class DeletingStore(MaintainedStore):
@@ -134,7 +132,7 @@ class DeletingStore(MaintainedStore):
         return [self._index.record(uid) for uid in restore(self.root, self._index, self._index.record(uid))]
 
     def trash(self) -> list[Tombstone]:
-        """Return what is in the trash, oldest first; an asset each."""
+        """Return what is in the trash, oldest first; an asset each, or what one was before it was converted."""
         return [one for one in self._index.tombstones() if one.purged is None]
 
     def tombstone(self, uid: str) -> Tombstone | None:
@@ -176,7 +174,7 @@ class DeletingStore(MaintainedStore):
         found = [
             one
             for one in self.trash()
-            if (record is None or record.uid in (one.uid, one.run_uid))
+            if (record is None or record.uid in (one.uid, one.copy_of, one.run_uid))
             and (now or one.keep_until <= time.time())
         ]
         purge(self.root, self._index, found)
