@@ -19,6 +19,7 @@ from gently_bluesky.cli.deleting import (
     restore,
     trash,
 )
+from gently_bluesky.cli.converting import CONVERT_EXAMPLES, IMPORT_EXAMPLES, convert, import_
 from gently_bluesky.cli.demonstrating import DEMO_EXAMPLES, demo
 from gently_bluesky.cli.exporting import EXPORT_EXAMPLES, export
 from gently_bluesky.cli.keeping import RECONCILE_EXAMPLES, VERIFY_EXAMPLES, reconcile, verify
@@ -52,7 +53,8 @@ def _add(
 ) -> None:
     """Make a function a command; its help is the docstring, each paragraph in a line, which the terminal breaks."""
     told = "\n\n".join(" ".join(part.split()) for part in cleandoc(command.__doc__ or "").split("\n\n"))
-    app.command(help=told, epilog=examples, rich_help_panel=panel, context_settings=settings)(command)
+    name = command.__name__.rstrip("_")
+    app.command(name, help=told, epilog=examples, rich_help_panel=panel, context_settings=settings)(command)
 
 
 LOOKING, KEEPING, ROOM, TRYING = "Looking at a store", "Keeping a store", "Making room", "Trying it out"
@@ -64,6 +66,8 @@ _add(stats, STATS_EXAMPLES, LOOKING)
 _add(preview, PREVIEW_EXAMPLES, LOOKING, TAKES_UIDS)
 _add(replay, REPLAY_EXAMPLES, LOOKING)
 _add(export, EXPORT_EXAMPLES, KEEPING, TAKES_UIDS)
+_add(import_, IMPORT_EXAMPLES, KEEPING)
+_add(convert, CONVERT_EXAMPLES, KEEPING, TAKES_UIDS)
 _add(verify, VERIFY_EXAMPLES, KEEPING, TAKES_UIDS)
 _add(reconcile, RECONCILE_EXAMPLES, KEEPING)
 _add(pin, PIN_EXAMPLES, ROOM, TAKES_UIDS)
