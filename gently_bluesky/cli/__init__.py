@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gently_bluesky.cli.benching import BENCH_EXAMPLES, bench
+from gently_bluesky.cli.converting import CONVERT_EXAMPLES, IMPORT_EXAMPLES, convert, import_
 from gently_bluesky.cli.deleting import (
     DELETE_EXAMPLES,
     PIN_EXAMPLES,
@@ -19,7 +20,6 @@ from gently_bluesky.cli.deleting import (
     restore,
     trash,
 )
-from gently_bluesky.cli.converting import CONVERT_EXAMPLES, IMPORT_EXAMPLES, convert, import_
 from gently_bluesky.cli.demonstrating import DEMO_EXAMPLES, demo
 from gently_bluesky.cli.exporting import EXPORT_EXAMPLES, export
 from gently_bluesky.cli.keeping import RECONCILE_EXAMPLES, VERIFY_EXAMPLES, reconcile, verify

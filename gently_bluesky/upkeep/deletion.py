@@ -192,7 +192,8 @@ def purge_held(root: Path, index: Index, run: Record, lock: RunLock, found: Sequ
         raise
     except OSError as error:
         raise storage_error(
-            error, f"run {run.uid} is on record as purged, but could not be removed; the next opening tries again"
+            error,
+            f"run {run.uid} is on record as purged, but could not be removed; the next opening tries again",
         ) from error
     tell_index(root, index, "purged")
 
