@@ -116,7 +116,7 @@ def delete(root: Path, index: Index, record: Record, where: Where, deletion: Del
         if not wanted:
             raise InputError(
                 f"{record.kind} {record.uid} has no pixels on disk in this store that could be deleted: there are "
-                "none, they are deleted, others wrote them, or they are in memory (convert them first); nothing "
+                "none, they are deleted, others wrote them, or they are in memory (materialize them first); nothing "
                 "was deleted"
             )
         require_unprotected(root, index, run, account, deletion.although)
