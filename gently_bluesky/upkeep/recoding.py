@@ -100,7 +100,8 @@ class Recoding:
         writing: deque[tuple[Pending, NDArray[Any]]] = deque()
         read = partial(self._checked, threads=1 if self._threads > 1 else reading_threads())
         with closing(in_order(read, range(self.announced.count), self._threads)) as events:
-            for event, (frame, digest) in enumerate(events):
+            for frame, digest in events:  # enumerate() would hold on to a frame while the next one is read
+                event = len(digests)
                 digests.append(digest)
                 writing.append((write(event, frame, self.announced.times.get(event, self.time)), frame))
                 del frame
