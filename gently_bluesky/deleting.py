@@ -8,13 +8,11 @@ from functools import cached_property
 
 from gently_bluesky.elsewhere import place_of
 from gently_bluesky.errors import InputError
-from gently_bluesky.maintaining import MaintainedStore
+from gently_bluesky.maintaining import DAY_S, MaintainedStore
 from gently_bluesky.model import Pin, Record, Tombstone
 from gently_bluesky.retention import Retention
 
 __all__ = ["DeletingStore"]
-
-DAY_S = 86_400.0
 
 
 class DeletingStore(MaintainedStore):
@@ -160,7 +158,7 @@ class DeletingStore(MaintainedStore):
         return [self._index.record(uid) for uid in restore(self.root, self._index, self._index.record(uid))]
 
     def trash(self) -> list[Tombstone]:
-        """Return what is in the trash, oldest first; an asset each."""
+        """Return what is in the trash, oldest first; an asset each, or what one was before it was converted."""
         return [one for one in self._index.tombstones() if one.purged is None]
 
     def tombstone(self, uid: str) -> Tombstone | None:
@@ -202,7 +200,7 @@ class DeletingStore(MaintainedStore):
         found = [
             one
             for one in self.trash()
-            if (record is None or record.uid in (one.uid, one.run_uid))
+            if (record is None or record.uid in (one.uid, one.copy_of, one.run_uid))
             and (now or one.keep_until <= time.time())
         ]
         purge(self.root, self._index, found)

@@ -14,6 +14,7 @@ from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.adopting import adopted_place, below_incoming, has_files_at
 from gently_bluesky.documents.continued import Journals
+from gently_bluesky.documents.converted import open_asset
 from gently_bluesky.documents.handling import Handler, installed_handler
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import announced_path
@@ -161,7 +162,9 @@ def foreign_source(
 
     def open_at(path: Path) -> ArraySource:
         if backend is not None:
-            return Explained(backend.open(path, record.metadata, count), places.root, record.uid)
+            journal = places.root / index.record(record.run_uid).path if INCOMING in path.parts else None
+            opened = open_asset(backend, path, record.metadata, count, journal=journal, uid=record.uid)
+            return Explained(opened, places.root, record.uid)
         if not count:
             return _no_events(record)
         return open_foreign(means.kind, ForeignAsset(path, kwargs, count, _declared(record), places.roots))

@@ -10,24 +10,27 @@ from typing import TYPE_CHECKING, Literal
 from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.handling import Handler
-from gently_bluesky.errors import InputError, InvalidSetting, StoreReadOnly, WriterClosed
+from gently_bluesky.errors import InvalidSetting, StoreReadOnly, WriterClosed
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.queries import seconds
 from gently_bluesky.model import Record
 from gently_bluesky.opening import reconcile_root
 from gently_bluesky.parallel import reading_threads
+from gently_bluesky.progress import terminal_bar
 from gently_bluesky.reading import StoreView
-from gently_bluesky.settings import Chunks, Compression, Packing
+from gently_bluesky.settings import Chunks, Compression
 from gently_bluesky.upkeep.findings import Reconciliation
 from gently_bluesky.upkeep.recovery import reconcile
 
 if TYPE_CHECKING:
+    from gently_bluesky.upkeep.conversions import Conversion, Wish
     from gently_bluesky.upkeep.verification import Progress, Verification
 
 __all__ = ["MaintainedStore"]
 
 MOST_WORKERS = 64
+DAY_S = 86_400.0
 
 
 class MaintainedStore(StoreView):
@@ -129,12 +132,7 @@ class MaintainedStore(StoreView):
         compression: Compression | None = None,
         levels: int = 1,
     ) -> Record:
-        """Put on disk what a run, or an asset, keeps in memory; *synced* on return. Any thread.
-
-        Every event is checked against the digest it was announced with, in memory and again in the copy, and
-        the memory is given back. Uids, lineage and all that the run says stay as they are; arrays that are
-        open, here and in other processes, go on from the copy. Where nothing is in memory, nothing is done.
-        Takes memory for one event.
+        """Convert what a run, or an asset, keeps in memory, and nothing else; see `convert`. Any thread.
 
         Parameters
         ----------
@@ -150,28 +148,107 @@ class MaintainedStore(StoreView):
 
         Raises
         ------
-        UnknownUid, AmbiguousUid
-            There is no such run or asset, or there are several.
         InputError
             The run is still being written, or a setting is out of range; nothing was changed.
-        AssetMissing, AssetDamaged
-            The pixels are gone, or not those that were announced; nothing was changed.
-        StoreReadOnly, StorageError
-            The copy cannot be written; nothing was changed.
+        GentlyError
+            As `convert`.
         """
-        from gently_bluesky.upkeep.materialize import materialize  # a store brings no backend
+        from gently_bluesky.backends.memory import MemoryBackend  # a store brings no backend
+        from gently_bluesky.upkeep.conversions import Wish
 
         self._require_writable()
-        backend, packing = get_backend(format), Packing(chunks, compression, levels)
-        backend.check_packing(packing)
-        record = self._index.record(uid)
-        if record.kind == "datum" or format == "memory":
-            raise InputError(
-                f"expected the uid of a run or an asset, and a format that keeps pixels on disk, got that of "
-                f"the {record.kind} {record.uid} and {format!r}; nothing was changed"
+        if format == MemoryBackend.name:
+            raise InvalidSetting(
+                f"expected a format that keeps pixels on disk, got {format!r}; nothing was changed"
             )
-        materialize(self.root, self._index, record, backend, packing)
-        return self._index.record(record.uid)
+        wish = Wish(get_backend(format), chunks, compression, levels, only_spec=MemoryBackend.spec)
+        self._convert(uid, wish, progress=False)
+        return self._index.record(self._index.record(uid).uid)
+
+    def convert(
+        self,
+        uid: str | Record | Iterable[str | Record],
+        *,
+        format: str | None = None,  # as in `writer`
+        chunks: Chunks | None = None,
+        compression: Compression | None = None,
+        levels: int | None = None,
+        keep_original: bool = True,
+        keep_days: float = 7.0,
+        progress: bool | Callable[[int, int, str], object] = True,
+    ) -> Conversion:
+        """Keep runs or assets in another format, cut or compressed otherwise, or with more levels. Any thread.
+
+        Each asset is copied beside what it was, by both cores, and read back: every event is compared with the digest
+        that it was announced with, before and after, or where it has none with what was read. Then the journal says
+        what the asset is now, and in ``made_from`` what it was, when that was, and what was asked for; and what it was
+        goes to the trash. Uids, lineage and all other documents stay as they are, and arrays that are open, here and in
+        other processes, read on. *Synced* asset by asset: what is done stays done, and calling it again goes on.
+        Takes memory for one event, or for a few small ones.
+
+        Assets of others, and those that were deleted, are left as they are. What is kept in memory only does not
+        survive a restart of the machine, and is given back.
+
+        Parameters
+        ----------
+        uid
+            Of a run that has ended, or of one of its assets; or several of them, as `query` gives them.
+        format
+            As in `writer`; None is the one that each asset has.
+        chunks, compression, levels
+            As in `writer`; None is as it is where the format stays, else what the format does by itself.
+        keep_original
+            What each asset was stays in the trash, as a safety copy that nothing refers to; otherwise it is removed for
+            good as soon as the new one was read back.
+        keep_days
+            `purge` leaves it there for so long.
+        progress
+            A bar, where standard error is a terminal; or what is called with the bytes that were copied and read back,
+            of how many, and a word of what, on this thread.
+
+        Returns
+        -------
+        Conversion
+            ``converted``, ``left`` as they were, and ``failed``: of several runs, those that something was wrong with.
+            ``str()`` of it is for people, ``to_dict()`` for programs.
+
+        Raises
+        ------
+        UnknownUid, AmbiguousUid
+            There is no such run or asset, or there are several; nothing was changed.
+        InputError
+            A run is being written; the format cannot hold an asset so; or a setting is out of range.
+        AssetMissing, AssetDamaged
+            The pixels are gone, or not those that were announced.
+        StoreReadOnly, StorageError
+            There is no room for a copy, or it could not be written. Whatever is raised, the asset is what it was.
+        """
+        from gently_bluesky.upkeep.conversions import Wish  # a store brings no backend
+
+        self._require_writable()
+        if format == "memory" and not keep_original:
+            raise InvalidSetting(
+                "expected keep_original=True with format='memory', whose pixels do not survive a restart of the "
+                "machine; nothing was changed"
+            )
+        backend = None if format is None else get_backend(format)
+        wish = Wish(backend, chunks, compression, levels, keep_original, keep_days * DAY_S)
+        return self._convert(uid, wish, progress=progress)
+
+    def _convert(
+        self,
+        uid: str | Record | Iterable[str | Record],
+        wish: Wish,
+        *,
+        progress: bool | Callable[[int, int, str], object],
+    ) -> Conversion:
+        from gently_bluesky.converting import convert, wanted_of
+
+        wanted, is_one = wanted_of(self._index, uid)
+        if callable(progress):
+            return convert(self._places, self._index, wanted, wish, progress, is_one=is_one)
+        with terminal_bar("Converting", wanted=progress) as tell:
+            return convert(self._places, self._index, wanted, wish, tell, is_one=is_one)
 
     def verify(
         self,

@@ -270,6 +270,9 @@ class Tombstone:
         How many events it held, and a checksum over their digests, in their order.
     path, trash
         Where it lay and where it lies, or lay, in the trash; relative to the store's root.
+    copy_of
+        The asset that was converted, where this is what it was before: it is no deletion, has a ``uid`` of its own and
+        is not restored. None of what was deleted.
     start
         The run's start document.
     """
@@ -286,11 +289,13 @@ class Tombstone:
     trash: str
     policy: str | None = None
     purged: float | None = None
+    copy_of: str | None = None
     start: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     def __str__(self) -> str:
         state = f"in the trash until {clock(self.keep_until)}" if self.purged is None else "purged"
-        return f"{printable(self.uid)} deleted {clock(self.time)}, {state}: {printable(self.reason)}"
+        done = "deleted" if self.copy_of is None else f"was {printable(self.copy_of)} until"
+        return f"{printable(self.uid)} {done} {clock(self.time)}, {state}: {printable(self.reason)}"
 
 
 def is_derived(start: Mapping[str, Any]) -> bool:

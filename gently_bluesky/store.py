@@ -8,13 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from gently_bluesky.deleting import DeletingStore
 from gently_bluesky.derived import Derivation, parent_uids, record_run, steps_um
 from gently_bluesky.documents.handling import Handler, checked_handlers
 from gently_bluesky.documents.overflow import open_overflow
 from gently_bluesky.documents.writer import StoreWriter
 from gently_bluesky.errors import InvalidSetting, StorageStalled, UnknownUid
 from gently_bluesky.foreign.roots import Roots
+from gently_bluesky.importing import ImportingStore
 from gently_bluesky.lazy import LazyArray
 from gently_bluesky.model import Record
 from gently_bluesky.opening import index_to_read, index_to_write, open_root
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Store"]
 
 
-class Store(DeletingStore):
+class Store(ImportingStore):
     """A root folder that keeps runs, and the index that finds them. Any thread; a context manager.
 
     Parameters

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.backends.registry import backend_for_spec
+from gently_bluesky.documents.converted import open_asset
 from gently_bluesky.documents.handlers import asset_array
 from gently_bluesky.errors import AssetDamaged, InvalidDocument, MissingExtra
 
@@ -207,7 +208,7 @@ def _stored_array(data_source: DataSource[Any], node: Any, kwargs: dict[str, Any
         return None
     path = _folder(data_source, kwargs)
     structure: ArrayStructure = data_source.structure
-    events = asset_array(backend.open(path, said, structure.shape[0]), said)[: structure.shape[0]]
+    events = asset_array(open_asset(backend, path, said, structure.shape[0]), said)[: structure.shape[0]]
     if events.shape != structure.shape:
         raise AssetDamaged(
             f"{path}: expected {structure.shape}, as the catalog says, found {events.shape}; nothing was read"

@@ -27,6 +27,7 @@ ROWS: dict[str, str] = {
     "live": "live.live_row",
     "hot-pool": "live.hot_row",
     "layouts": "layouts.row",
+    "convert": "converting.row",
     "reductions": "reductions.row",
     "simulator": "simulator.row",
 }

@@ -2,8 +2,7 @@
 
 At the asset's path lies a small file that names a segment folder (see ``segments``); in that folder is one
 raw file for each event, hidden until it is published. The pixels survive the death of every process and no
-restart of the machine; whoever wants to keep them materialises them. The small file then says where they are
-now, so that what was opened, or announced, before reads on from there.
+restart of the machine; whoever wants to keep them converts them.
 
 Nothing has a checksum: a changed pixel is found by ``verify`` and the journal's digests, not here.
 """
@@ -27,7 +26,6 @@ from gently_bluesky.backends.ledger import Ledger
 from gently_bluesky.backends.memory_source import (
     EVENT_FILE,
     MemorySource,
-    Moved,
     count_events,
     event_name,
     find_pixels,
@@ -35,8 +33,7 @@ from gently_bluesky.backends.memory_source import (
     read_place,
 )
 from gently_bluesky.backends.planes import as_bytes
-from gently_bluesky.backends.registry import backend_for_spec
-from gently_bluesky.errors import AssetDamaged, AssetMissing, GentlyError, InputError
+from gently_bluesky.errors import GentlyError, InputError
 from gently_bluesky.files import (
     create_file,
     remove_tree,
@@ -44,7 +41,6 @@ from gently_bluesky.files import (
     storage_error,
     sync_folder,
     write_all,
-    write_atomic,
 )
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import ArraySpec
@@ -114,8 +110,6 @@ class MemoryBackend(Backend):
     def open(self, path: Path, resource_kwargs: Mapping[str, Any], count: int | None = None) -> ArraySource:
         """Open an asset as ``(t, ...)``: all events published by now. Reads no pixels. Any thread.
 
-        Where it was materialised, what it became is opened.
-
         Raises
         ------
         AssetMissing
@@ -124,23 +118,16 @@ class MemoryBackend(Backend):
             What is there is not what ``resource_kwargs`` says.
         """
         shape, dtype = declared_frame(path, resource_kwargs)
-        place = read_place(path)
-        if place.moved_to is not None:
-            return _follow(place.moved_to, count)
-        folder = find_pixels(path, place, shape, dtype)
+        folder = find_pixels(path, read_place(path), shape, dtype)
         events = count_events(path, folder) if count is None else count
-        return MemorySource(path, folder, (events, *shape), dtype, _follow)
+        return MemorySource(path, folder, (events, *shape), dtype)
 
     def inspect(self, path: Path, resource_kwargs: Mapping[str, Any], count: int) -> Iterator[Fault]:
-        """Look at the size of each event's file, or at what the asset was materialised to; see ``Backend.inspect``."""
+        """Look at the size of each event's file; see ``Backend.inspect``."""
         try:
             shape, dtype = declared_frame(path, resource_kwargs)
-            place = read_place(path)
-            moved_to = place.moved_to
-            if moved_to is None:
-                folder = find_pixels(path, place, shape, dtype)
-                return inspect_events(folder, shape, dtype, count)
-            return iter(_backend_of(moved_to).inspect(moved_to.path, moved_to.resource_kwargs, count))
+            folder = find_pixels(path, read_place(path), shape, dtype)
+            return inspect_events(folder, shape, dtype, count)
         except GentlyError as error:
             return iter([fault_of(path, error, range(count))])
 
@@ -153,10 +140,7 @@ class MemoryBackend(Backend):
             See ``Backend.recover``.
         """
         shape, dtype = declared_frame(path, resource_kwargs)
-        place = read_place(path)
-        if place.moved_to is not None:
-            return
-        folder = find_pixels(path, place, shape, dtype)
+        folder = find_pixels(path, read_place(path), shape, dtype)
         try:
             for file in list(folder.iterdir()):
                 event = EVENT_FILE.fullmatch(file.name)
@@ -176,14 +160,14 @@ class MemoryBackend(Backend):
             The small file does not name a segment, or that cannot be listed.
         """
         here = super().files(path, resource_kwargs)
-        if not here or (name := read_place(path).segment) is None:
+        if not here:
             return here
-        folder = shared_folder() / name
+        folder = shared_folder() / read_place(path).segment
         found = sorted(folder.iterdir()) if folder.is_dir() else []
         return [*here, *(file for file in found if EVENT_FILE.fullmatch(file.name))]
 
     def remove(self, path: Path, resource_kwargs: Mapping[str, Any]) -> None:
-        """Remove the segment, then the small file; what it was materialised to stays. See ``Backend.remove``.
+        """Remove the segment, then the small file. See ``Backend.remove``.
 
         Raises
         ------
@@ -195,39 +179,11 @@ class MemoryBackend(Backend):
             with suppress(OSError):  # not a file of ours any more: it goes, and its segment when it is swept
                 place = read_place(path)
         try:
-            if place is not None and place.segment is not None:
+            if place is not None:
                 drop_segment(path, place.segment)
         except OSError as error:
             raise storage_error(error, f"{path}: its pixels in shared memory could not be removed") from error
         super().remove(path, resource_kwargs)
-
-    def forward(self, path: Path, name: str, spec: str, resource_kwargs: Mapping[str, Any]) -> None:
-        """Say that the pixels are in another asset beside this one now, and remove them here. Synced.
-
-        Doing it again changes nothing.
-
-        Parameters
-        ----------
-        path
-            Where this asset was made.
-        name, spec, resource_kwargs
-            Of the other asset, which holds the same events and lies in the same folder.
-
-        Raises
-        ------
-        StorageError
-            It could not be said, or the pixels not be removed; either asset can be read.
-        """
-        segment: str | None = None
-        with suppress(OSError):  # gone or unreadable: there is nothing of it to remove
-            segment = read_place(path).segment
-        try:
-            said = {"moved_to": name, "spec": spec, "resource_kwargs": dict(resource_kwargs)}
-            write_atomic(path, orjson.dumps(said))
-            if segment is not None:
-                drop_segment(path, segment)
-        except OSError as error:
-            raise storage_error(error, f"{path} could not be told where its pixels are now") from error
 
 
 def drop_segment(path: Path, name: str) -> None:
@@ -248,25 +204,6 @@ def drop_segment(path: Path, name: str) -> None:
             if not (path.exists() and maker.samefile(path)) and read_place(maker).segment == name:
                 return
     remove_segment(name)
-
-
-def _follow(moved_to: Moved, count: int | None) -> ArraySource:
-    return _backend_of(moved_to).open(moved_to.path, moved_to.resource_kwargs, count)
-
-
-def _backend_of(moved_to: Moved) -> Backend:
-    if moved_to.spec == MemoryBackend.spec:
-        raise AssetDamaged(
-            f"{moved_to.path}: expected an asset on disk, where one in memory was moved to, got another in memory; no "
-            "pixels were returned"
-        )
-    backend = backend_for_spec(moved_to.spec)
-    if backend is None:
-        raise AssetMissing(
-            f"{moved_to.path} is of the kind {moved_to.spec!r}, which nothing installed here opens; no pixels "
-            "were returned; install the package that brings it"
-        )
-    return backend
 
 
 class MemorySink(Sink):
@@ -306,7 +243,7 @@ class MemorySink(Sink):
                 storage_error(
                     error,
                     f"{self._path.name}: event {index} was not stored in {self._segment.folder.parent}; where "
-                    "that is full, materialise or remove runs that are kept in memory",
+                    "that is full, convert or remove runs that are kept in memory",
                 )
             )
         self._ledger.enter(index, future, time)

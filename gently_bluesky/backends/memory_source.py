@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -26,7 +26,6 @@ from gently_bluesky.segments import LOCK, is_segment_name, shared_folder
 __all__ = [
     "EVENT_FILE",
     "MemorySource",
-    "Moved",
     "Place",
     "count_events",
     "event_name",
@@ -50,22 +49,12 @@ def event_name(index: int, *, hidden: bool = False) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """The asset that the pixels were copied to."""
-
-    path: Path
-    spec: str
-    resource_kwargs: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Place:
-    """What the small file at an asset's path says: a segment and what an event in it is, or another asset."""
+    """What the small file at an asset's path says: a segment, and what an event in it is."""
 
-    segment: str | None = None
-    frame_shape: object = None
-    dtype: object = None
-    moved_to: Moved | None = None
+    segment: str
+    frame_shape: object
+    dtype: object
 
 
 def read_place(path: Path) -> Place:
@@ -78,8 +67,6 @@ def read_place(path: Path) -> Place:
     """
     try:
         said = orjson.loads(read_plain(path))
-        if "moved_to" in said:
-            return Place(moved_to=_moved(path, said))
         if not is_segment_name(said["segment"]):
             raise ValueError(f"no name of a segment: {said['segment']!r:.80}")
         return Place(said["segment"], said["frame_shape"], said["dtype"])
@@ -93,15 +80,6 @@ def read_place(path: Path) -> Place:
         raise AssetDamaged(
             f"{path} does not say where its pixels are: {error}; no pixels were returned"
         ) from error
-
-
-def _moved(path: Path, said: Mapping[str, Any]) -> Moved:
-    name, spec, resource_kwargs = said["moved_to"], said["spec"], said["resource_kwargs"]
-    if not isinstance(name, str) or Path(name).name != name or name in {"", "..", path.name}:
-        raise ValueError(f"no name of an asset beside it: {name!r:.80}")
-    if not isinstance(spec, str) or not isinstance(resource_kwargs, dict):
-        raise TypeError(f"no asset: {spec!r:.80}")
-    return Moved(path.with_name(name), spec, resource_kwargs)
 
 
 def find_pixels(path: Path, place: Place, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Path:
@@ -119,7 +97,7 @@ def find_pixels(path: Path, place: Place, shape: tuple[int, ...], dtype: np.dtyp
             f"{path}: expected events of shape {shape} and dtype {dtype}, as announced, found "
             f"{place.frame_shape!r:.80} and {place.dtype!r:.80}; no pixels were returned"
         )
-    folder = shared_folder() / str(place.segment)
+    folder = shared_folder() / place.segment
     try:
         status = folder.lstat()
         owner = path.stat().st_uid
@@ -182,30 +160,13 @@ def inspect_events(folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any], c
 
 
 class MemorySource(ArraySource):
-    """Published events in shared memory, read by selection. Holds no file open between reads. Any thread.
+    """Published events in shared memory, read by selection. Holds no file open between reads. Any thread."""
 
-    Once the asset was materialised, what it became is read.
-
-    Parameters
-    ----------
-    follow
-        Opens what an asset was materialised to.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        folder: Path,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        follow: Callable[[Moved, int | None], ArraySource],
-    ) -> None:
+    def __init__(self, path: Path, folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._path: Path = path
         self._folder: Path = folder
         self._shape: tuple[int, ...] = shape
         self._dtype: np.dtype[Any] = dtype
-        self._follow: Callable[[Moved, int | None], ArraySource] = follow
-        self._moved: ArraySource | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -235,20 +196,11 @@ class MemorySource(ArraySource):
         StorageError
             The system could not read.
         """
-        if self._moved is not None:
-            return self._moved.read(selection)
-        try:
-            self._require_room(selection)
-            wanted = [places(entry) for entry in selection]
-            out = np.empty(tuple(map(len, wanted)), self._dtype)
-            for number, event in enumerate(wanted[0] if out.size else ()):
-                self._read_event(int(event), wanted[1:], out[number : number + 1])
-        except AssetMissing:
-            moved_to = read_place(self._path).moved_to
-            if moved_to is None:
-                raise
-            self._moved = self._follow(moved_to, self._shape[0])
-            return self._moved.read(selection)
+        self._require_room(selection)
+        wanted = [places(entry) for entry in selection]
+        out = np.empty(tuple(map(len, wanted)), self._dtype)
+        for number, event in enumerate(wanted[0] if out.size else ()):
+            self._read_event(int(event), wanted[1:], out[number : number + 1])
         return out
 
     def _require_room(self, selection: Selection) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gently_bluesky.cli.benching import BENCH_EXAMPLES, bench
+from gently_bluesky.cli.converting import CONVERT_EXAMPLES, IMPORT_EXAMPLES, convert, import_
 from gently_bluesky.cli.deleting import (
     DELETE_EXAMPLES,
     PIN_EXAMPLES,
@@ -53,7 +54,8 @@ def _add(
 ) -> None:
     """Make a function a command; its help is the docstring, each paragraph in a line, which the terminal breaks."""
     told = "\n\n".join(" ".join(part.split()) for part in cleandoc(command.__doc__ or "").split("\n\n"))
-    app.command(help=told, epilog=examples, rich_help_panel=panel, context_settings=settings)(command)
+    name = command.__name__.rstrip("_")
+    app.command(name, help=told, epilog=examples, rich_help_panel=panel, context_settings=settings)(command)
 
 
 LOOKING, KEEPING, ROOM, TRYING = "Looking at a store", "Keeping a store", "Making room", "Trying it out"
@@ -65,6 +67,8 @@ _add(stats, STATS_EXAMPLES, LOOKING)
 _add(preview, PREVIEW_EXAMPLES, LOOKING, TAKES_UIDS)
 _add(replay, REPLAY_EXAMPLES, LOOKING)
 _add(export, EXPORT_EXAMPLES, KEEPING, TAKES_UIDS)
+_add(import_, IMPORT_EXAMPLES, KEEPING)
+_add(convert, CONVERT_EXAMPLES, KEEPING, TAKES_UIDS)
 _add(verify, VERIFY_EXAMPLES, KEEPING, TAKES_UIDS)
 _add(reconcile, RECONCILE_EXAMPLES, KEEPING)
 _add(pin, PIN_EXAMPLES, ROOM, TAKES_UIDS)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gently_bluesky.model import Record
     from gently_bluesky.store import Store
 
-__all__ = ["TAKES_UIDS", "UidArgument", "UidsArgument", "complete_uid", "record_of"]
+__all__ = ["TAKES_UIDS", "SomeUidsArgument", "UidArgument", "UidsArgument", "complete_uid", "record_of"]
 
 TAKES_UIDS: dict[str, Any] = {"ignore_unknown_options": True}
 """Context settings of a command with a `UidArgument`: -1 is no option."""
@@ -112,6 +112,16 @@ UidArgument = Annotated[
     str,
     typer.Argument(
         metavar="UID", help=UID_HELP, autocompletion=complete_uid, callback=_uid, show_default=False
+    ),
+]
+SomeUidsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="UID...",
+        help="Runs, results or arrays, by their uids or beginnings of them; -1 is the latest run.",
+        autocompletion=complete_uid,
+        callback=_uids,
+        show_default=False,
     ),
 ]
 UidsArgument = Annotated[

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.registry import get_backend, installed_backend_names
+from gently_bluesky.documents.converted import open_asset
 from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError, InvalidDocument
 from gently_bluesky.lazy import ArraySource, LazyArray
 
@@ -72,7 +73,7 @@ def asset_array(
 
 
 class AssetHandler:
-    """Opens one asset; called with ``datum_kwargs`` it returns one event's array, lazily.
+    """Opens one asset, also where it was converted since; called with ``datum_kwargs`` it returns one event's array.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ class AssetHandler:
 
     def _open(self) -> LazyArray:
         backend = get_backend(self.backend)
-        return asset_array(backend.open(self._path, self._kwargs), self._kwargs)
+        return asset_array(open_asset(backend, self._path, self._kwargs), self._kwargs)
 
     def __call__(self, point_number: int) -> LazyArray:
         """Return the array of event ``point_number``, without the event axis. Reads no pixels."""
@@ -152,7 +153,7 @@ class TiffHandler(AssetHandler):
 
 
 class MemoryHandler(AssetHandler):
-    """Handler of ``GENTLY_MEMORY``: shared memory of this machine, or where it was materialised since.
+    """Handler of ``GENTLY_MEMORY``: shared memory of this machine.
 
     Returns a `LazyArray` of one event, ``(z, y, x)`` or whichever axes the device delivered, named in ``dims``;
     its dtype is the device's, little-endian.

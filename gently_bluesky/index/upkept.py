@@ -18,14 +18,15 @@ from gently_bluesky.index.records import decoded
 from gently_bluesky.index.schema import AnyRow, pins, tombstones, upkeep
 from gently_bluesky.model import Pin, Tombstone
 
-__all__ = ["DELETE", "INDEXED", "PIN", "PURGE", "RESTORE", "UNPIN", "UpkeptIndex", "tombstones_of"]
+__all__ = ["CONVERT", "DELETE", "INDEXED", "PIN", "PURGE", "RESTORE", "UNPIN", "UpkeptIndex", "tombstones_of"]
 
 PIN: Final = "pin"
 UNPIN: Final = "unpin"
 DELETE: Final = "delete"
 RESTORE: Final = "restore"
 PURGE: Final = "purge"
-INDEXED: Final = frozenset({PIN, UNPIN, DELETE, RESTORE, PURGE})
+CONVERT: Final = "convert"
+INDEXED: Final = frozenset({PIN, UNPIN, DELETE, RESTORE, PURGE, CONVERT})
 """Kinds of entries that the index takes in."""
 
 _REACH: Final = select(upkeep.c.end)
@@ -92,6 +93,8 @@ class UpkeptIndex:
 
 def tombstones_of(entry: Mapping[str, Any]) -> list[Tombstone]:
     """Return what a logbook's entry of a deletion says: one for each asset, and one for a run that was deleted whole.
+
+    One of a conversion says what is left of the asset as it was.
 
     Raises
     ------
@@ -171,6 +174,7 @@ _TAKERS: Final = {
     PIN: _take_pin,
     UNPIN: _take_unpin,
     DELETE: _take_delete,
+    CONVERT: _take_delete,
     RESTORE: _take_restore,
     PURGE: _take_purge,
 }

@@ -132,11 +132,11 @@ def end_recording(root: Path, folder: Path, found: Findings, *, dry_run: bool) -
 
 
 def _settle(root: Path, path: Path, found: Findings) -> None:
-    """Finish or undo what materialising or deleting began, so that there is one state to look at."""
+    """Finish or undo what converting or deleting began, so that there is one state to look at."""
     if (path.parent / PLAN).exists():
-        from gently_bluesky.upkeep.in_memory import settle  # as `sweep_memory`
+        from gently_bluesky.upkeep.conversion_plan import settle  # as `sweep_memory`
 
-        settle(path.parent, whole_lines(path)[0])
+        settle(root, path.parent, whole_lines(path)[0])
         found.swept.append((path.parent / PLAN).relative_to(root).as_posix())
     found.trashed += settle_run(root, whole_lines(path)[0][0].doc["uid"])
 

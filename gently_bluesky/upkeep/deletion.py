@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,20 @@ from gently_bluesky.upkeep.sizes import nbytes_of_files
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
 from gently_bluesky.upkeep.trash import TRASH, follow, place, places_in
 
-__all__ = ["Deletion", "delete", "pin", "purge", "restore", "unpin"]
+__all__ = [
+    "Deletion",
+    "RunLock",
+    "delete",
+    "free_in_trash",
+    "locked",
+    "pin",
+    "purge",
+    "purge_held",
+    "require_same_disk",
+    "restore",
+    "tell_index",
+    "unpin",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +100,7 @@ def delete(root: Path, index: Index, record: Record, where: Where, deletion: Del
         It could not be put on record or moved; nothing was deleted.
     """
     run = index.record(record.run_uid)
-    with _locked(root, index, run) as lock:
+    with locked(root, index, run) as lock:
         account = _account(root, run, index.reach(run.path))
         there = _own_assets(root, index, account, where)
         wanted = (
@@ -101,18 +114,18 @@ def delete(root: Path, index: Index, record: Record, where: Where, deletion: Del
             )
         require_unprotected(root, index, run, account, deletion.although)
         entry = _entry(root, run, account, wanted, deletion, whole=len(wanted) == len(there))
-        _require_same_disk(root, wanted)
+        require_same_disk(root, wanted.values())
         try:
             lock.place(root, entry)
         except StorageError:
             raise
         except OSError as error:
             lock.place(root, {**entry, "kind": RESTORE, "time": time.time(), "reason": f"{error}"})
-            _tell(root, index, "left as it was")
+            tell_index(root, index, "left as it was")
             raise storage_error(
                 error, f"{record.kind} {record.uid} could not be moved to the trash; nothing was deleted"
             ) from error
-        _tell(root, index, "deleted")
+        tell_index(root, index, "deleted")
         return [one for one in index.tombstones(run.uid) if one.uid in wanted]
 
 
@@ -127,8 +140,8 @@ def restore(root: Path, index: Index, record: Record) -> list[str]:
         It could not be put on record or moved; it is in the trash.
     """
     run = index.record(record.run_uid)
-    with _locked(root, index, run) as lock:
-        found = _in_trash(index, record)
+    with locked(root, index, run) as lock:
+        found = [one for one in _in_trash(index, record) if one.copy_of is None]
         if not found:
             raise InputError(
                 f"nothing of {record.kind} {record.uid} is in the trash; nothing was changed; store.tombstone(uid) "
@@ -144,7 +157,7 @@ def restore(root: Path, index: Index, record: Record) -> list[str]:
                 f"{record.kind} {record.uid} is on record as restored, but could not be moved out of the trash; the "
                 "next opening tries again",
             ) from error
-        _tell(root, index, "restored")
+        tell_index(root, index, "restored")
         return [one.uid for one in found]
 
 
@@ -158,27 +171,31 @@ def purge(root: Path, index: Index, found: Sequence[Tombstone]) -> None:
     """
     for run_uid in dict.fromkeys(one.run_uid for one in found):
         run = index.record(run_uid)
-        with _locked(root, index, run) as lock:
+        with locked(root, index, run) as lock:
             still = [one for one in _in_trash(index, run) if any(one.uid == other.uid for other in found)]
-            if not still:
-                continue
-            try:
-                lock.place(root, _note(PURGE, run, still))
-            except StorageError:
-                raise
-            except OSError as error:
-                raise storage_error(
-                    error,
-                    f"run {run_uid} is on record as purged, but could not be removed; the next opening tries again",
-                ) from error
-            _tell(root, index, "purged")
+            if still:
+                purge_held(root, index, run, lock, still)
+
+
+def purge_held(root: Path, index: Index, run: Record, lock: RunLock, found: Sequence[Tombstone]) -> None:
+    """Do so for one run, whose lock the caller holds. Raises StorageError."""
+    try:
+        lock.place(root, _note(PURGE, run, found))
+    except StorageError:
+        raise
+    except OSError as error:
+        raise storage_error(
+            error,
+            f"run {run.uid} is on record as purged, but could not be removed; the next opening tries again",
+        ) from error
+    tell_index(root, index, "purged")
 
 
 def pin(root: Path, index: Index, run_uid: str, reason: str) -> None:
     """Protect a run from being deleted; *synced* on return. Raises InvalidSetting, StorageError."""
     _require_reason(reason, "nothing was pinned")
     Logbook(root).append({"kind": PIN, "run": run_uid, "reason": reason})
-    _tell(root, index, "pinned")
+    tell_index(root, index, "pinned")
 
 
 def unpin(root: Path, index: Index, run_uid: str, reason: str) -> None:
@@ -186,7 +203,7 @@ def unpin(root: Path, index: Index, run_uid: str, reason: str) -> None:
     if run_uid not in index.pins():
         raise InputError(f"expected a run that is pinned, run {run_uid} is not; nothing was changed")
     Logbook(root).append({"kind": UNPIN, "run": run_uid, "reason": reason})
-    _tell(root, index, "unpinned")
+    tell_index(root, index, "unpinned")
 
 
 # -- what may be deleted -----------------------------------------------------------------------------------
@@ -215,28 +232,28 @@ def _own_assets(root: Path, index: Index, account: Account, where: Where) -> dic
     return {uid: path for uid, path in paths.items() if path is not None}
 
 
-def _require_same_disk(root: Path, wanted: Mapping[str, str]) -> None:
-    """The trash is a place that files can be renamed to."""
+def require_same_disk(root: Path, paths: Iterable[str]) -> None:
+    """Return if files at these paths in a store can be renamed into its trash. Raises StorageError."""
     trash = inside(root, TRASH)
     try:
         make_folders(trash)
-        for path in wanted.values():
+        for path in paths:
             if trash.stat().st_dev != (root / path).lstat().st_dev:
                 raise StorageError(
                     f"{trash} is on another disk than {root / path}, so that nothing can be moved there at once; "
-                    "nothing was deleted; put them on one disk"
+                    "nothing was changed; put them on one disk"
                 )
     except StorageError:
         raise
     except OSError as error:
-        raise storage_error(error, f"{trash} cannot be made; nothing was deleted") from error
+        raise storage_error(error, f"{trash} cannot be made; nothing was changed") from error
 
 
 # -- what is put on record ---------------------------------------------------------------------------------
 
 
 @contextmanager
-def _locked(root: Path, index: Index, run: Record) -> Generator[_Lock]:
+def locked(root: Path, index: Index, run: Record) -> Generator[RunLock]:
     """Hold the lock of a run that has ended. Raises InputError where somebody else has it, and StorageError."""
     folder = inside(root, run.path).parent
     live: LiveFile | None = None
@@ -250,7 +267,7 @@ def _locked(root: Path, index: Index, run: Record) -> Generator[_Lock]:
             "keeps no pixels of its own" if Path(run.path).name != DOCUMENTS else "is being written, or moved"
         )
         raise InputError(f"run {run.uid} {why}; nothing was changed")
-    lock = _Lock()
+    lock = RunLock()
     try:
         follow(root, index)  # what other processes pinned, deleted and restored
         yield lock
@@ -259,7 +276,7 @@ def _locked(root: Path, index: Index, run: Record) -> Generator[_Lock]:
 
 
 @dataclass(slots=True)
-class _Lock:
+class RunLock:
     """The lock of a run: whether its files are where the logbook says."""
 
     is_settled: bool = True
@@ -286,7 +303,7 @@ def _entry(
             {
                 "uid": uid,
                 "path": path,
-                "trash": _free(root, f"{TRASH}/{path}", taken),
+                "trash": free_in_trash(root, path, taken),
                 "nbytes": nbytes_of_files(root / path),
                 "events": len(digests),
                 "digest": f"crc32c:{crc32c(' '.join(digests).encode()):08x}",
@@ -306,9 +323,10 @@ def _entry(
     }
 
 
-def _free(root: Path, wanted: str, taken: set[str]) -> str:
-    """Return a path in the trash where nothing is: a number is put behind one that is taken."""
-    path, number = wanted, 1
+def free_in_trash(root: Path, place: str, taken: set[str]) -> str:
+    """Return where in the trash files go that lay at a place in the store: a number is put behind what is taken."""
+    wanted, number = f"{TRASH}/{place}", 1
+    path = wanted
     while path in taken or os.path.lexists(root / path):
         number += 1
         path = f"{wanted}-{number}"
@@ -324,10 +342,10 @@ def _note(kind: str, run: Record, found: Sequence[Tombstone]) -> dict[str, Any]:
 
 def _in_trash(index: Index, record: Record) -> list[Tombstone]:
     of_run = index.tombstones(record.run_uid)
-    return [one for one in of_run if one.purged is None and record.uid in (one.uid, one.run_uid)]
+    return [one for one in of_run if one.purged is None and record.uid in (one.uid, one.copy_of, one.run_uid)]
 
 
-def _tell(root: Path, index: Index, done: str) -> None:
+def tell_index(root: Path, index: Index, done: str) -> None:
     """Have the index know; it is done whether that can be or not."""
     try:
         follow(root, index)

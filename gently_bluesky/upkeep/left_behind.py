@@ -257,11 +257,7 @@ def _unannounced(root: Path, folder: Path, known: Set[str]) -> tuple[list[Unfit]
     for entry in sorted(folder.iterdir()):
         if entry.name in known or is_half_written(entry.name):
             continue
-        if entry.name.endswith(IN_MEMORY):
-            from gently_bluesky.upkeep.in_memory import is_forwarded  # as `sweep_memory`
-
-            leftovers += [] if is_forwarded(entry) else [entry]
-        elif _holds_nothing(entry):
+        if entry.name.endswith(IN_MEMORY) or _holds_nothing(entry):
             leftovers.append(entry)
         else:
             path = entry.relative_to(root).as_posix()

@@ -41,8 +41,8 @@ __all__ = [
 ]
 
 DOCUMENTS = "documents.jsonl"
-PLAN = ".materialising.json"
-"""In a run's folder: which assets are being made, by the uid of the one in memory that each takes over from."""
+PLAN = ".converting.json"
+"""In a run's folder: which asset is being converted, and to what."""
 IN_MEMORY = ".memory"
 """Ending of the files that say where an asset in memory is."""
 HALF_WRITTEN = (".__lock", ".tif.partial")

@@ -21,7 +21,7 @@ from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.errors import AssetDeleted, AssetMissing, AssetPurged, StorageError
 from gently_bluesky.files import inside, make_folders, remove_tree, sync_folder
 from gently_bluesky.index.index import Index
-from gently_bluesky.index.upkept import DELETE, INDEXED, PURGE, RESTORE
+from gently_bluesky.index.upkept import CONVERT, DELETE, INDEXED, PURGE, RESTORE
 from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.upkeep.logbook import Logbook
 from gently_bluesky.upkeep.quarantine import explained as explained_by_quarantine
@@ -70,6 +70,7 @@ class Whereabouts:
 
 _STATES: Mapping[str, Literal["here", "trash", "purged"]] = {
     DELETE: "trash",
+    CONVERT: "trash",
     RESTORE: "here",
     PURGE: "purged",
 }

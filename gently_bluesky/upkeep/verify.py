@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from gently_bluesky.backends.memory import MemoryBackend
-from gently_bluesky.backends.memory_source import read_place
 from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.live import is_live
-from gently_bluesky.errors import GentlyError, InvalidDocument, JournalDamaged, StorageError
+from gently_bluesky.errors import InvalidDocument, JournalDamaged, StorageError
 from gently_bluesky.index.fields import itemsize
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import JournalLine, Record
@@ -341,20 +338,8 @@ def _strays(account: Account) -> list[Finding]:
         return [
             Finding(kind_of(error), account.uid, account.journal, f"its folder cannot be listed: {error}")
         ]
-    strays = [
-        name
-        for name in names
-        if name not in own and not name.startswith(".") and not _leads_to(folder / name, own)
-    ]
+    strays = [name for name in names if name not in own and not name.startswith(".")]
     if not strays or is_live(folder):
         return []
     place = account.journal.rpartition("/")[0]
     return [Finding("foreign", account.uid, f"{place}/{name}", "no document announces it") for name in strays]
-
-
-def _leads_to(path: Path, own: set[str]) -> bool:
-    """Say whether a file is what was left of an asset in memory, when that was materialised."""
-    with suppress(GentlyError):
-        moved = read_place(path).moved_to if path.name.endswith(MemoryBackend.suffix) else None
-        return moved is not None and moved.path.name in own
-    return False

@@ -16,7 +16,6 @@ from memory_left import clear, segments_of
 
 from gently_bluesky import Store, handler_registry
 from gently_bluesky.backends.memory import MemoryBackend
-from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.errors import AssetDamaged, AssetMissing, InvalidSetting, StorageError
 from gently_bluesky.files import remove_tree, try_lock
 from gently_bluesky.segments import shared_folder, store_uid_at, tag_of
@@ -150,11 +149,6 @@ def test_one_event_that_is_gone_does_not_close_the_others(backend, home, path):
         {"segment": "gently-00000000-0000000000000000/.."},
         {"segment": None},
         {"segment": 7},
-        {"moved_to": "../other", "spec": "GENTLY_ZARR", "resource_kwargs": {}},
-        {"moved_to": "..", "spec": "GENTLY_ZARR", "resource_kwargs": {}},
-        {"moved_to": "primary-camera.memory", "spec": "GENTLY_MEMORY", "resource_kwargs": {}},
-        {"moved_to": "other", "spec": 7, "resource_kwargs": {}},
-        {"moved_to": "other"},
         {},
     ],
     ids=str,
@@ -196,44 +190,6 @@ def test_known_count_spares_looking_at_the_events(backend, home, path):
     (segment,) = segments_of(home)
     (segment / "999999999999.raw").write_bytes(b"")
     check_events(backend.open(path, resource_kwargs, 3), 3)
-
-
-# -- where they go -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("format", ["zarr", "tiff"])
-def test_what_was_opened_before_reads_on_from_the_copy(backend, home, path, format):
-    resource_kwargs = write_asset(backend, path, SPEC)
-    source = backend.open(path, resource_kwargs)
-    other = get_backend(format)
-    copied = write_asset(other, path.with_name("copy"), SPEC)
-    for _ in range(2):
-        backend.forward(path, "copy", other.spec, copied)
-        assert segments_of(home) == []
-        check_events(source, 3)
-        check_events(backend.open(path, resource_kwargs), 3)
-        check_events(backend.open(path, resource_kwargs, 3), 3)
-        backend.recover(path, resource_kwargs, 1)
-    backend.remove(path, resource_kwargs)
-    check_events(other.open(path.with_name("copy"), copied), 3)
-    with pytest.raises(AssetMissing):
-        backend.open(path, resource_kwargs)
-
-
-def test_copy_of_a_kind_that_nothing_here_opens_says_so(backend, path):
-    resource_kwargs = write_asset(backend, path, SPEC)
-    backend.forward(path, "copy", "SOMEBODY_ELSES", {})
-    with pytest.raises(AssetMissing, match=r"SOMEBODY_ELSES.*install"):
-        backend.open(path, resource_kwargs)
-
-
-def test_files_that_lead_to_each_other_are_damaged(backend, path):
-    resource_kwargs = write_asset(backend, path, SPEC)
-    other = path.with_name("other.memory")
-    backend.forward(path, other.name, backend.spec, resource_kwargs)
-    backend.forward(other, path.name, backend.spec, resource_kwargs)
-    with pytest.raises(AssetDamaged, match=r"asset on disk.*no pixels were returned"):
-        backend.open(path, resource_kwargs)
 
 
 def test_file_that_was_copied_does_not_take_the_originals_pixels_with_it(backend, home, path):

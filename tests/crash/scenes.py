@@ -495,6 +495,17 @@ def materialize(channel: Channel, root: str, format: str, die_at_call: int = 0) 
         return shim.counted()
 
 
+def convert(
+    channel: Channel, root: str, how: dict[str, Any], die_at_call: int = 0, torn: bool = False
+) -> int:
+    """Convert the runs of a store, and die on the way; return how many calls it takes."""
+    with Store(root) as store:
+        uids = [record.uid for record in store.query()]
+        shim.watch(root, die_at_call, torn=torn)
+        store.convert(uids, **how, progress=False)
+        return shim.counted()
+
+
 def hold_hot_pool(channel: Channel, root: str, asset: str, night: str) -> None:
     """Keep the first frame of a run hot until told that it is enough, or killed."""
     with Store(root) as store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,89 @@ def test_device_that_dies_at_each_of_its_calls_loses_nothing(
         "acquire_by_device", **job(tmp_path / "whole", format, assets, shape=SHAPE, die_at_call=1 << 30)
     )
     device_dies_at(zygote, tmp_path, format, assets, range(1 + first, whole["calls"] + 1, 8), torn)
+
+
+# -- a conversion ------------------------------------------------------------------------------------------
+
+CONVERSIONS = pytest.mark.parametrize(
+    ("format", "assets", "how"),
+    [
+        ("zarr", "datum", {"format": "tiff"}),
+        ("tiff", "stream", {"format": "zarr", "keep_original": False}),
+        ("zarr", "stream", {"chunks": "blocks"}),
+    ],
+    ids=str,
+)
+
+
+def acquired(zygote: Zygote, root: Path, format: str, assets: str) -> dict[str, Any]:
+    zygote.call("acquire", **job(root, format, assets))
+    return seen_in(root)
+
+
+def seen_in(root: Path) -> dict[str, Any]:
+    (run,) = examine(None, str(root)).values()
+    return {name: said for name, said in run.items() if name != "left"}
+
+
+def conversion_dies_at(
+    zygote: Zygote, template: Path, format: str, how: dict[str, Any], calls: Iterable[int], torn: bool
+) -> None:
+    """Die there; look; open; look; convert for good: it is one run all along, and nothing is left in the end."""
+    before = seen_in(template)
+    for call in calls:
+        root = template.with_name(f"store-{call}-{torn}")
+        shutil.copytree(template, root)
+        zygote.start("convert", root=str(root), how=how, die_at_call=call, torn=torn).dying_words(call)
+        assert seen_in(root) == before, f"differs to a reader after a death at call {call}"
+        with Store(root) as store:
+            assert store.last_reconciliation is not None
+            assert not store.last_reconciliation.needs_attention
+            assert not store.last_reconciliation.quarantined
+        assert seen_in(root) == before, f"differs after a death at call {call}"
+        files, said = snapshot(root), answers(root, "a")
+        assert snapshot(root) == files
+        (root / "index.sqlite").unlink()
+        assert answers(root, "a") == said
+        with Store(root) as store:
+            assert store.verify(progress=False).ok
+            assert store.convert(store.query(), **how, progress=False).ok
+            (asset,) = store.query(kind="asset")
+            assert asset.metadata["made_from"][0]["spec"] == f"GENTLY_{format.upper()}"
+            folder, copies = root / asset.path, list(root.glob("trash/runs/*/*/*/*/*"))
+            assert {one.name for one in folder.parent.iterdir()} == {"documents.jsonl", folder.name}
+            store.purge(now=True)
+            assert len(copies) == 1 or (not copies and not how.get("keep_original", True))
+        assert not [path for path in root.glob("trash/**/*") if path.is_file()]
+        assert seen_in(root) == before
+
+
+@CONVERSIONS
+def test_conversion_that_dies_at_a_call_leaves_the_run_whole(
+    zygote: Zygote, root: Path, tmp_path: Path, format: str, assets: str, how: dict[str, Any]
+) -> None:
+    acquired(zygote, root, format, assets)
+    shutil.copytree(root, tmp_path / "whole")
+    calls = zygote.call("convert", root=str(tmp_path / "whole"), how=how, die_at_call=1 << 30)
+    some = one_of_each_stretch(calls, 5, f"{format}-{assets}")
+    conversion_dies_at(zygote, root, format, how, some, torn=assets == "stream")
+
+
+@pytest.mark.long
+@CONVERSIONS
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("first", range(8))
+def test_conversion_that_dies_at_each_of_its_calls_leaves_the_run_whole(
+    zygote: Zygote,
+    root: Path,
+    tmp_path: Path,
+    format: str,
+    assets: str,
+    how: dict[str, Any],
+    torn: bool,
+    first: int,
+) -> None:
+    acquired(zygote, root, format, assets)
+    shutil.copytree(root, tmp_path / "whole")
+    calls = zygote.call("convert", root=str(tmp_path / "whole"), how=how, die_at_call=1 << 30)
+    conversion_dies_at(zygote, root, format, how, range(1 + first, calls + 1, 8), torn)

@@ -156,7 +156,7 @@ def test_full_shared_memory_fails_the_run_and_keeps_what_was_announced(zygote: Z
     report, failed, _, kept, _, both = results
     assert report["error"] == "StorageFull"
     assert report["is_one_object"]
-    assert "materialise or remove runs that are kept in memory" in report["message"]
+    assert "convert or remove runs that are kept in memory" in report["message"]
     assert failed["n"]["status"] == kept["n"]["status"] == "failed"
     assert 20 <= failed["n"]["stored"] < 60
     assert failed["n"]["events"] == kept["n"]["events"]
@@ -199,7 +199,7 @@ def dies_and_is_put_right(
         assert not {PLAN, ".live"} & set(run["left"])
         is_new = kept_as(root) == [f"GENTLY_{format.upper()}"]
         assert len(segments_of(root)) == (0 if is_new else 1)
-        assert len(run["left"]) == (3 if is_new else 2), run["left"]
+        assert len(run["left"]) == 2, run["left"]
         files = snapshot(root)
         Store(root).close()
         assert snapshot(root) == files

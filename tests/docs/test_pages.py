@@ -133,7 +133,7 @@ def test_what_is_shown_as_printed_stands_behind_what_prints_it() -> None:
 def test_page_of_commands_names_all_there_are() -> None:
     told = (HERE / "docs" / "command-line.md").read_text("utf-8")
     named = re.findall(r"^\| `([a-z-]+)", told, re.MULTILINE)
-    assert sorted(named) == sorted(command.callback.__name__ for command in app.registered_commands)
+    assert sorted(named) == sorted(command.name for command in app.registered_commands)
 
 
 def test_commands_on_the_pages_are_those_that_there_are() -> None:
