@@ -69,6 +69,8 @@ def test_a_store_has_the_methods_of_the_design_and_none_that_do_nothing_yet():
             "export",
             "component_names",
             "retention",
+            "convert",
+            "import_",
         ),
         *(
             "delete",
