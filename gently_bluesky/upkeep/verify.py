@@ -224,6 +224,7 @@ class _Pass:
         deleted = {one.uid for one in self.index.tombstones(account.uid)} if account.uid else set[str]()
         for asset in account.assets.values():
             if asset.uid in deleted:
+                run.unopened += 1  # so that what is restored does not pass for what was read
                 continue
             datums = {None} if is_whole else only.get(asset.uid, set())
             run.assets += bool(datums)
