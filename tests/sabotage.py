@@ -258,6 +258,35 @@ SABOTAGES = (
         "tests/fuzz/test_histories.py::test_a_store_answers_as_a_dict_does_whatever_has_happened_to_it",
     ),
     Sabotage(
+        "a pin keeps nothing from being deleted",
+        "upkeep/protection.py",
+        "    if pin is not None:\n",
+        "    if pin is None and run is None:\n",
+        "tests/upkeep/test_deleting.py::test_what_is_protected_stays_until_that_is_waived",
+    ),
+    Sabotage(
+        "files are moved to the trash before that is on record",
+        "upkeep/deletion.py",
+        "        Logbook(root).append(entry)\n        self.is_settled = False\n",
+        "        self.is_settled = False\n        for one in places_in([entry]).values():\n"
+        "            place(root, one)\n        Logbook(root).append(entry)\n",
+        "tests/crash/test_deleting.py::test_what_dies_at_a_call_is_finished_or_undone[tiff-stream-purge]",
+    ),
+    Sabotage(
+        "a copy in another format is not read back",
+        "upkeep/recoding.py",
+        "                if digest != digests[event]:\n",
+        "                if not digest:\n",
+        "tests/upkeep/test_conversion.py",
+    ),
+    Sabotage(
+        "a plan that has gone stale is done all the same",
+        "retention.py",
+        "        if again.fingerprint != plan.fingerprint or not plan.uids <= again.uids:\n",
+        "        if not again.fingerprint:\n",
+        "tests/upkeep/test_retention.py",
+    ),
+    Sabotage(
         "the checksum of a journal's line is not compared",
         "documents/journal.py",
         "int(checksum[1], 16) != crc32c(raw[: checksum.start()]):",
