@@ -6,7 +6,7 @@ what it was made from; it is asked where an asset is not found any more, and not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -109,6 +109,10 @@ class _Convertible(ArraySource):
                 if found is None:
                     raise
                 self._now = found
+
+    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
+        """Ask the source, as it was when it was last read."""
+        return self._now[0].coarser(most)
 
 
 def _opened_now(

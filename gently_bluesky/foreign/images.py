@@ -345,7 +345,7 @@ def _open_time_points(path: Path, files: Sequence[tuple[int, Path]], dims: Seque
 
 
 def _open_npy(path: Path, dims: Sequence[str] | None) -> Image:
-    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    stored = np.load(path, mmap_mode="r")  # which unpickles nothing unless it is told to
     shape, dtype = stored.shape, stored.dtype
     names = _named(path, dims, len(shape))
     if names[0] != "t":

@@ -42,6 +42,8 @@ def own_path(root: Path, asset: Record, where: Where) -> str | None:
         path = where(asset)
     except (LookupFailed, InvalidDocument):
         return None
+    if asset.path and (root / asset.path).is_symlink():
+        return None  # what it leads to is another's
     is_there = path.is_relative_to(root) and os.path.lexists(path)
     return path.relative_to(root).as_posix() if is_there else None
 

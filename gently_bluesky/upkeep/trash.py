@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.documents.live import LiveFile
+from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.errors import AssetDeleted, AssetMissing, AssetPurged, StorageError
 from gently_bluesky.files import inside, make_folders, remove_tree, sync_folder
 from gently_bluesky.index.index import Index
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 TRASH = "trash"
+RUNS = ("runs", INCOMING)
+"""Where assets of ours lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,23 @@ def places_in(entries: Iterable[Mapping[str, Any]]) -> dict[str, Whereabouts]:
         with suppress(KeyError, TypeError):  # not written by us: it says nothing
             for asset in entry["assets"] if state is not None else ():
                 uid, path, trash = str(asset["uid"]), str(asset["path"]), str(asset["trash"])
-                if state is not None and trash.startswith(f"{TRASH}/"):
-                    run_uid, folder = str(entry["run"]), str(entry["folder"])
+                run_uid, folder = str(entry["run"]), str(entry["folder"])
+                places = _is_among(trash, TRASH), _is_among(path, *RUNS), _is_among(folder, *RUNS)
+                if state is not None and all(places):
                     found[uid] = Whereabouts(uid, run_uid, state, folder, path, trash, entry)
     return found
+
+
+def _is_among(place: str, *tops: str) -> bool:
+    """Say whether a path leads plainly into one of these folders of a store."""
+    first, *rest = place.split("/")
+    return first in tops and bool(rest) and not {"", ".", ".."}.intersection(rest) and "\\" not in place
+
+
+def _at(root: Path, relative: str) -> Path:
+    """Return a place in a store: what lies there may be a link, and is not followed. Raises InvalidDocument."""
+    folder, _, name = relative.rpartition("/")
+    return inside(root, folder) / name
 
 
 def place(root: Path, one: Whereabouts) -> bool:
@@ -98,7 +114,7 @@ def place(root: Path, one: Whereabouts) -> bool:
     OSError
         They cannot be moved or removed, or something else is where they are to be.
     """
-    home, trash = inside(root, one.path), inside(root, one.trash)
+    home, trash = _at(root, one.path), _at(root, one.trash)
     if one.state == "purged":
         was_there = os.path.lexists(trash)
         remove_tree(trash)
@@ -201,7 +217,7 @@ def settle(root: Path, index: Index, *, dry_run: bool) -> Iterator[tuple[str, OS
 
 def _is_elsewhere(root: Path, one: Whereabouts) -> bool:
     wrong = one.path if one.state == "trash" else one.trash
-    return os.path.lexists(inside(root, wrong))
+    return os.path.lexists(_at(root, wrong))
 
 
 def _placed(root: Path, one: Whereabouts) -> bool:

@@ -287,6 +287,19 @@ def test_a_link_in_an_asset_is_moved_and_removed_but_never_followed(
     assert (tmp_path / "precious" / "data").read_text() == "x"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_an_asset_that_is_a_link_is_left_alone_and_so_is_what_it_leads_to(night: tuple[Store, str]) -> None:
+    store, uid = night
+    linked = acquire(store)
+    for key in ("view_a", "view_b"):
+        asset = folder_of(store, linked) / f"primary-{key}.ome.zarr"
+        shutil.rmtree(asset)
+        asset.symlink_to(folder_of(store, uid) / asset.name)
+    with pytest.raises(InputError, match="no pixels on disk in this store"):
+        store.delete(linked, reason="x", although=ANYWAY)
+    assert np.asarray(store[uid]["view_a"]).any()
+
+
 def test_what_cannot_be_moved_is_where_it_was(
     night: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,10 +349,19 @@ def test_a_trash_that_somebody_emptied_by_hand_is_purged(night: tuple[Store, str
 
 def test_entries_that_say_nothing_are_passed_over(night: tuple[Store, str]) -> None:
     store, uid = night
+    folder = store.record(uid).path.rpartition("/")[0]
+    asset = {"uid": "x", "path": f"{folder}/primary-view_a.ome.zarr", "trash": "trash/x"}
     book = Logbook(store.root)
+    ways_out = (f"trash/../{folder}", folder, "trash", "trash//", f"trash/./../{folder}", "trash\\..\\runs")
     book.append(
         {"kind": "delete"},
-        {"kind": "delete", "run": uid, "assets": [{"uid": "x", "path": "../../etc", "trash": "runs"}]},
+        {"kind": "delete", "run": uid, "folder": folder, "assets": [{**asset, "path": "../../etc"}]},
+        {"kind": "delete", "run": uid, "folder": folder, "assets": [{**asset, "path": "index.sqlite"}]},
+        {"kind": "delete", "run": uid, "folder": "", "assets": [asset]},
+        *(
+            {"kind": "purge", "run": uid, "folder": folder, "assets": [{**asset, "trash": way}]}
+            for way in ways_out
+        ),
         {"kind": "restore", "run": uid, "folder": "..", "assets": 3},
         {"kind": "pin"},
         {"kind": "later", "run": uid},
@@ -347,6 +369,7 @@ def test_entries_that_say_nothing_are_passed_over(night: tuple[Store, str]) -> N
     store.close()
     with Store(store.root) as again:
         assert (again.trash(), again.pins()) == ([], [])
+        assert np.asarray(again[uid]["view_a"]).any()
         again.pin(uid, reason="still works")
         assert len(again.pins()) == 1
 
