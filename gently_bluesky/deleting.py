@@ -7,7 +7,7 @@ from collections.abc import Collection
 from functools import cached_property
 
 from gently_bluesky.elsewhere import place_of
-from gently_bluesky.errors import InputError
+from gently_bluesky.errors import InputError, InvalidSetting
 from gently_bluesky.maintaining import DAY_S, MaintainedStore
 from gently_bluesky.model import Pin, Record, Tombstone
 from gently_bluesky.retention import Retention
@@ -124,7 +124,7 @@ class DeletingStore(MaintainedStore):
 
         self._require_writable()
         wanted = Deletion(
-            reason, keep_days * DAY_S, tuple(although) if not isinstance(although, str) else although
+            reason, _seconds(keep_days), tuple(although) if not isinstance(although, str) else although
         )
         record = self._index.record(uid)
         if record.kind == "datum":
@@ -209,3 +209,9 @@ class DeletingStore(MaintainedStore):
             for old in found
             if (one := self._index.tombstone(old.uid)) is not None and one.purged is not None
         ]
+
+
+def _seconds(days: object) -> float:
+    if isinstance(days, bool) or not isinstance(days, int | float):
+        raise InvalidSetting(f"expected keep_days as a number, got {days!r:.200}; nothing was deleted")
+    return days * DAY_S

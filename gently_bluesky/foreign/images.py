@@ -353,7 +353,7 @@ def _open_npy(path: Path, dims: Sequence[str] | None) -> Image:
 
     def read(event: int) -> NDArray[Any]:
         with translated(path):
-            pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+            pixels = np.load(path, mmap_mode="r")
             return np.array(pixels[event] if names[0] == "t" else pixels, order="C")
 
     each, count = (shape[1:], shape[0]) if names[0] == "t" else (shape, 1)

@@ -131,7 +131,7 @@ def _row(one: Tombstone) -> dict[str, Any]:
 def _take_delete(connection: Connection, entry: Mapping[str, Any]) -> None:
     found = tombstones_of(entry)
     _remove(connection, [one.uid for one in found])
-    connection.execute(insert(tombstones), [_row(one) for one in found])
+    connection.execute(insert(tombstones), [*{one.uid: _row(one) for one in found}.values()])
 
 
 def _take_restore(connection: Connection, entry: Mapping[str, Any]) -> None:

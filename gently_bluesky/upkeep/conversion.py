@@ -132,9 +132,10 @@ class _Work:
                 "open the store again if its process died"
             )
         try:
-            self.lock.is_settled = not is_planned(self.journal.parent)
+            self.lock.is_settled = not (was_planned := is_planned(self.journal.parent))
             finished = settle(self.root, self.journal.parent, self._lines)
             self.lock.is_settled = True
+            self.lock.is_marked = self.lock.is_marked and not was_planned
         except OSError as error:
             raise storage_error(
                 error, f"run {self.run.uid}: what was begun before could not be put in order"
@@ -174,8 +175,8 @@ class _Work:
             return left("was written by others, whose files are left as they are")
         if self.wish.only_spec not in (None, backend.spec):
             return left(f"is kept as {backend.name} already")
-        if not path.is_relative_to(self.root):
-            return left("does not lie in the store")
+        if not path.is_relative_to(self.journal.parent):
+            return left("does not lie in the folder of its run")
         place = path.relative_to(self.root).as_posix()
         for line in self._lines:
             other = (
@@ -230,6 +231,7 @@ class _Work:
             plan = ConversionPlan(
                 uid, was.place, was.backend.spec, name, backend.spec, self._entry(was, before)
             )
+            self.lock.is_settled = False
             plan.write(folder)
             try:
                 kwargs = {

@@ -22,7 +22,7 @@ from gently_bluesky.files import inside, read_plain, sync_folder, write_atomic
 from gently_bluesky.index.upkept import CONVERT
 from gently_bluesky.model import JournalLine
 from gently_bluesky.upkeep.logbook import Logbook
-from gently_bluesky.upkeep.sweeping import PLAN
+from gently_bluesky.upkeep.sweeping import DOCUMENTS, PLAN, named_in
 from gently_bluesky.upkeep.trash import place, places_in
 
 __all__ = ["ConversionPlan", "entry_of", "forget_plan", "is_planned", "settle"]
@@ -86,6 +86,8 @@ class ConversionPlan:
     def finish(self, root: Path, *, is_noted: bool) -> None:
         """Put away what the asset was; *synced*. ``is_noted`` says that the logbook has the entry. Raises OSError."""
         if self.entry is None:
+            if self.old_spec != MemoryBackend.spec or not self.old.endswith(MemoryBackend.suffix):
+                return  # not written by us
             MemoryBackend().remove(inside(root, self.old), {})
             return
         if not is_noted:
@@ -96,7 +98,8 @@ class ConversionPlan:
     def undo(self, folder: Path) -> None:
         """Remove what there is of what the asset was to become; *synced*. Raises OSError."""
         backend = backend_for_spec(self.spec)
-        if backend is not None and Path(self.new).name == self.new:
+        is_name = Path(self.new).name == self.new and not self.new.startswith(".")
+        if backend is not None and is_name and self.new.endswith(backend.suffix):
             backend.remove(folder / self.new, {})
 
 
@@ -142,8 +145,9 @@ def settle(root: Path, folder: Path, lines: Sequence[JournalLine]) -> bool:
         return False
     finished = plan is not None and plan.is_announced(lines)
     if plan is not None and finished:
+        sync_folder(folder)  # the journal that says so is on the disk before what the asset was goes
         plan.finish(root, is_noted=plan.entry is None or _is_noted(root, plan.entry))
-    elif plan is not None:
+    elif plan is not None and plan.new not in {DOCUMENTS, *named_in(folder, lines)}:
         plan.undo(folder)
     forget_plan(folder)
     return finished

@@ -16,11 +16,13 @@ from typing import Any
 
 from crc32c import crc32c
 
+from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.errors import (
     InputError,
     InvalidSetting,
     StorageError,
+    UnknownUid,
 )
 from gently_bluesky.files import inside, make_folders, storage_error
 from gently_bluesky.index.index import Index
@@ -102,7 +104,7 @@ def delete(root: Path, index: Index, record: Record, where: Where, deletion: Del
     run = index.record(record.run_uid)
     with locked(root, index, run) as lock:
         account = _account(root, run, index.reach(run.path))
-        there = _own_assets(root, index, account, where)
+        there = _own_assets(root, index, run, account, where)
         wanted = (
             there if record.kind == "run" else {uid: path for uid, path in there.items() if uid == record.uid}
         )
@@ -113,14 +115,28 @@ def delete(root: Path, index: Index, record: Record, where: Where, deletion: Del
                 "was deleted"
             )
         require_unprotected(root, index, run, account, deletion.although)
-        entry = _entry(root, run, account, wanted, deletion, whole=len(wanted) == len(there))
+        if set(wanted.values()) & {path for uid, path in there.items() if uid not in wanted}:
+            raise InputError(
+                f"{record.kind} {record.uid} shares its files with another asset of its run; nothing was deleted; "
+                "delete the run"
+            )
+        gone = {one.uid for one in index.tombstones(run.uid)}
+        whole = not account.assets.keys() - wanted.keys() - gone
+        entry = _entry(root, run, account, wanted, deletion, whole=whole)
         require_same_disk(root, wanted.values())
         try:
             lock.place(root, entry)
         except StorageError:
             raise
         except OSError as error:
-            lock.place(root, {**entry, "kind": RESTORE, "time": time.time(), "reason": f"{error}"})
+            try:
+                lock.place(root, {**entry, "kind": RESTORE, "time": time.time(), "reason": f"{error}"})
+            except OSError as second:
+                raise storage_error(
+                    second,
+                    f"{record.kind} {record.uid} could not be moved to the trash, nor all of it back; the next opening "
+                    "brings it back",
+                ) from error
             tell_index(root, index, "left as it was")
             raise storage_error(
                 error, f"{record.kind} {record.uid} could not be moved to the trash; nothing was deleted"
@@ -148,7 +164,7 @@ def restore(root: Path, index: Index, record: Record) -> list[str]:
                 "says whether it was deleted, and purged"
             )
         try:
-            lock.place(root, _note(RESTORE, run, found))
+            lock.place(root, _note(RESTORE, run.uid, run.path.rpartition("/")[0], found))
         except StorageError:
             raise
         except OSError as error:
@@ -170,17 +186,33 @@ def purge(root: Path, index: Index, found: Sequence[Tombstone]) -> None:
         Something could not be put on record or removed; the next opening tries again.
     """
     for run_uid in dict.fromkeys(one.run_uid for one in found):
-        run = index.record(run_uid)
+        wanted = {one.uid for one in found if one.run_uid == run_uid}
+        try:
+            run = index.record(run_uid)
+        except UnknownUid:  # its folder is gone; what of it is in the trash may go too
+            entry = _note(
+                PURGE, run_uid, found[0].path.rpartition("/")[0], [one for one in found if one.uid in wanted]
+            )
+            RunLock().place(root, entry)
+            tell_index(root, index, "purged")
+            continue
         with locked(root, index, run) as lock:
-            still = [one for one in _in_trash(index, run) if any(one.uid == other.uid for other in found)]
+            still = [one for one in _in_trash(index, run) if one.uid in wanted and not _is_kept(index, one)]
             if still:
                 purge_held(root, index, run, lock, still)
+
+
+def _is_kept(index: Index, one: Tombstone) -> bool:
+    """Say whether what is in the trash stays there: of a pinned run, or the only copy on disk of what is in memory."""
+    if one.copy_of is None:
+        return one.run_uid in index.pins()
+    return index.record(one.copy_of).format == MemoryBackend.spec
 
 
 def purge_held(root: Path, index: Index, run: Record, lock: RunLock, found: Sequence[Tombstone]) -> None:
     """Do so for one run, whose lock the caller holds. Raises StorageError."""
     try:
-        lock.place(root, _note(PURGE, run, found))
+        lock.place(root, _note(PURGE, run.uid, run.path.rpartition("/")[0], found))
     except StorageError:
         raise
     except OSError as error:
@@ -226,9 +258,9 @@ def _account(root: Path, run: Record, reach: int) -> Account:
     return found
 
 
-def _own_assets(root: Path, index: Index, account: Account, where: Where) -> dict[str, str]:
+def _own_assets(root: Path, index: Index, run: Record, account: Account, where: Where) -> dict[str, str]:
     """Return the paths of the assets of a run that are ours to delete, by uid."""
-    paths = {uid: own_path(root, index.record(uid), where) for uid in account.assets}
+    paths = {uid: own_path(root, run, index.record(uid), where) for uid in account.assets}
     return {uid: path for uid, path in paths.items() if path is not None}
 
 
@@ -257,6 +289,7 @@ def locked(root: Path, index: Index, run: Record) -> Generator[RunLock]:
     """Hold the lock of a run that has ended. Raises InputError where somebody else has it, and StorageError."""
     folder = inside(root, run.path).parent
     live: LiveFile | None = None
+    lock = RunLock(is_marked=os.path.lexists(folder / ".live"))
     try:
         if Path(run.path).name == DOCUMENTS and folder.is_dir():
             live = LiveFile.take(folder, make=True)
@@ -264,21 +297,31 @@ def locked(root: Path, index: Index, run: Record) -> Generator[RunLock]:
         raise storage_error(error, f"run {run.uid} cannot be locked; nothing was changed") from error
     if live is None:
         why = (
-            "keeps no pixels of its own" if Path(run.path).name != DOCUMENTS else "is being written, or moved"
+            "keeps no pixels of its own"
+            if Path(run.path).name != DOCUMENTS
+            else "is being written, converted or deleted"
         )
         raise InputError(f"run {run.uid} {why}; nothing was changed")
-    lock = RunLock()
     try:
         follow(root, index)  # what other processes pinned, deleted and restored
         yield lock
     finally:
-        live.close(remove=lock.is_settled)  # otherwise the next opening puts the files where they are to be
+        live.close(remove=lock.is_settled and not lock.is_marked)  # otherwise the next opening settles it
 
 
 @dataclass(slots=True)
 class RunLock:
-    """The lock of a run: whether its files are where the logbook says."""
+    """The lock of a run.
 
+    Attributes
+    ----------
+    is_marked
+        Somebody died who had it; whoever puts in order what that one left removes the mark.
+    is_settled
+        Its files are where the logbook says.
+    """
+
+    is_marked: bool = False
     is_settled: bool = True
 
     def place(self, root: Path, entry: Mapping[str, Any]) -> None:
@@ -334,10 +377,9 @@ def free_in_trash(root: Path, place: str, taken: set[str]) -> str:
     return path
 
 
-def _note(kind: str, run: Record, found: Sequence[Tombstone]) -> dict[str, Any]:
+def _note(kind: str, run_uid: str, folder: str, found: Sequence[Tombstone]) -> dict[str, Any]:
     assets = [{"uid": one.uid, "path": one.path, "trash": one.trash} for one in found]
-    folder = run.path.rpartition("/")[0]
-    return {"kind": kind, "time": time.time(), "run": run.uid, "folder": folder, "assets": assets}
+    return {"kind": kind, "time": time.time(), "run": run_uid, "folder": folder, "assets": assets}
 
 
 def _in_trash(index: Index, record: Record) -> list[Tombstone]:

@@ -76,10 +76,13 @@ class Holdings:
     ----------
     newest
         When somebody last put something into the logbook, in seconds since the epoch; 0 where nobody did.
+    gone
+        Runs whose pixels were deleted: time points are counted with them.
     """
 
     runs: Sequence[Holding]
     newest: float = 0.0
+    gone: Sequence[Holding] = ()
 
 
 def holdings(root: Path, index: Index, where: Where) -> Holdings:
@@ -100,7 +103,7 @@ def holdings(root: Path, index: Index, where: Where) -> Holdings:
     for run in index.query(deleted=False):
         if run.uid not in assets:
             continue
-        paths = {asset.uid: own_path(root, asset, where) for asset in assets[run.uid]}
+        paths = {asset.uid: own_path(root, run, asset, where) for asset in assets[run.uid]}
         own = {uid: root / path for uid, path in paths.items() if path is not None}
         reach, stamp = reaches.get(run.path, 0), stamps.of(run.uid)
         protected = protections(
@@ -116,7 +119,8 @@ def holdings(root: Path, index: Index, where: Where) -> Holdings:
             protected = {"elsewhere": "nothing of it is ours and on disk in this store", **protected}
         made = tuple(children.get(run.uid, ()))
         found.append(Holding(run, tuple(own), _nbytes(own.values()), reach, protected, made))
-    return Holdings(sorted(found, key=lambda one: (one.run.time, one.uid)), stamps.newest)
+    gone = [Holding(run, (), 0) for run in index.query(deleted=True)]
+    return Holdings(sorted(found, key=lambda one: (one.run.time, one.uid)), stamps.newest, gone)
 
 
 def _nbytes(paths: Iterable[Path]) -> int:

@@ -14,6 +14,7 @@ from typing import Final
 from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.errors import InvalidDocument, LookupFailed, Protected
+from gently_bluesky.files import inside
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.lineage import children
 from gently_bluesky.model import Pin, Record
@@ -33,8 +34,11 @@ Where = Callable[[Record], Path]
 """Tells where an asset lies."""
 
 
-def own_path(root: Path, asset: Record, where: Where) -> str | None:
-    """Return where in the store the files of an asset lie, if a writer of ours put them there; else None."""
+def own_path(root: Path, run: Record, asset: Record, where: Where) -> str | None:
+    """Return where the files of an asset lie, if a writer of ours put them into the folder of its run; else None.
+
+    What lies elsewhere may be another run's too, or still be written by a device.
+    """
     try:
         backend = backend_for_spec(asset.format or "")
         if backend is None or isinstance(backend, MemoryBackend):
@@ -44,7 +48,8 @@ def own_path(root: Path, asset: Record, where: Where) -> str | None:
         return None
     if asset.path and (root / asset.path).is_symlink():
         return None  # what it leads to is another's
-    is_there = path.is_relative_to(root) and os.path.lexists(path)
+    folder = inside(root, run.path).parent
+    is_there = path != folder and path.is_relative_to(folder) and os.path.lexists(path)
     return path.relative_to(root).as_posix() if is_there else None
 
 

@@ -64,7 +64,8 @@ class _Planning:
     def __init__(self, policy: Policy, place: Place) -> None:
         self.policy = policy
         self.place = place
-        self.views = [_View(rule, place.holdings.runs, place.now) for rule in policy.rules]
+        held = place.holdings
+        self.views = [_View(rule, held.runs, held.gone, place.now) for rule in policy.rules]
         self._goes: dict[str, list[str]] = {}
         self._nbytes = 0
         self._remarks: list[str] = []
@@ -161,8 +162,9 @@ def _fingerprint(policy: Policy, place: Place) -> str:
 class _View:
     """What a rule says of each run that it speaks of, but for its limits of size."""
 
-    def __init__(self, rule: Rule, every: Sequence[Holding], now: float) -> None:
+    def __init__(self, rule: Rule, every: Sequence[Holding], gone: Sequence[Holding], now: float) -> None:
         self.rule = rule
+        self._gone = [one for one in gone if _speaks_of(rule, one)]
         self.runs = [one for one in every if _speaks_of(rule, one)]
         self.last = self._last()
         self.asked: dict[str, str] = {}
@@ -200,7 +202,8 @@ class _View:
     def _thinned(self) -> set[str]:
         if self.rule.thin is None:
             return set()
-        acquired = [one for one in self.runs if not one.is_derived]
+        acquired = [one for one in (*self.runs, *self._gone) if not one.is_derived]
+        acquired.sort(key=lambda one: (one.run.time, one.uid))  # what is gone keeps its place in the count
         keys = dict.fromkeys(["session", *(self.rule.per or ())])
         groups = _groups([*keys], acquired).values()
         return {one.uid for group in groups for n, one in enumerate(group) if n % self.rule.thin}

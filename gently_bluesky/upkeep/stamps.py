@@ -88,7 +88,7 @@ class Stamps:
         latest: float | None = None
         for entry in Logbook(self.root).entries():
             if isinstance(entry.get("time"), float):
-                self.newest = max(self.newest, entry["time"])
+                self.newest = entry["time"]
             if entry["kind"] == VERIFIED:
                 self._known[str(entry.get("run"))] = entry
                 if isinstance(entry.get("pass"), float):

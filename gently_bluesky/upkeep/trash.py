@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.names import INCOMING
-from gently_bluesky.errors import AssetDeleted, AssetMissing, AssetPurged, StorageError
+from gently_bluesky.errors import AssetDeleted, AssetMissing, AssetPurged, InvalidDocument, StorageError
 from gently_bluesky.files import inside, make_folders, remove_tree, sync_folder
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.upkept import CONVERT, DELETE, INDEXED, PURGE, RESTORE
@@ -90,6 +90,10 @@ def places_in(entries: Iterable[Mapping[str, Any]]) -> dict[str, Whereabouts]:
                 run_uid, folder = str(entry["run"]), str(entry["folder"])
                 places = _is_among(trash, TRASH), _is_among(path, *RUNS), _is_among(folder, *RUNS)
                 if state is not None and all(places):
+                    for other in [
+                        known for known, one in found.items() if one.trash == trash and known != uid
+                    ]:
+                        del found[other]  # it was purged, and its place in the trash is another's
                     found[uid] = Whereabouts(uid, run_uid, state, folder, path, trash, entry)
     return found
 
@@ -200,7 +204,7 @@ def follow(root: Path, index: Index) -> None:
         index.take_upkeep(news.entries, news.begin, news.end)
 
 
-def settle(root: Path, index: Index, *, dry_run: bool) -> Iterator[tuple[str, OSError | None]]:
+def settle(root: Path, index: Index, *, dry_run: bool) -> Iterator[tuple[str, Exception | None]]:
     """Put files where the logbook says since the index last looked, then have the index take that in.
 
     Yields the paths of those that were elsewhere, each with the reason where it could not be moved. Raises as `follow`.
@@ -209,7 +213,7 @@ def settle(root: Path, index: Index, *, dry_run: bool) -> Iterator[tuple[str, OS
         try:
             if _is_elsewhere(root, one) and (dry_run or _placed(root, one)):
                 yield one.path, None
-        except OSError as error:
+        except (OSError, InvalidDocument) as error:
             yield one.path, error
     if not dry_run:
         follow(root, index)
@@ -223,13 +227,14 @@ def _is_elsewhere(root: Path, one: Whereabouts) -> bool:
 def _placed(root: Path, one: Whereabouts) -> bool:
     """Put one asset where it is to be, unless a living process has its run."""
     folder = inside(root, one.folder)
+    is_marked = os.path.lexists(folder / ".live")
     live = LiveFile.take(folder, make=True) if folder.is_dir() else None
     if live is None:
         return False
     try:
         return place(root, one)
     finally:
-        live.close(remove=True)
+        live.close(remove=not is_marked)
 
 
 def explained(root: Path, asset: str, error: AssetMissing) -> AssetMissing:

@@ -279,7 +279,7 @@ class _Pass:
         self.runs += 1
         self.assets += run.assets
         self.findings += run.findings
-        if run.is_whole:
+        if run.is_whole or run.findings:  # damage in a part of it is that of the run
             read = {"events": run.events, "bytes": run.nbytes, "without_digest": run.without_digest}
             self.stamps.put(
                 run.account.uid,

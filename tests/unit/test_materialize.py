@@ -318,7 +318,7 @@ def test_run_that_somebody_else_materialises_is_refused(store):
     uid = record(store)
     live = LiveFile.take(journal_of(store, uid).parent, make=True)
     assert live is not None
-    with pytest.raises(InputError, match=r"is being written, or moved; nothing was changed"):
+    with pytest.raises(InputError, match=r"is being written, converted or deleted; nothing was changed"):
         store.materialize(uid)
     live.close(remove=True)
     store.materialize(uid)

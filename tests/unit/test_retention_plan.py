@@ -124,6 +124,16 @@ def test_thinning_leaves_every_nth_time_point_and_all_results():
     assert {one.although for one in plan.goes} == {("children",)}
 
 
+def test_what_thinning_left_is_not_thinned_again():
+    runs = [held(f"t{n}", 9 - n, 10, "children") for n in range(9)]
+    rule = Rule(thin=3, derived_suffice=True)
+    went = {one.uid for one in planned(rule, *runs).goes}
+    left = [one for one in runs if one.uid not in went]
+    place = Place("store", NOW, 0.0, Holdings(left, gone=[one for one in runs if one.uid in went]))
+    assert [one.uid for one in left] == ["t0", "t3", "t6"]
+    assert plan_of(Policy(rules=[rule]), place).goes == ()
+
+
 def test_time_points_are_counted_in_each_session_and_group():
     runs = [held(f"{s}{e}{n}", 9 - n, session=s, embryo=e) for s in "ab" for e in "ef" for n in range(2)]
     rule = Rule(thin=2, per="embryo", derived_suffice=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -27,6 +28,7 @@ from gently_bluesky.errors import (
 )
 from gently_bluesky.testing.documents import HandMadeRun
 from gently_bluesky.upkeep.logbook import LOGBOOK, Logbook
+from gently_bluesky.upkeep.sweeping import PLAN
 from gently_bluesky.upkeep.trash import TRASH
 
 ANYWAY = ("unverified", "children")
@@ -224,6 +226,61 @@ def test_a_run_that_is_written_and_one_that_is_incomplete_stay(night: tuple[Stor
     assert store.delete(run.uid, reason="room", although=[*ANYWAY, "incomplete"])
 
 
+def test_what_was_pinned_in_the_trash_stays_there(night: tuple[Store, str]) -> None:
+    store, uid = night
+    store.delete(uid, reason="room", although=ANYWAY, keep_days=0)
+    store.pin(uid, reason="figure 2 after all")
+    assert store.purge() == store.purge(now=True) == []
+    store.restore(uid)
+    assert np.asarray(store[uid]["view_a"]).any()
+
+
+def test_the_only_copy_on_disk_of_what_is_in_memory_is_not_purged(night: tuple[Store, str]) -> None:
+    store, uid = night
+    with pytest.raises(InvalidSetting, match="do not survive a restart"):
+        store.convert(uid, format="memory", keep_original=False, progress=False)
+    assert store.convert(uid, format="memory", progress=False).ok
+    assert store.purge(now=True) == []
+    assert len(store.trash()) == 2
+    assert store.convert(uid, format="zarr", progress=False).ok
+    assert len(store.purge(now=True)) == 2
+    clear(store.root)
+
+
+def test_what_lies_in_the_folder_of_another_run_is_not_of_this_one(night: tuple[Store, str]) -> None:
+    store, uid = night
+    resource = next(doc for name, doc in store[uid].documents() if name == "resource")
+    run = HandMadeRun()
+    described = run.descriptor(view_a={"external": "FILESTORE:", "shape": [3, 40, 50], "dtype_numpy": "<u2"})
+    again = {**resource, "uid": "again", "run_start": run.uid}
+    datum = {"datum_id": "again/0", "resource": "again", "datum_kwargs": {"point_number": 0}}
+    event = {**run.event(described, 1, view_a="again/0"), "filled": {"view_a": False}}
+    with store.writer() as writer:
+        for name, doc in (
+            ("start", run.start),
+            ("descriptor", described),
+            ("resource", again),
+            ("datum", datum),
+            ("event", event),
+            ("stop", run.stop()),
+        ):
+            writer(name, doc)
+    with pytest.raises(InputError, match="no pixels on disk"):
+        store.delete(run.uid, reason="x", although=[*ANYWAY, "incomplete"])
+    assert np.asarray(store[uid]["view_a"]).any()
+
+
+def test_a_refusal_leaves_the_mark_of_a_run_whose_process_died(night: tuple[Store, str]) -> None:
+    store, uid = night
+    mark = folder_of(store, uid) / ".live"
+    mark.write_bytes(bytes(4096))
+    with pytest.raises(Protected):
+        store.delete(uid, reason="x")
+    assert mark.exists()
+    store.reconcile()
+    assert not mark.exists()
+
+
 # -- what cannot be ----------------------------------------------------------------------------------------
 
 
@@ -234,6 +291,8 @@ def test_a_run_that_is_written_and_one_that_is_incomplete_stay(night: tuple[Stor
         ({"reason": 3}, "expected a reason in words"),
         ({"reason": "x", "although": "children"}, "expected although to be some of children, damaged"),
         ({"reason": "x", "although": ["haste"]}, "expected although to be some of"),
+        ({"reason": "x", "keep_days": "7"}, "expected keep_days as a number"),
+        ({"reason": "x", "keep_days": True}, "expected keep_days as a number"),
         ({"reason": "x", "keep_days": -1}, "expected a time of 0 or more"),
         ({"reason": "x", "keep_days": float("nan")}, "expected a time of 0 or more"),
         ({"reason": "x", "keep_days": float("inf")}, "expected a time of 0 or more"),
@@ -272,6 +331,29 @@ def test_a_trash_that_leads_elsewhere_is_not_followed(night: tuple[Store, str], 
     assert files(store.root) == before
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert store.tombstone(uid) is None
+    store.close()
+    with Store(store.root) as again:
+        assert np.asarray(again[uid]["view_a"]).any()
+
+
+def test_what_is_forged_in_the_folder_of_a_run_removes_nothing(night: tuple[Store, str]) -> None:
+    store, uid = night
+    folder = folder_of(store, uid)
+    store.close()
+    for new in ("..", ".", "documents.jsonl", "primary-view_a.ome.zarr"):
+        plan = {
+            "uid": "x",
+            "old": "runs",
+            "old_spec": "GENTLY_TIFF",
+            "new": new,
+            "spec": "GENTLY_TIFF",
+            "entry": None,
+        }
+        (folder / PLAN).write_text(json.dumps(plan))
+        (folder / ".live").write_bytes(bytes(4096))
+        with Store(store.root) as again:
+            assert np.asarray(again[uid]["view_a"]).any()
+            assert not (folder / PLAN).exists()
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second disk to be sure of")

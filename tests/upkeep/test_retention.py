@@ -103,7 +103,9 @@ def test_nothing_that_somebody_has_to_look_at_goes(store: Store):
     uids["unverified"] = take(store, 4)
     plan = store.retention.plan(Policy(rules=[Rule(max_age="1 h", max_size=1, derived=False)]))
     assert plan.goes == ()
-    assert {name: reasons(plan)[uid] for name, uid in uids.items()} == {name: {name} for name in uids}
+    found = {name: reasons(plan)[uid] for name, uid in uids.items()}
+    found["running"].discard("unverified")  # which it is where its event came after it was verified
+    assert found == {name: {name} for name in uids}
     assert store.retention.apply(plan).deleted == ()
 
 

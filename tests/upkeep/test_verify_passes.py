@@ -46,9 +46,12 @@ def test_a_run_is_stamped_with_what_was_read_of_it(root: Path, nights: Callable[
         assert (stamp["events"], stamp["bytes"], stamp["findings"]) == (8, 96000, [finding.to_dict()])
         assert stamp["journal"]["path"] == store.record(uid).path
         assert stamp["journal"]["bytes"] == journal.stat().st_size
-        # an array or an event alone are not the run
-        verified(store, uid=finding.asset)
+        # an array or an event alone are not the run, but what is wrong with one is
+        (other,) = {asset.uid for asset in store.assets(uid)} - {finding.asset}
+        verified(store, uid=other)
         assert len(list(Logbook(root).entries("verified"))) == 3
+        verified(store, uid=finding.asset)
+        assert [entry["findings"] for entry in Logbook(root).entries("verified")][3:] == [[finding.to_dict()]]
 
 
 def test_a_store_that_is_only_read_is_verified_and_not_stamped(
