@@ -54,7 +54,7 @@ def what_grows(samples: list[dict[str, int]], *, is_long: bool) -> dict[str, flo
 
 
 def test_nothing_grows_from_run_to_run(zygote: Zygote, root: Path) -> None:
-    samples = endured(zygote, root, cycles=9, events=10)
+    samples = endured(zygote, root, cycles=18, events=10)
     assert what_grows(samples, is_long=False) == {}
 
 
