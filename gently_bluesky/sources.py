@@ -19,7 +19,16 @@ from numpy.typing import DTypeLike, NDArray
 
 from gently_bluesky.indexing import BLOCK_BYTES, Gather, View, choose
 
-__all__ = ["ArraySource", "Events", "InlineSource", "Points", "Selection", "no_events", "read_view"]
+__all__ = [
+    "ArraySource",
+    "Events",
+    "InlineSource",
+    "Points",
+    "Selection",
+    "WrappedSource",
+    "no_events",
+    "read_view",
+]
 
 POINTS_AT_ONCE = 2**16
 """Most points of a mask over several axes that are worked on together."""
@@ -69,6 +78,32 @@ class ArraySource(ABC):
         of neither.
         """
         return None
+
+
+class WrappedSource(ArraySource):
+    """A source that is asked through another, which reads otherwise. Any thread."""
+
+    def __init__(self, source: ArraySource) -> None:
+        self._source: ArraySource = source
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the source."""
+        return self._source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the source."""
+        return self._source.dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Of the source."""
+        return self._source.chunks
+
+    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
+        """Ask the source."""
+        return self._source.coarser(most)
 
 
 def no_events(shape: Sequence[int], dtype: DTypeLike | None) -> InlineSource:

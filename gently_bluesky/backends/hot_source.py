@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from gently_bluesky.backends.hot import DATA_OFFSET, MAGIC, PAGE, ROW, SLOTS, key_of
 from gently_bluesky.backends.planes import places, read_planes
 from gently_bluesky.errors import AssetDamaged
-from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.segments import BINARY, HOT, NO_LINKS, names_of, shared_folder
+from gently_bluesky.sources import ArraySource, Selection, WrappedSource
 
 __all__ = ["HotSource"]
 
@@ -36,7 +36,7 @@ COMPARED = 40
 """Bytes of a row that say what is where, ``generation`` to ``nbytes``; behind them stands when it was used."""
 
 
-class HotSource(ArraySource):
+class HotSource(WrappedSource):
     """A source of stored events that reads the newest ones from the hot pools of its store. Any thread.
 
     Parameters
@@ -50,27 +50,12 @@ class HotSource(ArraySource):
     """
 
     def __init__(self, source: ArraySource, tag: str, asset_uid: str) -> None:
-        self._source: ArraySource = source
+        super().__init__(source)
         self._tag: str = tag
         self._asset_uid: str = asset_uid
         self._lock: threading.Lock = threading.Lock()
         self._pools: Sequence[Path] = ()
         self._look_again_s: float = 0.0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes, ``t`` first."""
-        return self._source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of what ``read`` returns."""
-        return self._source.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Of what is stored."""
-        return self._source.chunks
 
     def read(self, selection: Selection) -> NDArray[Any]:
         """Return a new array of the selected elements; raises as the source of stored events does."""
@@ -80,10 +65,6 @@ class HotSource(ArraySource):
             if out.size and self._copy(wanted, out):
                 return out
         return self._source.read(selection)
-
-    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
-        """Ask the source of stored events: what is hot is of full resolution."""
-        return self._source.coarser(most)
 
     def _copy(self, wanted: Sequence[NDArray[np.intp]], out: NDArray[Any]) -> bool:
         """Copy all selected events, or say that some cannot be."""

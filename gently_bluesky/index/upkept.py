@@ -5,6 +5,7 @@ A function of the logbook's entries, as the rest of the index is of the journals
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -36,14 +37,14 @@ _OF_RUN: Final = select(tombstones.c.entry).where(tombstones.c.run_uid == bindpa
 _PINS: Final = select(pins.c.run_uid, pins.c.time, pins.c.reason).order_by(pins.c.time, pins.c.run_uid)
 
 
-class UpkeptIndex:
+class UpkeptIndex(ABC):
     """The half of an index that knows what was deleted and what is pinned. Any thread."""
 
     _database: Database
 
+    @abstractmethod
     def rows(self, statement: Executable, **parameters: object) -> Sequence[AnyRow]:
         """Return the rows that a statement reads."""
-        raise NotImplementedError
 
     def upkeep_reach(self) -> int:
         """Return up to which byte the logbook is indexed."""

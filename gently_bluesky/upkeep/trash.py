@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gently_bluesky.documents.live import LiveFile
@@ -24,6 +23,7 @@ from gently_bluesky.files import inside, make_folders, remove_tree, sync_folder
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.upkept import CONVERT, DELETE, INDEXED, PURGE, RESTORE
 from gently_bluesky.lazy import ArraySource, Selection
+from gently_bluesky.sources import WrappedSource
 from gently_bluesky.upkeep.logbook import Logbook
 from gently_bluesky.upkeep.quarantine import explained as explained_by_quarantine
 
@@ -267,28 +267,13 @@ def _deleted(root: Path, one: Whereabouts) -> AssetDeleted:
     )
 
 
-class Explained(ArraySource):
+class Explained(WrappedSource):
     """An asset that may be deleted, or in quarantine in part: what is missing is told with where it is. Any thread."""
 
     def __init__(self, source: ArraySource, root: Path, asset: str) -> None:
-        self._source: ArraySource = source
+        super().__init__(source)
         self._root: Path = root
         self._asset: str = asset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the source."""
-        return self._source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the source."""
-        return self._source.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Of the source."""
-        return self._source.chunks
 
     def read(self, selection: Selection) -> NDArray[Any]:
         """Read. Raises as the source, AssetDeleted, AssetPurged and AssetQuarantined."""
@@ -299,7 +284,3 @@ class Explained(ArraySource):
             if found is error:
                 raise
             raise found from error
-
-    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
-        """Ask the source."""
-        return self._source.coarser(most)
