@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Collection
 from functools import cached_property
 
 from gently_bluesky.elsewhere import place_of
-from gently_bluesky.errors import InputError, InvalidSetting
-from gently_bluesky.maintaining import DAY_S, MaintainedStore
+from gently_bluesky.errors import InputError
+from gently_bluesky.maintaining import MaintainedStore
 from gently_bluesky.model import Pin, Record, Tombstone
 from gently_bluesky.retention import Retention
+from gently_bluesky.settings import seconds_kept
 
 __all__ = ["DeletingStore"]
 
@@ -124,7 +125,7 @@ class DeletingStore(MaintainedStore):
 
         self._require_writable()
         wanted = Deletion(
-            reason, _seconds(keep_days), tuple(although) if not isinstance(although, str) else although
+            reason, seconds_kept(keep_days), tuple(although) if not isinstance(although, str) else although
         )
         record = self._index.record(uid)
         if record.kind == "datum":
@@ -190,18 +191,23 @@ class DeletingStore(MaintainedStore):
         ------
         UnknownUid, AmbiguousUid
             There is no such run or asset, or there are several.
+        InputError
+            Somebody else has one of their runs.
+        ClockJumped
+            The clock of this machine cannot be right; `now` asks for no clock.
         StoreReadOnly, StorageError
             Something could not be put on record or removed; the next opening tries again.
         """
-        from gently_bluesky.upkeep.deletion import purge
+        from gently_bluesky.upkeep.purging import purge
 
         self._require_writable()
         record = None if uid is None else self._index.record(uid)
+        until = math.inf if now else self.retention.now()
         found = [
             one
             for one in self.trash()
             if (record is None or record.uid in (one.uid, one.copy_of, one.run_uid))
-            and (now or one.keep_until <= time.time())
+            and one.keep_until <= until
         ]
         purge(self.root, self._index, found)
         return [
@@ -209,9 +215,3 @@ class DeletingStore(MaintainedStore):
             for old in found
             if (one := self._index.tombstone(old.uid)) is not None and one.purged is not None
         ]
-
-
-def _seconds(days: object) -> float:
-    if isinstance(days, bool) or not isinstance(days, int | float):
-        raise InvalidSetting(f"expected keep_days as a number, got {days!r:.200}; nothing was deleted")
-    return days * DAY_S

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.adopting import adopted_place, below_incoming, has_files_at
@@ -23,9 +20,9 @@ from gently_bluesky.files import inside, is_there
 from gently_bluesky.foreign.kinds import KINDS, TOLD_BY_DATUMS, ForeignAsset, foreign_dims, open_foreign
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
-from gently_bluesky.lazy import ArraySource, Selection
+from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import Record
-from gently_bluesky.sources import no_events
+from gently_bluesky.sources import MovingSource, no_events
 from gently_bluesky.upkeep.trash import Explained, explained
 
 __all__ = ["Means", "Places", "axes_of", "foreign_source", "handled_source", "means_of", "place_of"]
@@ -206,66 +203,12 @@ def _opened_where_it_is(
     )
     if not may_move:
         return open_at(path)
-    try:
-        source = open_at(path)
-    except AssetMissing:
+
+    def opened_now(was: Path) -> tuple[ArraySource, Path] | None:
         now = place_of(places, index, record)
-        if now == path:
-            raise
-        return open_at(now)
-    return _Movable(source, path, lambda: place_of(places, index, record), open_at)
+        return None if now == was else (open_at(now), now)
 
-
-class _Movable(ArraySource):
-    """An asset that its run may adopt, or that may be brought home, while it is open. Any thread."""
-
-    def __init__(
-        self,
-        source: ArraySource,
-        path: Path,
-        place: Callable[[], Path],
-        open_at: Callable[[Path], ArraySource],
-    ) -> None:
-        self._source = source
-        self._shape = source.shape
-        self._path = path
-        self._place = place
-        self._open_at = open_at
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes, of when it was opened."""
-        return self._shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of what ``read`` returns."""
-        return self._source.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Lengths of what is read at once."""
-        return self._source.chunks
-
-    @property
-    def has_colours(self) -> bool:
-        """The last axis is that of colours."""
-        return getattr(self._source, "has_colours", False)
-
-    def read(self, selection: Selection) -> NDArray[Any]:
-        """Read, where it is by now. Raises as the source."""
-        try:
-            return self._source.read(selection)
-        except AssetMissing:
-            now = self._place()
-            if now == self._path:
-                raise
-            self._source = self._open_at(now)
-            return self._source.read(selection)
-
-    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
-        """Ask the source, where it was when it was last read."""
-        return self._source.coarser(most)
+    return MovingSource.at(path, open_at, opened_now)
 
 
 def _no_events(record: Record) -> ArraySource:

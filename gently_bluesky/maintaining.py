@@ -19,7 +19,7 @@ from gently_bluesky.opening import reconcile_root
 from gently_bluesky.parallel import reading_threads
 from gently_bluesky.progress import terminal_bar
 from gently_bluesky.reading import StoreView
-from gently_bluesky.settings import Chunks, Compression
+from gently_bluesky.settings import Chunks, Compression, seconds_kept
 from gently_bluesky.upkeep.findings import Reconciliation
 from gently_bluesky.upkeep.recovery import reconcile
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["MaintainedStore"]
 
 MOST_WORKERS = 64
-DAY_S = 86_400.0
 
 
 class MaintainedStore(StoreView):
@@ -232,7 +231,7 @@ class MaintainedStore(StoreView):
                 "machine; nothing was changed"
             )
         backend = None if format is None else get_backend(format)
-        wish = Wish(backend, chunks, compression, levels, keep_original, keep_days * DAY_S)
+        wish = Wish(backend, chunks, compression, levels, keep_original, seconds_kept(keep_days))
         return self._convert(uid, wish, progress=progress)
 
     def _convert(

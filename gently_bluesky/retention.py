@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gently_bluesky.errors import ClockJumped, InputError, InvalidSetting, StalePlan, StorageError
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import Record, Tombstone
+from gently_bluesky.settings import DAY_S
 from gently_bluesky.wording import clock
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Retention"]
 
-DAY_S = 86_400.0
 DRIFT_S = 60.0
 """By so much a clock may be set while a store is open."""
 BEHIND_S = 3600.0
@@ -141,7 +141,7 @@ class Retention:
         try:
             for one in plan.goes:
                 self._delete(one, plan.policy, deleted, left)
-            purged = self._purge(left)
+            purged = self._purge({one.uid for one in (*plan.purges, *deleted)}, left)
         except StorageError as error:
             error.add_note(
                 f"{len({one.run_uid for one in deleted})} of {len(plan.goes)} runs were deleted before that"
@@ -168,6 +168,22 @@ class Retention:
                 return str(done)
             return "its policy lets nothing go: store.retention.plan() says why"
         return "runs and results came so fast that no plan stood; nothing was deleted"
+
+    def now(self) -> float:
+        """Return the time, in seconds since the epoch, if the clock of this machine can be right.
+
+        Raises
+        ------
+        ClockJumped
+            It was set since the store was opened, or does not fit what is on record.
+        JournalDamaged, StorageError
+            The logbook cannot be read.
+        """
+        from gently_bluesky.upkeep.stamps import Stamps
+
+        stamps = Stamps(self._root, writes=False)
+        stamps.read()
+        return self._now(stamps.newest)
 
     def usage(self, by: str = "session") -> Usage:
         """Return what the files of a store take on the disk. Changes nothing.
@@ -273,13 +289,13 @@ class Retention:
         except InputError as error:
             left[one.uid] = str(error)
 
-    def _purge(self, left: dict[str, str]) -> list[Tombstone]:
-        """Remove for good what has been in the trash for long enough; return the tombstones."""
-        from gently_bluesky.upkeep.deletion import purge
+    def _purge(self, uids: Collection[str], left: dict[str, str]) -> list[Tombstone]:
+        """Remove for good what of these has been in the trash for long enough; return the tombstones."""
+        from gently_bluesky.upkeep.purging import purge
 
         due: dict[str, list[Tombstone]] = {}
         for one in self._in_trash():
-            if one.keep_until <= time.time():
+            if one.uid in uids and one.keep_until <= time.time():
                 due.setdefault(one.run_uid, []).append(one)
         for run_uid, found in due.items():
             try:

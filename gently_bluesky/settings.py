@@ -10,11 +10,13 @@ import numpy as np
 
 from gently_bluesky.errors import InvalidSetting
 
-__all__ = ["SYNCS", "Chunks", "Compression", "Packing", "Settings"]
+__all__ = ["DAY_S", "SYNCS", "Chunks", "Compression", "Packing", "Settings", "seconds_kept"]
 
 ASSETS = ("datum", "stream")
 ADOPTIONS = ("reference", "move")
 SYNCS = ("event", "run", "never")
+DAY_S = 86_400.0
+LONGEST_DAYS = 366_000
 
 Chunks = str | tuple[int, ...]
 Compression = str | tuple[Mapping[str, Any], ...]
@@ -188,3 +190,23 @@ class Settings:
         if isinstance(compression, Mapping):
             compression = compression.get(data_key)
         return Packing(chunks, compression, levels)
+
+
+def seconds_kept(keep_days: object) -> float:
+    """Return for how long something stays in the trash, in seconds, from a number of days.
+
+    Raises
+    ------
+    InvalidSetting
+        It is none, below 0, or without an end.
+    """
+    if (
+        isinstance(keep_days, int | float)
+        and not isinstance(keep_days, bool)
+        and 0 <= keep_days < LONGEST_DAYS
+    ):
+        return keep_days * DAY_S
+    raise InvalidSetting(
+        f"expected keep_days to be a number of days, 0 or more and below {LONGEST_DAYS:,}, got {keep_days!r:.200}; "
+        "nothing was changed"
+    )

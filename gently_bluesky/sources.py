@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gently_bluesky.errors import AssetMissing
 from gently_bluesky.indexing import BLOCK_BYTES, Gather, View, choose
 
 __all__ = [
     "ArraySource",
     "Events",
     "InlineSource",
+    "MovingSource",
     "Points",
     "Selection",
     "WrappedSource",
@@ -101,9 +104,71 @@ class WrappedSource(ArraySource):
         """Of the source."""
         return self._source.chunks
 
+    @property
+    def has_colours(self) -> bool:
+        """The last axis is that of colours, as sources of what others wrote may say."""
+        return getattr(self._source, "has_colours", False)
+
     def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
         """Ask the source."""
         return self._source.coarser(most)
+
+
+class MovingSource(WrappedSource):
+    """A source whose files may be moved, or kept otherwise, while it is open. Any thread.
+
+    Parameters
+    ----------
+    source, path
+        As it is, and where.
+    opened_now
+        Opens what was at a path where it is by now, and says where that is; None where it is there still.
+    """
+
+    def __init__(
+        self,
+        source: ArraySource,
+        path: Path,
+        opened_now: Callable[[Path], tuple[ArraySource, Path] | None],
+    ) -> None:
+        super().__init__(source)
+        self._shape: tuple[int, ...] = source.shape
+        self._path: Path = path
+        self._opened_now = opened_now
+
+    @classmethod
+    def at(
+        cls,
+        path: Path,
+        open_at: Callable[[Path], ArraySource],
+        opened_now: Callable[[Path], tuple[ArraySource, Path] | None],
+    ) -> MovingSource:
+        """Open what is at ``path``, or where it is by now. Raises as ``open_at``."""
+        try:
+            return cls(open_at(path), path, opened_now)
+        except AssetMissing:
+            found = opened_now(path)
+            if found is None:
+                raise
+            return cls(*found, opened_now)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes, of when it was opened."""
+        return self._shape
+
+    def read(self, selection: Selection) -> NDArray[Any]:
+        """Read, from where it is by now. Raises as the source."""
+        while True:
+            path, source = self._path, self._source  # never a newer path than the source
+            try:
+                return source.read(selection)
+            except AssetMissing:
+                found = self._opened_now(path)
+                if found is None:
+                    raise
+                self._source, now = found
+                self._path = now
 
 
 def no_events(shape: Sequence[int], dtype: DTypeLike | None) -> InlineSource:

@@ -23,7 +23,7 @@ from gently_bluesky.index.fields import path_of_uri
 from gently_bluesky.model import JournalLine
 from gently_bluesky.settings import Settings
 
-__all__ = ["Adoption", "adopted_place", "below_incoming", "has_files_at", "settled_lines"]
+__all__ = ["LIVE", "RECORD", "Adoption", "adopted_place", "below_incoming", "has_files_at", "settled_lines"]
 
 ORIGIN = ".incoming-root"
 """In a run's folder: where the store lay when the files came, for whole paths in documents of a store moved since."""

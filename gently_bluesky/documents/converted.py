@@ -6,13 +6,10 @@ what it was made from; it is asked where an asset is not found any more, and not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from gently_bluesky.backends.base import Backend
 from gently_bluesky.backends.registry import backend_for_spec
@@ -20,7 +17,8 @@ from gently_bluesky.documents.journal import scan_journal
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset
 from gently_bluesky.errors import AssetMissing, InvalidDocument, StorageError
 from gently_bluesky.files import inside
-from gently_bluesky.lazy import ArraySource, Selection
+from gently_bluesky.lazy import ArraySource
+from gently_bluesky.sources import MovingSource
 
 __all__ = ["MADE_FROM", "former_places", "open_asset"]
 
@@ -54,14 +52,12 @@ def open_asset(
     AssetMissing, AssetDamaged, StorageError
         As `Backend.open`.
     """
-    journal = path.with_name(JOURNAL) if journal is None else journal
-    try:
-        return _Convertible(backend.open(path, kwargs, count), path, journal, uid, count)
-    except AssetMissing:
-        found = _opened_now(path, journal, uid, count)
-        if found is None:
-            raise
-        return _Convertible(*found, journal, uid, count)
+    beside = path.with_name(JOURNAL) if journal is None else journal
+
+    def opened_now(was: Path) -> tuple[ArraySource, Path] | None:
+        return _opened_now(was, beside, uid, count)
+
+    return MovingSource.at(path, lambda place: backend.open(place, kwargs, count), opened_now)
 
 
 def former_places(kwargs: Mapping[str, Any]) -> list[str]:
@@ -69,50 +65,6 @@ def former_places(kwargs: Mapping[str, Any]) -> list[str]:
     said: Any = kwargs.get(MADE_FROM)
     known = said if isinstance(said, list) else []
     return [one["path"] for one in known if isinstance(one, Mapping) and isinstance(one.get("path"), str)]
-
-
-class _Convertible(ArraySource):
-    """An asset that may be converted while it is open. Any thread."""
-
-    def __init__(
-        self, source: ArraySource, path: Path, journal: Path, uid: str | None, count: int | None
-    ) -> None:
-        self._now: tuple[ArraySource, Path] = source, path
-        self._shape: tuple[int, ...] = source.shape
-        self._journal: Path = journal
-        self._uid: str | None = uid
-        self._count: int | None = count
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes, of when it was opened."""
-        return self._shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of what ``read`` returns."""
-        return self._now[0].dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Lengths of what is read at once, as it is kept by now."""
-        return self._now[0].chunks
-
-    def read(self, selection: Selection) -> NDArray[Any]:
-        """Read, from what it is by now. Raises as the source."""
-        while True:
-            source, path = self._now
-            try:
-                return source.read(selection)
-            except AssetMissing:
-                found = _opened_now(path, self._journal, self._uid, self._count)
-                if found is None:
-                    raise
-                self._now = found
-
-    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
-        """Ask the source, as it was when it was last read."""
-        return self._now[0].coarser(most)
 
 
 def _opened_now(

@@ -12,7 +12,7 @@ from typing import Any
 
 from gently_bluesky.documents.journal import Journal
 from gently_bluesky.documents.live import LiveFile
-from gently_bluesky.documents.names import day_folder, run_folder
+from gently_bluesky.documents.names import day_folder, folder_of, run_folder
 from gently_bluesky.documents.place import Place
 from gently_bluesky.errors import StorageError, StorageFull
 from gently_bluesky.files import make_folders, storage_error, sync_up
@@ -260,7 +260,7 @@ class SharedHome(RunHome):
             self.journal = self._shared.open(start["time"])
         except OSError as error:
             raise storage_error(error, "the journal of derived results cannot be opened") from error
-        self.folder = self.journal.rpartition("/")[0]
+        self.folder = folder_of(self.journal)
 
     def discard(self) -> None:
         """Nothing to do: the run would have been appended whole."""

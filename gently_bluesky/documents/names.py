@@ -21,6 +21,7 @@ __all__ = [
     "day_folder",
     "device_asset_name",
     "escape",
+    "folder_of",
     "incoming_folder",
     "run_folder",
     "unescape",
@@ -32,6 +33,11 @@ INCOMING = "incoming"
 LONGEST = 80
 PLAIN = re.compile(r"[a-z0-9_]")
 ESCAPED = re.compile(r"~([a-z])|=([0-9a-f]{2})|([a-z0-9_])")
+
+
+def folder_of(place: str) -> str:
+    """Return the folder of a place in a store, relative to the store's root as it is."""
+    return place.rpartition("/")[0]
 
 
 def escape(name: str) -> str:

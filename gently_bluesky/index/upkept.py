@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Executable, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Executable, bindparam, delete, distinct, func, insert, select, update
 
 from gently_bluesky.index.database import Database
 from gently_bluesky.index.fields import json_text
 from gently_bluesky.index.records import decoded
-from gently_bluesky.index.schema import AnyRow, pins, tombstones, upkeep
+from gently_bluesky.index.schema import AnyRow, pins, records, tombstones, upkeep
 from gently_bluesky.model import Pin, Tombstone
 
 __all__ = ["CONVERT", "DELETE", "INDEXED", "PIN", "PURGE", "RESTORE", "UNPIN", "UpkeptIndex", "tombstones_of"]
@@ -34,6 +34,12 @@ _REACH: Final = select(upkeep.c.end)
 _ONE: Final = select(tombstones.c.entry).where(tombstones.c.uid == bindparam("uid"))
 _ALL: Final = select(tombstones.c.entry).order_by(tombstones.c.time, tombstones.c.uid)
 _OF_RUN: Final = select(tombstones.c.entry).where(tombstones.c.run_uid == bindparam("run_uid"))
+_SHARED: Final = (
+    select(records.c.path)
+    .where(records.c.kind == "asset", records.c.path.startswith("incoming/"))
+    .group_by(records.c.path)
+    .having(func.count(distinct(records.c.run_uid)) > 1)
+)
 _PINS: Final = select(pins.c.run_uid, pins.c.time, pins.c.reason).order_by(pins.c.time, pins.c.run_uid)
 
 
@@ -90,6 +96,10 @@ class UpkeptIndex(ABC):
     def pins(self) -> dict[str, Pin]:
         """Return the runs that are pinned, by their uids, oldest pin first."""
         return {row.run_uid: Pin(row.run_uid, row.time, row.reason) for row in self.rows(_PINS)}
+
+    def shared_places(self) -> frozenset[str]:
+        """Return where in ``incoming`` assets lie that several runs announce."""
+        return frozenset(row.path for row in self.rows(_SHARED))
 
 
 def tombstones_of(entry: Mapping[str, Any]) -> list[Tombstone]:

@@ -13,26 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crc32c import crc32c
-
 from gently_bluesky.backends.base import Backend
-from gently_bluesky.backends.frames import declared_frame
 from gently_bluesky.backends.memory import MemoryBackend
-from gently_bluesky.backends.registry import backend_for_spec
 from gently_bluesky.documents.converted import MADE_FROM, former_places
 from gently_bluesky.documents.journal import rewritten, scan_journal
-from gently_bluesky.documents.names import asset_name
+from gently_bluesky.documents.names import asset_name, folder_of
 from gently_bluesky.documents.resources import announced_asset, file_uri
 from gently_bluesky.errors import (
     InputError,
-    InvalidDocument,
-    InvalidSetting,
-    LookupFailed,
     StorageError,
 )
 from gently_bluesky.files import inside, read_plain, storage_error, write_atomic
 from gently_bluesky.index.index import Index
-from gently_bluesky.model import ArraySpec, JournalLine, Record
+from gently_bluesky.model import JournalLine, Record
 from gently_bluesky.settings import Packing
 from gently_bluesky.upkeep.announced import Announced, announced_assets
 from gently_bluesky.upkeep.conversion_plan import (
@@ -43,16 +36,18 @@ from gently_bluesky.upkeep.conversion_plan import (
     settle,
 )
 from gently_bluesky.upkeep.conversions import Converted, LeftOut, Wish
+from gently_bluesky.upkeep.convertible import NOT_CONVERTED, Convertible, Opened, convertible, opened
 from gently_bluesky.upkeep.deletion import (
     RunLock,
     Where,
     free_in_trash,
     locked,
-    purge_held,
     require_same_disk,
     tell_index,
 )
 from gently_bluesky.upkeep.journals import has_stop, whole_lines
+from gently_bluesky.upkeep.pixels import digest_of_digests
+from gently_bluesky.upkeep.purging import purge_held
 from gently_bluesky.upkeep.recoding import Recoding
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
 
@@ -96,19 +91,6 @@ def convert_run(
             yield work.converted(asset)
 
 
-@dataclass(frozen=True, slots=True)
-class _Was:
-    """An asset as it is."""
-
-    announced: Announced
-    backend: Backend
-    root: str
-    path: Path
-    place: str
-    kwargs: Mapping[str, Any]
-    spec: ArraySpec
-
-
 @dataclass(slots=True)
 class _Work:
     """The conversion of one run, by whoever holds its lock."""
@@ -147,96 +129,35 @@ class _Work:
 
     def converted(self, asset: Announced) -> Converted | LeftOut:
         """Convert one asset, if it is to be."""
-        was = self._was(asset)
-        if isinstance(was, LeftOut):
-            return was
+        record = self.index.record(asset.uid)
+        was = convertible(asset, self.run, record, self._lines, self.root, self.where)
+        if isinstance(was, str):
+            return LeftOut(asset.uid, self.run.uid, was)
+        if self.wish.only_spec not in (None, was.backend.spec):
+            return LeftOut(asset.uid, self.run.uid, f"is kept as {was.backend.name} already")
         goal = self.wish.goal(was.backend, was.kwargs)
         if goal is None:
             return LeftOut(asset.uid, self.run.uid, "is kept so already", is_so=True)
-        self._require_fits(was, *goal)
+        was.require_fits(*goal)
         return self._convert(was, *goal)
-
-    # -- what there is -----------------------------------------------------------------------------------
-
-    def _was(self, asset: Announced) -> _Was | LeftOut:
-        def left(why: str) -> LeftOut:
-            return LeftOut(asset.uid, self.run.uid, why)
-
-        known = announced_asset(asset.name, asset.doc)
-        record = self.index.record(asset.uid)
-        if record.deleted is not None:
-            return left("was deleted: restore it first, if it is to be converted")
-        try:
-            backend = None if known is None else backend_for_spec(known.spec)
-            path = self.where(record)
-        except (LookupFailed, InvalidDocument) as error:
-            return left(str(error))
-        if known is None or backend is None:
-            return left("was written by others, whose files are left as they are")
-        if self.wish.only_spec not in (None, backend.spec):
-            return left(f"is kept as {backend.name} already")
-        if not path.is_relative_to(self.journal.parent):
-            return left("does not lie in the folder of its run")
-        place = path.relative_to(self.root).as_posix()
-        for line in self._lines:
-            other = (
-                announced_asset(line.name, line.doc) if line.name in {"resource", "stream_resource"} else None
-            )
-            if other is not None and other.uid != asset.uid and other.path == known.path:
-                return left(f"is announced a second time, as {other.uid}")
-        return _Was(
-            asset, backend, known.root, path, place, known.kwargs, self._spec(asset, path, known.kwargs)
-        )
-
-    def _spec(self, asset: Announced, path: Path, kwargs: Mapping[str, Any]) -> ArraySpec:
-        shape, dtype = declared_frame(path, kwargs)
-        origin: dict[str, Any] = {"run": self.run.uid, "time": self.run.time}
-        if asset.stream:
-            origin.update(stream=asset.stream, data_key=asset.data_key)
-        return ArraySpec(
-            name=asset.data_key,
-            shape=shape,
-            dtype=dtype,
-            dims=tuple(kwargs["dims"]),
-            scale=tuple(kwargs["scale"]),
-            units=tuple(kwargs["units"]),
-            channel_names=tuple(kwargs["channel_names"]),
-            origin=origin,
-        )
-
-    def _require_fits(self, was: _Was, backend: Backend, packing: Packing) -> None:
-        what = f"asset {was.announced.uid} ({was.place})"
-        can, is_other = backend.capabilities, backend.spec != was.backend.spec
-        if is_other and (was.spec.dtype.kind not in can.kinds or len(was.spec.shape) > can.max_ndim):
-            raise InvalidSetting(
-                f"{what}: format {backend.name!r} holds arrays of up to {can.max_ndim} axes and of the kinds "
-                f"{can.kinds!r}, got events of {was.spec.shape} and {was.spec.dtype}; it was not converted; choose "
-                "another format"
-            )
-        if was.announced.name == "stream_resource" and backend.mimetype is None:
-            raise InvalidSetting(
-                f"{what} is announced by stream_resource, and format {backend.name!r} has no mimetype by which such a "
-                "document could name it; it was not converted; choose another format"
-            )
-        backend.check_packing(packing)
-        backend.check_fit(packing, was.spec)
 
     # -- one asset ---------------------------------------------------------------------------------------
 
-    def _convert(self, was: _Was, backend: Backend, packing: Packing) -> Converted:
+    def _convert(self, was: Convertible, backend: Backend, packing: Packing) -> Converted:
         folder, uid = self.journal.parent, was.announced.uid
-        name = self._free_name(was, backend)
+        name, plan = self._free_name(was, backend), None
         try:
-            before = sum(file.stat().st_size for file in was.backend.files(was.path, was.kwargs))
+            source = opened(self.root, self.index, was)
+            recoding = self._recoding(was, source, backend)
             plan = ConversionPlan(
-                uid, was.place, was.backend.spec, name, backend.spec, self._entry(was, before)
+                uid, was.place, was.backend.spec, name, backend.spec, self._entry(was, source.nbytes)
             )
             self.lock.is_settled = False
             plan.write(folder)
             try:
                 kwargs = {
-                    **self._recoding(was).into(backend, packing, folder / name),
-                    MADE_FROM: [*_history(was.kwargs), self._provenance(was, backend)],
+                    **recoding.into(backend, packing, folder / name),
+                    MADE_FROM: [*was.history, self._provenance(was, backend)],
                 }
                 after = sum(file.stat().st_size for file in backend.files(folder / name, kwargs))
                 self._announce(was, backend, name, kwargs)
@@ -250,25 +171,28 @@ class _Work:
         except StorageError:
             raise
         except OSError as error:
-            raise storage_error(
-                error, f"asset {uid} ({was.place}) was not converted, and is what it was"
-            ) from error
+            is_done = plan is not None and plan.is_announced(self._lines)
+            came = "is converted, and the next opening puts away what it was" if is_done else NOT_CONVERTED
+            raise storage_error(error, f"asset {uid} ({was.place}) {came}") from error
         if plan.entry is not None:
             self._put_away(plan.entry)
-        place = f"{self.run.path.rpartition('/')[0]}/{name}"
-        made = (was.backend.name, backend.name, was.announced.count, was.announced.count * was.spec.nbytes)
-        return Converted(uid, self.run.uid, was.announced.data_key, *made, before, after, place)
+        place = f"{folder_of(self.run.path)}/{name}"
+        made = (was.backend.name, backend.name, was.announced.count, was.nbytes)
+        return Converted(uid, self.run.uid, was.announced.data_key, *made, source.nbytes, after, place)
 
-    def _recoding(self, was: _Was) -> Recoding:
-        asset = was.announced
-        source = was.backend.open(was.path, was.kwargs, asset.count)
+    def _recoding(self, was: Convertible, found: Opened, backend: Backend) -> Recoding:
+        takes_room = not isinstance(backend, MemoryBackend)
+        if takes_room:
+            was.require_room(min(found.nbytes, was.nbytes))
 
         def tell(nbytes: int) -> None:
-            self.tell(nbytes, asset.data_key)
+            if takes_room:
+                was.require_room(0)
+            self.tell(nbytes, was.announced.data_key)
 
-        return Recoding(asset, source, was.path, was.spec, self.run.time, tell)
+        return Recoding(found.announced, found.source, found.path, was.spec, self.run.time, tell)
 
-    def _free_name(self, was: _Was, backend: Backend) -> str:
+    def _free_name(self, was: Convertible, backend: Backend) -> str:
         """Return a name that nothing in the run's folder has, or had: who knows an old one is led on by it."""
         taken = {entry.name for entry in self.journal.parent.iterdir()}
         for asset in announced_assets(self._lines).values():
@@ -281,22 +205,21 @@ class _Work:
             number += 1
         return name
 
-    def _entry(self, was: _Was, nbytes: int) -> dict[str, Any] | None:
+    def _entry(self, was: Convertible, nbytes: int) -> dict[str, Any] | None:
         """Return the logbook's entry by which what the asset was goes to the trash; None of what is in memory."""
         if isinstance(was.backend, MemoryBackend):
             return None
         require_same_disk(self.root, [was.place])
         asset, now = was.announced, time.time()
-        digests = [asset.digests[place] or "" for place in sorted(asset.digests)]
         return entry_of(
             asset.uid,
             self.run.uid,
-            self.run.path.rpartition("/")[0],
+            folder_of(self.run.path),
             was.place,
             free_in_trash(self.root, was.place, set()),
             nbytes=nbytes,
-            events=len(digests),
-            digest=f"crc32c:{crc32c(' '.join(digests).encode()):08x}",
+            events=len(asset.digests),
+            digest=digest_of_digests(asset.digests),
             time=now,
             reason=f"it was converted ({self.wish})",
             policy=None,
@@ -313,7 +236,7 @@ class _Work:
 
     # -- the switch --------------------------------------------------------------------------------------
 
-    def _provenance(self, was: _Was, backend: Backend) -> dict[str, Any]:
+    def _provenance(self, was: Convertible, backend: Backend) -> dict[str, Any]:
         packing = was.kwargs.get("packing")
         return {
             "spec": was.backend.spec,
@@ -321,9 +244,10 @@ class _Work:
             **({} if packing is None else {"packing": packing}),
             "time": time.time(),
             "asked": self.wish.asked(backend),
+            **(_needed_again(was.kwargs) if isinstance(backend, MemoryBackend) else {}),
         }
 
-    def _announce(self, was: _Was, backend: Backend, name: str, kwargs: Mapping[str, Any]) -> None:
+    def _announce(self, was: Convertible, backend: Backend, name: str, kwargs: Mapping[str, Any]) -> None:
         """Replace the journal, then tell the index: every line but that of the asset stays as it is."""
         uid, text = was.announced.uid, read_plain(self.journal)
         made = self._document(was, backend, name, kwargs)
@@ -335,14 +259,17 @@ class _Work:
                 else line
             )
 
-        self._lines, pieces = rewritten(text, 0, scan_journal(self.journal), change)
+        lines, pieces = rewritten(text, 0, scan_journal(self.journal), change)
         if sum(map(len, pieces)) == len(text):  # indexes tell by its length that a journal is another one
             pieces[-1] = pieces[-1].rstrip(b"\n") + b" \n"
         write_atomic(self.journal, b"".join(pieces))
+        self._lines = lines
         self._tell_index()
 
-    def _document(self, was: _Was, backend: Backend, name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        old, path = was.announced.doc, f"{self.run.path.rpartition('/')[0]}/{name}"
+    def _document(
+        self, was: Convertible, backend: Backend, name: str, kwargs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        old, path = was.announced.doc, f"{folder_of(self.run.path)}/{name}"
         if was.announced.name == "resource":
             return {
                 **old,
@@ -369,6 +296,6 @@ class _Work:
             ) from error
 
 
-def _history(kwargs: Mapping[str, Any]) -> list[Any]:
-    known = kwargs.get(MADE_FROM)
-    return [*known] if isinstance(known, list) else []
+def _needed_again(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what opens an asset when the memory that it was put into is gone."""
+    return {"kwargs": {name: value for name, value in kwargs.items() if name != MADE_FROM}}

@@ -55,10 +55,6 @@ class Wish:
             raise InvalidSetting(
                 "expected a format, chunks, compression or levels to convert to, got none of them; nothing was changed"
             )
-        if isinstance(self.keep_s, bool) or not 0 <= self.keep_s < float("inf"):
-            raise InvalidSetting(
-                f"expected a time of 0 or more to keep what an asset was, got {self.keep_s!r}; nothing was changed"
-            )
         if self.backend is not None:
             self.backend.check_packing(self._packing(None))
 

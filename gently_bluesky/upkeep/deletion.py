@@ -1,4 +1,4 @@
-"""Deleting the pixels of a run or an asset, getting them back while they are in the trash, and letting them go.
+"""Deleting the pixels of a run or an asset, and getting them back while they are in the trash.
 
 Each step is put on record, *synced*, before it is done, by whoever has the run's lock; what was put on record and not
 done is done by the next opening (`gently_bluesky.upkeep.trash`). Documents stay.
@@ -14,22 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crc32c import crc32c
-
-from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.documents.live import LiveFile
-from gently_bluesky.errors import (
-    InputError,
-    InvalidSetting,
-    StorageError,
-    UnknownUid,
-)
+from gently_bluesky.documents.names import folder_of
+from gently_bluesky.errors import InputError, InvalidSetting, StorageError
 from gently_bluesky.files import inside, make_folders, storage_error
 from gently_bluesky.index.index import Index
-from gently_bluesky.index.upkept import DELETE, PIN, PURGE, RESTORE, UNPIN
+from gently_bluesky.index.upkept import DELETE, PIN, RESTORE, UNPIN
 from gently_bluesky.model import Record, Tombstone
 from gently_bluesky.upkeep.accounts import Account, accounts
 from gently_bluesky.upkeep.logbook import Logbook
+from gently_bluesky.upkeep.pixels import digest_of_digests
 from gently_bluesky.upkeep.protection import ALTHOUGH, Where, own_path, require_unprotected
 from gently_bluesky.upkeep.sizes import nbytes_of_files
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
@@ -40,10 +34,10 @@ __all__ = [
     "RunLock",
     "delete",
     "free_in_trash",
+    "in_trash",
     "locked",
+    "note",
     "pin",
-    "purge",
-    "purge_held",
     "require_same_disk",
     "restore",
     "tell_index",
@@ -77,10 +71,6 @@ class Deletion:
             raise InvalidSetting(
                 f"expected although to be some of {', '.join(ALTHOUGH)}, got {self.although!r:.200}; nothing was "
                 "deleted"
-            )
-        if isinstance(self.keep_s, bool) or not self.keep_s >= 0 or self.keep_s == float("inf"):
-            raise InvalidSetting(
-                f"expected a time of 0 or more to keep it, got {self.keep_s!r}; nothing was deleted"
             )
 
 
@@ -157,14 +147,14 @@ def restore(root: Path, index: Index, record: Record) -> list[str]:
     """
     run = index.record(record.run_uid)
     with locked(root, index, run) as lock:
-        found = [one for one in _in_trash(index, record) if one.copy_of is None]
+        found = [one for one in in_trash(index, record) if one.copy_of is None]
         if not found:
             raise InputError(
                 f"nothing of {record.kind} {record.uid} is in the trash; nothing was changed; store.tombstone(uid) "
                 "says whether it was deleted, and purged"
             )
         try:
-            lock.place(root, _note(RESTORE, run.uid, run.path.rpartition("/")[0], found))
+            lock.place(root, note(RESTORE, run.uid, folder_of(run.path), found))
         except StorageError:
             raise
         except OSError as error:
@@ -175,52 +165,6 @@ def restore(root: Path, index: Index, record: Record) -> list[str]:
             ) from error
         tell_index(root, index, "restored")
         return [one.uid for one in found]
-
-
-def purge(root: Path, index: Index, found: Sequence[Tombstone]) -> None:
-    """Remove from the trash what these tombstones stand for; their files are gone on return.
-
-    Raises
-    ------
-    StorageError
-        Something could not be put on record or removed; the next opening tries again.
-    """
-    for run_uid in dict.fromkeys(one.run_uid for one in found):
-        wanted = {one.uid for one in found if one.run_uid == run_uid}
-        try:
-            run = index.record(run_uid)
-        except UnknownUid:  # its folder is gone; what of it is in the trash may go too
-            entry = _note(
-                PURGE, run_uid, found[0].path.rpartition("/")[0], [one for one in found if one.uid in wanted]
-            )
-            RunLock().place(root, entry)
-            tell_index(root, index, "purged")
-            continue
-        with locked(root, index, run) as lock:
-            still = [one for one in _in_trash(index, run) if one.uid in wanted and not _is_kept(index, one)]
-            if still:
-                purge_held(root, index, run, lock, still)
-
-
-def _is_kept(index: Index, one: Tombstone) -> bool:
-    """Say whether what is in the trash stays there: of a pinned run, or the only copy on disk of what is in memory."""
-    if one.copy_of is None:
-        return one.run_uid in index.pins()
-    return index.record(one.copy_of).format == MemoryBackend.spec
-
-
-def purge_held(root: Path, index: Index, run: Record, lock: RunLock, found: Sequence[Tombstone]) -> None:
-    """Do so for one run, whose lock the caller holds. Raises StorageError."""
-    try:
-        lock.place(root, _note(PURGE, run.uid, run.path.rpartition("/")[0], found))
-    except StorageError:
-        raise
-    except OSError as error:
-        raise storage_error(
-            error,
-            f"run {run.uid} is on record as purged, but could not be removed; the next opening tries again",
-        ) from error
-    tell_index(root, index, "purged")
 
 
 def pin(root: Path, index: Index, run_uid: str, reason: str) -> None:
@@ -260,7 +204,9 @@ def _account(root: Path, run: Record, reach: int) -> Account:
 
 def _own_assets(root: Path, index: Index, run: Record, account: Account, where: Where) -> dict[str, str]:
     """Return the paths of the assets of a run that are ours to delete, by uid."""
-    paths = {uid: own_path(root, run, index.record(uid), where) for uid in account.assets}
+    paths = {
+        uid: own_path(root, run, index.record(uid), where, index.shared_places) for uid in account.assets
+    }
     return {uid: path for uid, path in paths.items() if path is not None}
 
 
@@ -341,22 +287,21 @@ def _entry(
     assets: list[dict[str, Any]] = []
     for uid, path in wanted.items():
         asset = account.assets[uid]
-        digests = [asset.digests[place] or "" for place in sorted(asset.digests)]
         assets.append(
             {
                 "uid": uid,
                 "path": path,
                 "trash": free_in_trash(root, path, taken),
                 "nbytes": nbytes_of_files(root / path),
-                "events": len(digests),
-                "digest": f"crc32c:{crc32c(' '.join(digests).encode()):08x}",
+                "events": len(asset.digests),
+                "digest": digest_of_digests(asset.digests),
             }
         )
     return {
         "kind": DELETE,
         "time": now,
         "run": run.uid,
-        "folder": run.path.rpartition("/")[0],
+        "folder": folder_of(run.path),
         "whole": whole,
         "assets": assets,
         "reason": deletion.reason,
@@ -377,12 +322,14 @@ def free_in_trash(root: Path, place: str, taken: set[str]) -> str:
     return path
 
 
-def _note(kind: str, run_uid: str, folder: str, found: Sequence[Tombstone]) -> dict[str, Any]:
+def note(kind: str, run_uid: str, folder: str, found: Sequence[Tombstone]) -> dict[str, Any]:
+    """Return an entry of the logbook about what is in the trash."""
     assets = [{"uid": one.uid, "path": one.path, "trash": one.trash} for one in found]
     return {"kind": kind, "time": time.time(), "run": run_uid, "folder": folder, "assets": assets}
 
 
-def _in_trash(index: Index, record: Record) -> list[Tombstone]:
+def in_trash(index: Index, record: Record) -> list[Tombstone]:
+    """Return what of a run, or of an asset, is in the trash."""
     of_run = index.tombstones(record.run_uid)
     return [one for one in of_run if one.purged is None and record.uid in (one.uid, one.copy_of, one.run_uid)]
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def holdings(root: Path, index: Index, where: Where) -> Holdings:
     """
     stamps = Stamps(root, writes=False)
     stamps.read()
+    shared = cache(index.shared_places)
     reaches, pins, children = index.journals(), index.pins(), needed(index)
     assets: dict[str, list[Record]] = {}
     for asset in index.query(kind="asset", deleted=False):
@@ -103,7 +105,7 @@ def holdings(root: Path, index: Index, where: Where) -> Holdings:
     for run in index.query(deleted=False):
         if run.uid not in assets:
             continue
-        paths = {asset.uid: own_path(root, run, asset, where) for asset in assets[run.uid]}
+        paths = {asset.uid: own_path(root, run, asset, where, shared) for asset in assets[run.uid]}
         own = {uid: root / path for uid, path in paths.items() if path is not None}
         reach, stamp = reaches.get(run.path, 0), stamps.of(run.uid)
         protected = protections(

@@ -5,17 +5,18 @@ It also says what kind of finding an error is. Nothing here knows of documents o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, Final
 
+from crc32c import crc32c
 from numpy.typing import NDArray
 
 from gently_bluesky.documents.tasks import digest_of_blocks
 from gently_bluesky.errors import AssetDamaged, AssetDiffers, AssetMissing
 from gently_bluesky.lazy import ArraySource
 
-__all__ = ["BLOCK_BYTES", "block_nbytes", "digest_of_event", "kind_of", "read_events"]
+__all__ = ["BLOCK_BYTES", "block_nbytes", "digest_of_digests", "digest_of_event", "kind_of", "read_events"]
 
 BLOCK_BYTES: Final = 16 * 2**20
 """What is read at a time, unless what storage keeps in one piece is more."""
@@ -29,6 +30,12 @@ def digest_of_event(source: ArraySource, place: int) -> str:
     Takes memory for `BLOCK_BYTES`, or for one layer of chunks where that is more. Raises as ``source.read``.
     """
     return digest_of_blocks(_read(source, range(place, place + 1)))
+
+
+def digest_of_digests(digests: Mapping[int, str | None]) -> str:
+    """Return one checksum for those of all events of an asset, by their places; of what has none it is empty."""
+    text = " ".join(digests[place] or "" for place in sorted(digests))
+    return f"crc32c:{crc32c(text.encode()):08x}"
 
 
 def read_events(source: ArraySource, places: range) -> None:

@@ -89,7 +89,7 @@ def size(name: str, given: object) -> int:
 
 def query(name: str, given: object) -> Mapping[str, Any]:
     """Return conditions of a query. Raises InvalidSetting."""
-    if not isinstance(given, Mapping) or "kind" in given:
+    if not isinstance(given, Mapping) or "kind" in given or not all(isinstance(key, str) for key in given):
         raise InvalidSetting(f"expected {name} to be conditions of a query of runs, got {given!r:.200}; {SO}")
     return dict(given)
 

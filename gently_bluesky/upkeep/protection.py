@@ -13,6 +13,8 @@ from typing import Final
 
 from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.backends.registry import backend_for_spec
+from gently_bluesky.documents.adopting import LIVE, RECORD
+from gently_bluesky.documents.names import INCOMING, folder_of
 from gently_bluesky.errors import InvalidDocument, LookupFailed, Protected
 from gently_bluesky.files import inside
 from gently_bluesky.index.index import Index
@@ -34,10 +36,13 @@ Where = Callable[[Record], Path]
 """Tells where an asset lies."""
 
 
-def own_path(root: Path, run: Record, asset: Record, where: Where) -> str | None:
-    """Return where the files of an asset lie, if a writer of ours put them into the folder of its run; else None.
+def own_path(
+    root: Path, run: Record, asset: Record, where: Where, shared: Callable[[], Collection[str]]
+) -> str | None:
+    """Return where the files of an asset lie, if they are this run's alone, and a writer of ours wrote them; else None.
 
-    What lies elsewhere may be another run's too, or still be written by a device.
+    They are where they lie in the folder of the run, or in that of a recording by one of our devices, which has ended,
+    and which no other run announces: ``shared`` tells what several do.
     """
     try:
         backend = backend_for_spec(asset.format or "")
@@ -49,8 +54,14 @@ def own_path(root: Path, run: Record, asset: Record, where: Where) -> str | None
     if asset.path and (root / asset.path).is_symlink():
         return None  # what it leads to is another's
     folder = inside(root, run.path).parent
-    is_there = path != folder and path.is_relative_to(folder) and os.path.lexists(path)
-    return path.relative_to(root).as_posix() if is_there else None
+    if not os.path.lexists(path):
+        return None
+    if path != folder and path.is_relative_to(folder):
+        return path.relative_to(root).as_posix()
+    if not asset.path.startswith(f"{INCOMING}/") or path != inside(root, folder_of(asset.path)) / path.name:
+        return None
+    is_ended = (path.parent / RECORD).is_file() and not os.path.lexists(path.parent / LIVE)
+    return asset.path if is_ended and asset.path not in shared() else None
 
 
 def require_unprotected(

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from gently_bluesky.errors import AssetMissing, AssetQuarantined, StorageError
 from gently_bluesky.files import make_folders, sync_folder
 from gently_bluesky.upkeep.findings import PutAway
 from gently_bluesky.upkeep.logbook import Logbook
+from gently_bluesky.wording import TO_THE_SECOND, clock
 
 __all__ = ["KIND", "QUARANTINE", "Unfit", "explained", "plan", "put_away", "records_of"]
 
@@ -103,7 +103,10 @@ def records_of(root: Path, asset: str | None = None) -> Iterator[dict[str, Any]]
     with suppress(StorageError):  # said where the logbook itself is looked at
         for entry in Logbook(root).entries(KIND):
             said = entry.get("from"), entry.get("to")
-            if all(isinstance(path, str) for path in said) and asset in (None, entry.get("asset")):
+            is_ours = all(isinstance(path, str) for path in said) and isinstance(
+                entry.get("time"), int | float
+            )
+            if is_ours and asset in (None, entry.get("asset")):
                 yield entry
 
 
@@ -112,7 +115,7 @@ def explained(root: Path, asset: str, error: AssetMissing) -> AssetMissing:
     text = str(error)
     for entry in records_of(root, asset):
         if str(root / entry["from"]) in text and os.path.lexists(root / entry["to"]):
-            when = datetime.fromtimestamp(entry["time"]).astimezone().isoformat(" ", "seconds")
+            when = clock(entry["time"], TO_THE_SECOND)
             return AssetQuarantined(
                 f"{root / entry['from']} was put in quarantine at {when}, when its run was recovered: it was "
                 f"{entry.get('fault')} ({entry.get('why')}); it lies at {root / entry['to']}; no pixels were returned; "

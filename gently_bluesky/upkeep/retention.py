@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gently_bluesky.errors import InvalidSetting
-from gently_bluesky.files import storage_error
+from gently_bluesky.files import read_plain, storage_error
 from gently_bluesky.upkeep.policy_values import (
     SO,
     age,
@@ -62,9 +62,9 @@ class Rule:
         group by ``per``. In a rule with no limit all others may go.
     thin
         Of acquired runs in order of time, a time point each, every n-th stays, beginning with the first, and the others
-        may go; derived results stay. Time points are counted in each session, and there in each group by ``per``.
-        Time points within one run cannot be thinned. What stays of the others are derived results, so that
-        ``derived_suffice`` has to be set.
+        may go if something derived from them is there, and stays. Time points are counted in each session, and there in
+        each group by ``per``. Time points within one run cannot be thinned. What stays of the others are derived
+        results, so that ``derived_suffice`` has to be set.
     per
         Keys of start documents by whose values ``keep_last``, ``max_size`` and ``thin`` are counted:
         ``("session", "embryo")``.
@@ -242,7 +242,7 @@ class Policy:
             It cannot be read.
         """
         try:
-            told = tomllib.loads(path.read_text("utf-8"))
+            told = tomllib.loads(read_plain(path).decode())
             _require_known(told, {"rule", "keep", "keep_days", "name"}, "the policy")
             tables = {name: _tables(told.pop(name, []), name) for name in ("rule", "keep")}
             return cls(

@@ -55,6 +55,7 @@ def plan_of(policy: Policy, place: Place) -> Plan:
     planning.take_what_is_asked_for()
     for view in planning.views:
         planning.take_for_sizes(view)
+    planning.give_back_what_leaves_nothing()
     return planning.plan()
 
 
@@ -86,6 +87,16 @@ class _Planning:
         if (least := view.rule.min_free_nbytes) is not None:
             free = self.place.free_bytes + sum(one.nbytes for one in self._trash) + self._nbytes
             self._take_oldest(view, view.runs, f"min_free {said(least)}", least - free)
+
+    def give_back_what_leaves_nothing(self) -> None:
+        """Leave time points between, all whose results go too: what stays of them is to be there."""
+        for one in self.place.holdings.runs:
+            thinning = [view for view in self.views if one.uid in view.thinned]
+            is_only_thinned = {*self._goes.get(one.uid, ())} <= {view.asked[one.uid] for view in thinning}
+            if thinning and is_only_thinned and all(child.uid in self._goes for child in one.children):
+                self._goes.pop(one.uid, None)
+                for view in thinning:
+                    view.leave(one)
 
     def _take_oldest(self, view: _View, runs: Sequence[Holding], limit: str, over: int) -> None:
         for one in runs:
@@ -167,9 +178,12 @@ class _View:
         self._gone = [one for one in gone if _speaks_of(rule, one)]
         self.runs = [one for one in every if _speaks_of(rule, one)]
         self.last = self._last()
+        self._bare: set[str] = set()
         self.asked: dict[str, str] = {}
         """Runs that are over its limits, and how."""
-        thinned = self._thinned()
+        self.thinned: set[str] = set()
+        """Time points between, asked for as such, of which results are there."""
+        between = self._between()
         only_last = rule.keep_last is not None and not any(
             limit is not None for limit in (rule.max_age, rule.max_size, rule.min_free, rule.thin)
         )
@@ -178,7 +192,8 @@ class _View:
                 continue
             if now - one.run.time > rule.max_age_s:
                 self.asked[one.uid] = f"older than {said(rule.to_dict()['max_age'])}"
-            elif one.uid in thinned:
+            elif one.uid in between:
+                self.thinned.add(one.uid)
                 self.asked[one.uid] = f"not one of every {rule.thin} time points"
             elif only_last:
                 self.asked[one.uid] = f"not among the last {rule.keep_last}"
@@ -199,14 +214,22 @@ class _View:
             for one in group[-count:]
         }
 
-    def _thinned(self) -> set[str]:
+    def _between(self) -> set[str]:
         if self.rule.thin is None:
             return set()
         acquired = [one for one in (*self.runs, *self._gone) if not one.is_derived]
         acquired.sort(key=lambda one: (one.run.time, one.uid))  # what is gone keeps its place in the count
         keys = dict.fromkeys(["session", *(self.rule.per or ())])
         groups = _groups([*keys], acquired).values()
-        return {one.uid for group in groups for n, one in enumerate(group) if n % self.rule.thin}
+        between = [one for group in groups for n, one in enumerate(group) if n % self.rule.thin]
+        self._bare = {one.uid for one in between if not one.children}
+        return {one.uid for one in between if one.children}
+
+    def leave(self, one: Holding) -> None:
+        """Have a time point stay, of which nothing else would."""
+        self._bare.add(one.uid)
+        self.thinned.discard(one.uid)
+        del self.asked[one.uid]
 
     def speaks_of(self, one: Holding) -> bool:
         """Say whether a run is one of those that the rule is for."""
@@ -218,6 +241,8 @@ class _View:
             return None
         if one.uid in self.last:
             return f"a rule keeps the last {self.rule.keep_last}"
+        if one.uid in self._bare and one.uid not in self.asked:
+            return "it is a time point between, and there is no result, or none that stays, to keep instead"
         is_promised = self.rule.max_age is not None or self.rule.thin is not None
         return f"a rule keeps it: {self.rule}" if is_promised and one.uid not in self.asked else None
 

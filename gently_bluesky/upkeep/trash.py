@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +25,7 @@ from gently_bluesky.lazy import ArraySource, Selection
 from gently_bluesky.sources import WrappedSource
 from gently_bluesky.upkeep.logbook import Logbook
 from gently_bluesky.upkeep.quarantine import explained as explained_by_quarantine
+from gently_bluesky.wording import TO_THE_SECOND, clock
 
 __all__ = [
     "TRASH",
@@ -84,8 +84,9 @@ def places_in(entries: Iterable[Mapping[str, Any]]) -> dict[str, Whereabouts]:
     found: dict[str, Whereabouts] = {}
     for entry in entries:
         state = _STATES.get(entry["kind"])
-        with suppress(KeyError, TypeError):  # not written by us: it says nothing
+        with suppress(KeyError, TypeError, ValueError):  # not written by us: it says nothing
             for asset in entry["assets"] if state is not None else ():
+                float(entry["time"])
                 uid, path, trash = str(asset["uid"]), str(asset["path"]), str(asset["trash"])
                 run_uid, folder = str(entry["run"]), str(entry["folder"])
                 places = _is_among(trash, TRASH), _is_among(path, *RUNS), _is_among(folder, *RUNS)
@@ -238,24 +239,33 @@ def _placed(root: Path, one: Whereabouts) -> bool:
 
 
 def explained(root: Path, asset: str, error: AssetMissing) -> AssetMissing:
-    """Return the error that says that an asset was deleted, or is in quarantine in part; else the one given."""
+    """Return the error that says where what is missing is: deleted, in quarantine in part, or kept from before it was
+    converted; else the one given.
+    """
     with suppress(StorageError):  # said where the logbook itself is looked at
         entries = (entry for entry in Logbook(root).entries() if _speaks_of(entry, asset))
-        one = places_in(entries).get(asset)
+        places = places_in(entries)
+        one = places.pop(asset, None)
         if one is not None and one.state != "here":
             return _deleted(root, one)
+        copy = next((copy for copy in reversed(places.values()) if copy.state == "trash"), None)
+        if copy is not None:
+            return AssetMissing(
+                f"{error}; what it was before it was converted lies in the trash, {root / copy.trash}: where it was "
+                f"put into memory, store.materialize({asset!r}) brings it back"
+            )
     return explained_by_quarantine(root, asset, error)
 
 
 def _speaks_of(entry: Mapping[str, Any], asset: str) -> bool:
     assets = entry.get("assets")
     return isinstance(assets, Sequence) and any(
-        isinstance(one, Mapping) and one.get("uid") == asset for one in assets
+        isinstance(one, Mapping) and asset in (one.get("uid"), one.get("copy_of")) for one in assets
     )
 
 
 def _deleted(root: Path, one: Whereabouts) -> AssetDeleted:
-    when = datetime.fromtimestamp(one.entry["time"]).astimezone().isoformat(" ", "seconds")
+    when = clock(float(one.entry["time"]), TO_THE_SECOND)
     if one.state == "purged":
         return AssetPurged(
             f"the pixels of {one.uid} ({one.path}) were deleted, and purged on {when}; none were returned; the "

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from gently_bluesky.labels import bytes_text
 from gently_bluesky.model import Tombstone
+from gently_bluesky.settings import DAY_S
 from gently_bluesky.upkeep.holdings import Holding, Holdings, value_of
 from gently_bluesky.wording import many, printable
 
@@ -17,7 +18,6 @@ AGE: Final = "age"
 AGES: Final = (("up to a day", 1), ("up to a week", 7), ("up to 30 days", 30), ("up to a year", 366))
 OLDER: Final = "older"
 NONE: Final = "(none)"
-DAY_S: Final = 86_400.0
 WIDTH: Final = 80
 BAR: Final = 24
 NAME: Final = 24

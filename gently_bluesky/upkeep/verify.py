@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.live import is_live
+from gently_bluesky.documents.names import folder_of
 from gently_bluesky.errors import InvalidDocument, JournalDamaged, StorageError
 from gently_bluesky.index.fields import itemsize
 from gently_bluesky.index.index import Index
@@ -342,5 +343,5 @@ def _strays(account: Account) -> list[Finding]:
     strays = [name for name in names if name not in own and not name.startswith(".")]
     if not strays or is_live(folder):
         return []
-    place = account.journal.rpartition("/")[0]
+    place = folder_of(account.journal)
     return [Finding("foreign", account.uid, f"{place}/{name}", "no document announces it") for name in strays]

@@ -135,9 +135,34 @@ def test_what_thinning_left_is_not_thinned_again():
 
 
 def test_time_points_are_counted_in_each_session_and_group():
-    runs = [held(f"{s}{e}{n}", 9 - n, session=s, embryo=e) for s in "ab" for e in "ef" for n in range(2)]
+    runs = [
+        held(f"{s}{e}{n}", 9 - n, 10, "children", session=s, embryo=e)
+        for s in "ab"
+        for e in "ef"
+        for n in range(2)
+    ]
     rule = Rule(thin=2, per="embryo", derived_suffice=True)
     assert gone(rule, *runs) == ["ae1", "af1", "be1", "bf1"]
+
+
+def test_a_time_point_goes_only_if_a_result_of_it_is_there_and_stays():
+    bare, kept = held("t1", 8), held("t2", 7, 10, "children")
+    runs = [held("t0", 9), bare, kept, held("child", 7, derived=True, data_type="projection")]
+    thin = Rule(thin=5, derived=False, derived_suffice=True)
+    plan = planned(thin, *runs)
+    assert [one.uid for one in plan.goes] == ["t2"]
+    assert "no result" in next(one for one in plan.stays if one.uid == "t1").why["rule"]
+    projections = Rule(max_age="1 day", derived=True)  # what would stay of the time point goes too
+    plan = planned(Policy(rules=[thin, projections]), *runs)
+    assert [one.uid for one in plan.goes] == ["child"]
+    assert "none that stays" in next(one for one in plan.stays if one.uid == "t2").why["rule"]
+    assert plan.nbytes + sum(one.nbytes for one in plan.stays) == 40
+
+
+def test_a_time_point_that_is_too_old_as_well_goes_with_its_results():
+    runs = [held("t0", 9), held("t1", 8, 10, "children"), held("child", 8, derived=True)]
+    old = Rule(max_age="1 day", thin=5, derived_suffice=True)
+    assert gone(old, *runs) == ["child", "t0", "t1"]
 
 
 def test_room_is_made_until_so_much_is_free_what_lies_in_the_trash_counted():
@@ -297,6 +322,7 @@ def test_nothing_protected_goes_the_most_protective_wins_and_bytes_add_up(rules,
         (lambda: Rule(keep_last=0), "1 or more"),
         (lambda: Rule(keep_last=2.5), "whole number"),
         (lambda: Rule(thin=1, derived_suffice=True), "2 or more"),
+        (lambda: Keep(query={1: 2}), "conditions of a query"),
         (lambda: Rule(thin=5), "derived_suffice is not set"),
         (lambda: Rule(thin=5, derived=True, derived_suffice=True), "derived results"),
         (lambda: Rule(max_age="1 day", per="embryo"), "leave per away"),

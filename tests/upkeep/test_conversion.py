@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from gently_bluesky import Store, handler_registry
 from gently_bluesky.documents.resolver import StreamResolver
 from gently_bluesky.errors import (
     AssetDamaged,
+    AssetMissing,
     InputError,
     InvalidSetting,
     StorageFull,
@@ -243,6 +245,25 @@ def test_what_it_was_is_a_safety_copy_that_is_purged_and_not_restored(nights: Ni
         check(store[uid]["view_a"], "view_a")
 
 
+def test_what_memory_lost_is_made_again_from_what_it_was(nights: Nights, root: Path) -> None:
+    uid = nights(root, "zarr", "datum")
+    with Store(root) as store:
+        store.convert(uid, levels=2, progress=False)
+        store.purge(now=True)
+        store.convert(uid, format="memory", progress=False)
+    clear(root)  # as a restart of the machine does
+    with Store(root) as store:
+        for key in ("view_a", "view_b"):
+            with pytest.raises(AssetMissing, match=r"memory only.*lies in the trash.*store\.materialize"):
+                np.asarray(store[uid][key])
+        store.materialize(uid, format="tiff")
+        for key in ("view_a", "view_b"):
+            check(store[uid][key], key)
+        assert store.verify(uid, progress=False).ok
+        assert len(store.purge(now=True)) == 2
+        check(store[uid]["view_a"], "view_a")
+
+
 def test_deleted_after_it_was_converted_it_comes_back_as_it_was_then(nights: Nights, root: Path) -> None:
     uid = nights(root, "zarr", "datum")
     with Store(root) as store:
@@ -344,6 +365,7 @@ REFUSED = {
     "axes": ({"chunks": (5, 5)}, InvalidSetting, "3 axes"),
     "word": ({"compression": "zip"}, InvalidSetting, "zip"),
     "stream in memory": ({"format": "memory"}, InvalidSetting, "no mimetype.*not converted"),
+    "words for days": ({"format": "tiff", "keep_days": "7"}, InvalidSetting, "a number of days"),
     "days": ({"format": "tiff", "keep_days": -1}, InvalidSetting, "0 or more"),
     "only memory": ({"format": "memory", "keep_original": False}, InvalidSetting, "restart"),
 }
@@ -375,6 +397,32 @@ def test_run_that_is_being_written_is_refused(root: Path) -> None:
             store.convert(run.uid, format="tiff")
         writer("stop", run.stop())
         assert store.convert(run.uid, format="tiff").converted
+
+
+def test_a_disk_without_room_for_the_copy_is_told_before_and_while_it_is_made(
+    nights: Nights, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = nights(root, "zarr", "datum")
+    usage, looks = shutil.disk_usage(root), 0
+
+    def filling(free_at_first: int, then: int) -> Callable[[object], object]:
+        def now(_: object) -> object:
+            nonlocal looks
+            looks += 1
+            return usage._replace(free=free_at_first if looks == 1 else then)
+
+        return now
+
+    with Store(root) as store:
+        journal = journal_of(store, uid).read_bytes()
+        for at_first, then in ((64 * 2**20, 2**40), (2**40, 0)):
+            looks = 0
+            with monkeypatch.context() as full:
+                full.setattr(shutil, "disk_usage", filling(at_first, then))
+                with pytest.raises(StorageFull, match=r"was not converted.*left to runs; make room"):
+                    store.convert(uid, format="tiff", progress=False)
+            as_it_was(store, uid, journal, "zarr")
+        assert store.convert(uid, format="tiff", progress=False).ok
 
 
 def test_event_is_refused(nights: Nights, root: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gently_bluesky import Store
 from gently_bluesky.errors import (
     AssetDeleted,
     AssetPurged,
+    ClockJumped,
     GentlyError,
     InputError,
     InvalidSetting,
@@ -133,6 +135,19 @@ def test_the_trash_is_emptied_of_what_was_kept_for_long_enough(night: tuple[Stor
     assert store.purge() == []
     assert [one.uid for one in store.purge(second.uid, now=True)] == [second.uid]
     assert not (store.root / TRASH).exists() or not list((store.root / TRASH).iterdir())
+
+
+def test_a_clock_that_cannot_be_right_purges_nothing_unless_it_is_asked_for_by_name(
+    night: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, uid = night
+    store.delete(uid, reason="room", although=ANYWAY)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 300 * 86_400)
+    with pytest.raises(ClockJumped, match="nothing was deleted"):
+        store.purge()
+    assert len(store.trash()) == 2
+    assert len(store.purge(uid, now=True)) == 2
 
 
 def test_a_store_that_is_only_read_deletes_nothing(night: tuple[Store, str]) -> None:
@@ -291,11 +306,11 @@ def test_a_refusal_leaves_the_mark_of_a_run_whose_process_died(night: tuple[Stor
         ({"reason": 3}, "expected a reason in words"),
         ({"reason": "x", "although": "children"}, "expected although to be some of children, damaged"),
         ({"reason": "x", "although": ["haste"]}, "expected although to be some of"),
-        ({"reason": "x", "keep_days": "7"}, "expected keep_days as a number"),
-        ({"reason": "x", "keep_days": True}, "expected keep_days as a number"),
-        ({"reason": "x", "keep_days": -1}, "expected a time of 0 or more"),
-        ({"reason": "x", "keep_days": float("nan")}, "expected a time of 0 or more"),
-        ({"reason": "x", "keep_days": float("inf")}, "expected a time of 0 or more"),
+        ({"reason": "x", "keep_days": "7"}, "expected keep_days to be a number"),
+        ({"reason": "x", "keep_days": True}, "expected keep_days to be a number"),
+        ({"reason": "x", "keep_days": -1}, "expected keep_days to be a number"),
+        ({"reason": "x", "keep_days": float("nan")}, "expected keep_days to be a number"),
+        ({"reason": "x", "keep_days": float("inf")}, "expected keep_days to be a number"),
     ],
 )
 def test_absurd_settings_are_refused(night: tuple[Store, str], settings: dict, said: str) -> None:
@@ -440,6 +455,7 @@ def test_entries_that_say_nothing_are_passed_over(night: tuple[Store, str]) -> N
         {"kind": "delete", "run": uid, "folder": folder, "assets": [{**asset, "path": "../../etc"}]},
         {"kind": "delete", "run": uid, "folder": folder, "assets": [{**asset, "path": "index.sqlite"}]},
         {"kind": "delete", "run": uid, "folder": "", "assets": [asset]},
+        {"kind": "delete", "run": uid, "folder": folder, "assets": [asset], "time": "yesterday"},
         *(
             {"kind": "purge", "run": uid, "folder": folder, "assets": [{**asset, "trash": way}]}
             for way in ways_out

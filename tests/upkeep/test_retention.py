@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from gently_bluesky import Store
+from gently_bluesky import Store, retention
 from gently_bluesky.errors import ClockJumped, InvalidSetting, StalePlan, StoreReadOnly
 from gently_bluesky.testing.documents import HandMadeRun
 from gently_bluesky.testing.frames import encoded_frame
@@ -290,6 +290,19 @@ def test_applying_purges_what_has_been_in_the_trash_for_long_enough(store: Store
     done = store.retention.apply(plan)
     assert {one.run_uid for one in done.purged} == {past}
     assert {one.run_uid for one in store.trash()} == {kept}
+
+
+def test_applying_purges_no_more_than_its_plan_said(store: Store, monkeypatch: pytest.MonkeyPatch):
+    soon = take(store, 9)
+    take(store, 7)
+    store.verify(progress=False)
+    store.delete(soon, reason="bad", keep_days=30 / DAY_S)
+    plan = store.retention.plan(LAST)
+    now, ticks = time.time, retention._ticks
+    monkeypatch.setattr(time, "time", lambda: now() + 40)
+    monkeypatch.setattr(retention, "_ticks", lambda: ticks() + 40)
+    assert store.retention.apply(plan).purged == plan.purges == ()
+    assert [one.run_uid for one in store.retention.plan(LAST).purges] == [soon]
 
 
 def test_without_days_in_the_trash_the_room_is_regained_at_once(store: Store):
