@@ -122,6 +122,7 @@ class DeletingStore(MaintainedStore):
             It could not be put on record or moved. Whatever is raised, nothing was deleted.
         """
         from gently_bluesky.upkeep.deletion import Deletion, delete
+        from gently_bluesky.upkeep.stamps import Stamps
 
         self._require_writable()
         wanted = Deletion(
@@ -132,8 +133,14 @@ class DeletingStore(MaintainedStore):
             raise InputError(
                 f"expected the uid of a run or an asset, {uid!r} is that of one event; nothing was deleted"
             )
+        stamps = Stamps(self.root, writes=False)
         return delete(
-            self.root, self._index, record, lambda asset: place_of(self._places, self._index, asset), wanted
+            self.root,
+            self._index,
+            stamps,
+            record,
+            lambda asset: place_of(self._places, self._index, asset),
+            wanted,
         )
 
     def restore(self, uid: str) -> list[Record]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gently_bluesky.upkeep.holdings import Holdings
     from gently_bluesky.upkeep.planned import Going, Plan
     from gently_bluesky.upkeep.retention import Policy
+    from gently_bluesky.upkeep.stamps import Stamps
     from gently_bluesky.upkeep.usage import Usage
 
 __all__ = ["Retention"]
@@ -125,6 +126,7 @@ class Retention:
             Something could not be put on record, moved or removed; what was done before that is on record.
         """
         from gently_bluesky.upkeep.applied import Applied
+        from gently_bluesky.upkeep.stamps import Stamps
         from gently_bluesky.upkeep.trash import follow
 
         self._require_writable()
@@ -139,8 +141,9 @@ class Retention:
         left: dict[str, str] = {}
         deleted: list[Tombstone] = []
         try:
+            stamps = Stamps(self._root, writes=False)
             for one in plan.goes:
-                self._delete(one, plan.policy, deleted, left)
+                self._delete(one, stamps, plan.policy, deleted, left)
             purged = self._purge({one.uid for one in (*plan.purges, *deleted)}, left)
         except StorageError as error:
             error.add_note(
@@ -280,12 +283,14 @@ class Retention:
 
     # -- doing it --------------------------------------------------------------------------------------------
 
-    def _delete(self, one: Going, policy: Policy, deleted: list[Tombstone], left: dict[str, str]) -> None:
+    def _delete(
+        self, one: Going, stamps: Stamps, policy: Policy, deleted: list[Tombstone], left: dict[str, str]
+    ) -> None:
         from gently_bluesky.upkeep.deletion import Deletion, delete
 
         deletion = Deletion("; ".join(one.why), policy.keep_days * DAY_S, one.although, policy.name)
         try:
-            deleted += delete(self._root, self._index, one.run, self._where, deletion)
+            deleted += delete(self._root, self._index, stamps, one.run, self._where, deletion)
         except InputError as error:
             left[one.uid] = str(error)
 

@@ -26,6 +26,7 @@ from gently_bluesky.upkeep.logbook import Logbook
 from gently_bluesky.upkeep.pixels import digest_of_digests
 from gently_bluesky.upkeep.protection import ALTHOUGH, Where, own_path, require_unprotected
 from gently_bluesky.upkeep.sizes import nbytes_of_files
+from gently_bluesky.upkeep.stamps import Stamps
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
 from gently_bluesky.upkeep.trash import TRASH, follow, place, places_in
 
@@ -74,8 +75,19 @@ class Deletion:
             )
 
 
-def delete(root: Path, index: Index, record: Record, where: Where, deletion: Deletion) -> list[Tombstone]:
-    """Put the pixels of a run, or one asset, into the trash; *synced* on return. ``where`` tells where an asset lies.
+def delete(
+    root: Path, index: Index, stamps: Stamps, record: Record, where: Where, deletion: Deletion
+) -> list[Tombstone]:
+    """Put the pixels of a run, or one asset, into the trash; *synced* on return.
+
+    Parameters
+    ----------
+    stamps
+        Of the store; what is new in the logbook is read.
+    record
+        Of the run, or the asset.
+    where
+        Tells where an asset lies.
 
     Returns
     -------
@@ -104,7 +116,7 @@ def delete(root: Path, index: Index, record: Record, where: Where, deletion: Del
                 "none, they are deleted, others wrote them, or they are in memory (materialize them first); nothing "
                 "was deleted"
             )
-        require_unprotected(root, index, run, account, deletion.although)
+        require_unprotected(index, stamps, run, account, deletion.although)
         if set(wanted.values()) & {path for uid, path in there.items() if uid not in wanted}:
             raise InputError(
                 f"{record.kind} {record.uid} shares its files with another asset of its run; nothing was deleted; "

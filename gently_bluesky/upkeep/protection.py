@@ -65,10 +65,9 @@ def own_path(
 
 
 def require_unprotected(
-    root: Path, index: Index, run: Record, account: Account, although: Collection[str]
+    index: Index, stamps: Stamps, run: Record, account: Account, although: Collection[str]
 ) -> None:
     """Return if the pixels of a run may be deleted, although what is waived. Raises Protected."""
-    stamps = Stamps(root, writes=False)
     stamps.read()
     needing = [one.uid for one in children(index, run.uid) if one.deleted is None and one.run_uid != run.uid]
     found = protections(

@@ -49,7 +49,7 @@ class JournalPart:
 
 @dataclass(slots=True)
 class Stamps:
-    """The stamps of one store. Used by one thread.
+    """The stamps of one store: read again, it reads what is new. Used by one thread.
 
     Parameters
     ----------
@@ -76,27 +76,33 @@ class Stamps:
     _known: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     _waiting: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     _last_s: float = field(default_factory=time.monotonic)
+    _end: int = 0
+    _latest: float | None = None
+    """The newest pass, while it has not ended."""
 
     def read(self, *, resume: bool = False) -> None:
-        """Read what was stamped before; with ``resume`` the newest pass that has not ended goes on.
+        """Read what was stamped since it was last read; with ``resume`` the newest pass that has not ended goes on.
 
         Raises
         ------
         StorageError
             The logbook cannot be read, or is damaged; what stands before that is known.
         """
-        latest: float | None = None
-        for entry in Logbook(self.root).entries():
+        logbook = Logbook(self.root)
+        if logbook.size < self._end:  # it is another one: restored from a copy
+            self._known, self._end, self._latest = {}, 0, None
+        for entry, end in logbook.behind(self._end):
+            self._end = end
             if isinstance(entry.get("time"), float):
                 self.newest = entry["time"]
             if entry["kind"] == VERIFIED:
                 self._known[str(entry.get("run"))] = entry
                 if isinstance(entry.get("pass"), float):
-                    latest = entry["pass"]
-            elif entry["kind"] == ALL_VERIFIED and entry.get("pass") == latest:
-                latest = None
-        if resume and latest is not None:
-            self.began = latest
+                    self._latest = entry["pass"]
+            elif entry["kind"] == ALL_VERIFIED and entry.get("pass") == self._latest:
+                self._latest = None
+        if resume and self._latest is not None:
+            self.began = self._latest
 
     def of(self, run_uid: str) -> Mapping[str, Any]:
         """Return the last stamp of a run; an empty one if it has none."""
