@@ -224,19 +224,25 @@ def _own_assets(root: Path, index: Index, run: Record, account: Account, where: 
 
 def require_same_disk(root: Path, paths: Iterable[str]) -> None:
     """Return if files at these paths in a store can be renamed into its trash. Raises StorageError."""
-    trash = inside(root, TRASH)
+    trash = root / TRASH
+    if trash.is_symlink():
+        raise StorageError(
+            f"expected a folder at {trash}, found a link, and nothing is moved through it; nothing was changed; take "
+            "it away: the trash has to lie on the disk of the runs"
+        )
     try:
         make_folders(trash)
-        for path in paths:
-            if trash.stat().st_dev != (root / path).lstat().st_dev:
-                raise StorageError(
-                    f"{trash} is on another disk than {root / path}, so that nothing can be moved there at once; "
-                    "nothing was changed; put them on one disk"
-                )
-    except StorageError:
-        raise
+        disks = {path: (root / path).lstat().st_dev for path in paths}
+        others = [path for path, disk in disks.items() if disk != trash.stat().st_dev]
     except OSError as error:
-        raise storage_error(error, f"{trash} cannot be made; nothing was changed") from error
+        raise storage_error(
+            error, f"{trash} cannot be made; nothing was changed; it has to be a folder"
+        ) from error
+    if others:
+        raise StorageError(
+            f"{trash} is on another disk than {root / others[0]}, so that nothing can be moved there at once; nothing "
+            "was changed; put them on one disk"
+        )
 
 
 # -- what is put on record ---------------------------------------------------------------------------------

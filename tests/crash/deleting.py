@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import shim
-from zygote import Channel
+from zygote import Channel, mount_small_disk
 
 from gently_bluesky import Store
+from gently_bluesky.errors import StorageError
 
 
 def delete_and_more(channel: Channel, root: str, uid: str, what: str, die_at_call: int = 0) -> int:
@@ -19,3 +22,21 @@ def delete_and_more(channel: Channel, root: str, uid: str, what: str, die_at_cal
         else:
             store.purge(uid, now=True)
         return shim.counted()
+
+
+def put_away_on_another_disk(channel: Channel, root: str, uid: str) -> list[str]:
+    """Delete and convert where the trash is a disk of its own; return what is said."""
+    trash = Path(root, "trash")
+    trash.mkdir()
+    mount_small_disk(trash, 1 << 20)
+    said: list[str] = []
+    with Store(root) as store:
+        for ask in (
+            lambda: store.delete(uid, reason="room is needed", although=["unverified", "children"]),
+            lambda: store.convert(uid, format="tiff", progress=False),
+        ):
+            try:
+                ask()
+            except StorageError as error:
+                said.append(str(error))
+    return said

@@ -25,7 +25,7 @@ import numpy as np
 import shim
 from bluesky import RunEngine
 from busy import look_around, put_again_and_again, work
-from deleting import delete_and_more
+from deleting import delete_and_more, put_away_on_another_disk
 from durable import write_and_tell, write_on_ailing_disk
 from enduring import endure
 from faults import fill, limit_all_files, limits_restored
@@ -91,6 +91,7 @@ __all__ = [
     "open_among_others",
     "open_as_user",
     "put_again_and_again",
+    "put_away_on_another_disk",
     "told_answers",
     "verify_and_tell",
     "wait_for_more",

@@ -123,3 +123,18 @@ def test_what_dies_at_each_call_is_finished_or_undone(
         "delete_and_more", root=str(tmp_path / "whole"), uid=uid, what=what, die_at_call=1 << 30
     )
     dies_at(zygote, tmp_path, made, name, range(1, calls + 1))
+
+
+def test_a_trash_on_another_disk_takes_nothing(zygote: Zygote, tmp_path: Path, made: Made) -> None:
+    root = tmp_path / "store"
+    uid = made(root, "zarr-datum-delete")
+    journal = next(root.rglob("documents.jsonl")).read_bytes()
+    try:
+        said = zygote.call("put_away_on_another_disk", root=str(root), uid=uid)
+    except AssertionError as error:
+        if "PermissionError" in str(error):
+            pytest.skip(f"nothing can be mounted here: {error}")
+        raise
+    assert ["on another disk" in text and "nothing was changed" in text for text in said] == [True, True]
+    assert state(root, uid) == "here"
+    assert next(root.rglob("documents.jsonl")).read_bytes() == journal

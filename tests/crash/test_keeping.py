@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from memory_left import clear
 from nights import SHAPE, acquire
 from zygote import Zygote
 
@@ -59,6 +60,7 @@ class Keeping(RuleBasedStateMachine):
         self.verified: set[str] = set()
         self.made: dict[str, list[str]] = {}
         self.acquired: list[str] = []
+        self.by_stream: set[str] = set()
         self.opened: list[tuple[str, LazyArray]] = []
         self.store = Store(root)
         self.reader = Store(root, mode="r")
@@ -89,6 +91,8 @@ class Keeping(RuleBasedStateMachine):
     def acquire(self, how: dict[str, str]) -> str:
         uid = acquire(self.store, **how)
         self.acquired.append(uid)
+        if how["assets"] == "stream":
+            self.by_stream.add(uid)
         self.pixels[uid], self.state[uid] = FRAMES, HERE
         return uid
 
@@ -185,6 +189,19 @@ class Keeping(RuleBasedStateMachine):
             assert self.store.convert(run, **how, progress=False).ok
             if self.journal(run) != before[2]:
                 self.verified.discard(run)
+
+    @rule(run=runs, restarts=st.booleans())
+    def go_through_memory(self, run: str, restarts: bool) -> None:
+        """Put a run into memory and back on disk, with a restart of the machine in between or not."""
+        if self.state[run] != HERE or run in self.by_stream:
+            return
+        assert self.store.convert(run, format="memory", progress=False).ok
+        self.verified.discard(run)
+        self.see(run, lambda: self.array(self.reader, run))
+        assert all(stone.copy_of is None for stone in self.store.purge(run, now=True))
+        if restarts:
+            clear(self.root)
+        self.store.materialize(run, format="tiff")
 
     def journal(self, run: str) -> bytes:
         return (self.root / self.store.record(run).path).read_bytes()
