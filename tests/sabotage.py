@@ -273,6 +273,20 @@ SABOTAGES = (
         "tests/crash/test_deleting.py::test_what_dies_at_a_call_is_finished_or_undone[tiff-stream-purge]",
     ),
     Sabotage(
+        "the only copy on disk of what is in memory is purged",
+        "upkeep/purging.py",
+        "    return index.record(one.copy_of).format == MemoryBackend.spec\n",
+        "    return index.record(one.copy_of).format is None\n",
+        "tests/upkeep/test_deleting.py::test_the_only_copy_on_disk_of_what_is_in_memory_is_not_purged",
+    ),
+    Sabotage(
+        "a thinned time point leaves nothing",
+        "upkeep/retention_plan.py",
+        "all(child.uid in self._goes for child in one.children)",
+        "not one.nbytes",
+        "tests/unit/test_retention_plan.py",
+    ),
+    Sabotage(
         "a copy in another format is not read back",
         "upkeep/recoding.py",
         "                if digest != digests[event]:\n",

@@ -53,9 +53,10 @@ def plan_of(policy: Policy, place: Place) -> Plan:
     """Return what would go by a policy, and what stays."""
     planning = _Planning(policy, place)
     planning.take_what_is_asked_for()
+    planning.give_back_what_leaves_nothing()
     for view in planning.views:
         planning.take_for_sizes(view)
-    planning.give_back_what_leaves_nothing()
+    planning.give_back_what_leaves_nothing()  # of what sizes took the results
     return planning.plan()
 
 
@@ -89,7 +90,7 @@ class _Planning:
             self._take_oldest(view, view.runs, f"min_free {said(least)}", least - free)
 
     def give_back_what_leaves_nothing(self) -> None:
-        """Leave time points between, all whose results go too: what stays of them is to be there."""
+        """Leave time points between of which no result stays: something of them is to be there."""
         for one in self.place.holdings.runs:
             thinning = [view for view in self.views if one.uid in view.thinned]
             is_only_thinned = {*self._goes.get(one.uid, ())} <= {view.asked[one.uid] for view in thinning}
@@ -182,7 +183,7 @@ class _View:
         self.asked: dict[str, str] = {}
         """Runs that are over its limits, and how."""
         self.thinned: set[str] = set()
-        """Time points between, asked for as such, of which results are there."""
+        """Time points between, asked for as such."""
         between = self._between()
         only_last = rule.keep_last is not None and not any(
             limit is not None for limit in (rule.max_age, rule.max_size, rule.min_free, rule.thin)
@@ -221,9 +222,7 @@ class _View:
         acquired.sort(key=lambda one: (one.run.time, one.uid))  # what is gone keeps its place in the count
         keys = dict.fromkeys(["session", *(self.rule.per or ())])
         groups = _groups([*keys], acquired).values()
-        between = [one for group in groups for n, one in enumerate(group) if n % self.rule.thin]
-        self._bare = {one.uid for one in between if not one.children}
-        return {one.uid for one in between if one.children}
+        return {one.uid for group in groups for n, one in enumerate(group) if n % self.rule.thin}
 
     def leave(self, one: Holding) -> None:
         """Have a time point stay, of which nothing else would."""

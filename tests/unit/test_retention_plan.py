@@ -159,6 +159,11 @@ def test_a_time_point_goes_only_if_a_result_of_it_is_there_and_stays():
     assert plan.nbytes + sum(one.nbytes for one in plan.stays) == 40
 
 
+def test_time_points_that_stay_for_want_of_a_result_count_where_sizes_are_limited():
+    runs = [held("t0", 9), held("t1", 8), held("t2", 7), held("t3", 6, 10, "children")]
+    assert gone(Rule(thin=5, max_size=20, derived_suffice=True), *runs) == ["t0", "t3"]
+
+
 def test_a_time_point_that_is_too_old_as_well_goes_with_its_results():
     runs = [held("t0", 9), held("t1", 8, 10, "children"), held("child", 8, derived=True)]
     old = Rule(max_age="1 day", thin=5, derived_suffice=True)
