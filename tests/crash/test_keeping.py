@@ -4,6 +4,7 @@ middle of it) against a model that knows what must survive, and who has arrays o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -268,8 +269,17 @@ OPTIONS: dict[str, Any] = {"deadline": None, "suppress_health_check": list(Healt
 
 
 @pytest.fixture
-def roots(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return lambda: tmp_path_factory.mktemp("keeping") / "store"
+def roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path]]:
+    """Makes folders for stores; what is in memory of them goes after the test."""
+    made: list[Path] = []
+
+    def make() -> Path:
+        made.append(tmp_path_factory.mktemp("keeping") / "store")
+        return made[-1]
+
+    yield make
+    for root in made:
+        clear(root)
 
 
 def test_what_must_survive_does(zygote: Zygote, roots: Any) -> None:

@@ -48,6 +48,7 @@ def night(tmp_path: Path, nights: Nights) -> Iterator[tuple[Store, str]]:
     uid = nights(tmp_path / "store", "zarr", "datum")
     with Store(tmp_path / "store") as store:
         yield store, uid
+    clear(tmp_path / "store")
 
 
 def files(root: Path) -> set[str]:
@@ -258,7 +259,6 @@ def test_the_only_copy_on_disk_of_what_is_in_memory_is_not_purged(night: tuple[S
     assert len(store.trash()) == 2
     assert store.convert(uid, format="zarr", progress=False).ok
     assert len(store.purge(now=True)) == 2
-    clear(store.root)
 
 
 def test_what_lies_in_the_folder_of_another_run_is_not_of_this_one(night: tuple[Store, str]) -> None:
@@ -331,7 +331,6 @@ def test_what_has_no_pixels_of_its_own_is_refused(night: tuple[Store, str]) -> N
     kept = acquire(store, "memory")
     with pytest.raises(InputError, match="materialize them first"):
         store.delete(kept, reason="x", although=ANYWAY)
-    clear(store.root)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
