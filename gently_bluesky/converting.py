@@ -36,8 +36,14 @@ def wanted_of(index: Index, what: Wanted | Iterable[Wanted]) -> tuple[Sequence[R
         One of them is an event.
     """
     is_one = isinstance(what, Wanted)
+    try:
+        named = [what] if isinstance(what, Wanted) else [*what]
+    except TypeError as error:
+        raise InputError(
+            f"expected the uid of a run or an asset, or several, got {what!r:.200}; nothing was converted"
+        ) from error
     found: dict[str, Record] = {}
-    for one in (what,) if isinstance(what, Wanted) else what:
+    for one in named:
         record = index.record(one.uid if isinstance(one, Record) else one)
         if record.kind == "datum":
             raise InputError(

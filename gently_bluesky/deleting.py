@@ -12,6 +12,7 @@ from gently_bluesky.maintaining import MaintainedStore
 from gently_bluesky.model import Pin, Record, Tombstone
 from gently_bluesky.retention import Retention
 from gently_bluesky.settings import seconds_kept
+from gently_bluesky.wording import many
 
 __all__ = ["DeletingStore"]
 
@@ -119,21 +120,23 @@ class DeletingStore(MaintainedStore):
         InvalidSetting
             A setting is out of range.
         StoreReadOnly, StorageError
-            It could not be put on record or moved. Whatever is raised, nothing was deleted.
+            It could not be put on record or moved. Nothing was deleted then, unless the message says that it was.
+        ClockJumped
+            The clock of this machine is behind what is on record; nothing was deleted.
         """
         from gently_bluesky.upkeep.deletion import Deletion, delete
         from gently_bluesky.upkeep.stamps import Stamps
 
         self._require_writable()
-        wanted = Deletion(
-            reason, seconds_kept(keep_days), tuple(although) if not isinstance(although, str) else although
-        )
+        wanted = Deletion(reason, seconds_kept(keep_days), although)
         record = self._index.record(uid)
         if record.kind == "datum":
             raise InputError(
                 f"expected the uid of a run or an asset, {uid!r} is that of one event; nothing was deleted"
             )
         stamps = Stamps(self.root, writes=False)
+        stamps.read()
+        self.retention.require_no_earlier(stamps.newest)
         return delete(
             self.root,
             self._index,
@@ -199,26 +202,26 @@ class DeletingStore(MaintainedStore):
         UnknownUid, AmbiguousUid
             There is no such run or asset, or there are several.
         InputError
-            Somebody else has one of their runs.
+            Somebody else has some of their runs, or pinned them meanwhile; all others were purged.
         ClockJumped
             The clock of this machine cannot be right; `now` asks for no clock.
         StoreReadOnly, StorageError
             Something could not be put on record or removed; the next opening tries again.
         """
-        from gently_bluesky.upkeep.purging import purge
+        from gently_bluesky.upkeep.purging import due, purge
+        from gently_bluesky.upkeep.trash import follow
 
         self._require_writable()
         record = None if uid is None else self._index.record(uid)
+        follow(self.root, self._index)  # what other processes restored and pinned
         until = math.inf if now else self.retention.now()
-        found = [
-            one
-            for one in self.trash()
-            if (record is None or record.uid in (one.uid, one.copy_of, one.run_uid))
-            and one.keep_until <= until
-        ]
-        purge(self.root, self._index, found)
-        return [
-            one
-            for old in found
-            if (one := self._index.tombstone(old.uid)) is not None and one.purged is not None
-        ]
+        found = due(self._index, until, None if record is None else [record.uid])
+        left = purge(self.root, self._index, found)
+        gone = [one for one in map(self._index.tombstone, (old.uid for old in found)) if one is not None]
+        removed = [one for one in gone if one.purged is not None]
+        if left:
+            raise InputError(
+                f"{many(len(left), 'run')} could not be purged: {'; '.join(left.values())}; of what else was due "
+                f"{many(len(removed), 'asset')} were removed"
+            )
+        return removed

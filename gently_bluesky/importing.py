@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -108,13 +109,14 @@ class ImportingStore(DeletingStore):
         place = Path(path).expanduser().absolute()
         if not copy:
             place = self._places.roots.allowed(place, "what is to be imported by reference")
+            if place.is_relative_to(self.root.resolve()):
+                raise InputError(
+                    f"{place} lies in the store, where it goes with the run that has it; nothing was stored; copy it"
+                )
         image = open_image(place, dims)
-        steps = dict(image.steps_um)
-        if pixel_size_um is not None:
-            y, x = pixel_size_um if isinstance(pixel_size_um, tuple) else (pixel_size_um, pixel_size_um)
-            steps |= {"y": y, "x": x}
-        if z_step_um is not None:
-            steps["z"] = z_step_um
+        along_y, along_x = pixel_size_um if _is_pair(pixel_size_um) else (pixel_size_um, pixel_size_um)
+        given = {"z": z_step_um, "y": along_y, "x": along_x}
+        steps = {**image.steps_um, **{axis: _step(axis, um) for axis, um in given.items() if um is not None}}
         uid = str(uuid.uuid4())
         start: dict[str, Any] = {
             **metadata,
@@ -138,6 +140,19 @@ class ImportingStore(DeletingStore):
         with self._writing.writer(settings, None) as writer:
             for name, doc in documents:
                 writer(name, doc)
+
+
+def _is_pair(given: object) -> TypeGuard[tuple[float, float]]:
+    return isinstance(given, tuple | list) and len(given) == 2  # y and x
+
+
+def _step(axis: str, um: Any) -> float:
+    is_number = isinstance(um, int | float | np.number) and not isinstance(um, bool)
+    if not is_number or not 0 < float(um) < math.inf:
+        raise InvalidSetting(
+            f"expected the step along {axis} as a number of micrometres above 0, got {um!r:.200}; nothing was stored"
+        )
+    return float(um)
 
 
 @dataclass(frozen=True, slots=True)

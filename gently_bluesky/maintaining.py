@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from gently_bluesky.backends.registry import get_backend
 from gently_bluesky.documents.continued import Journals
 from gently_bluesky.documents.handling import Handler
-from gently_bluesky.errors import InvalidSetting, StoreReadOnly, WriterClosed
+from gently_bluesky.errors import InvalidSetting, StorageError, StoreReadOnly, WriterClosed
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.queries import seconds
@@ -183,7 +184,7 @@ class MaintainedStore(StoreView):
         what the asset is now, and in ``made_from`` what it was, when that was, and what was asked for; and what it was
         goes to the trash. Uids, lineage and all other documents stay as they are, and arrays that are open, here and in
         other processes, read on. *Synced* asset by asset: what is done stays done, and calling it again goes on.
-        Takes memory for one event, or for a few small ones.
+        Takes memory for one event, or for small ones of 0.5 GB together.
 
         Assets of others, and those that were deleted, are left as they are. What is kept in memory only does not
         survive a restart of the machine, and is given back.
@@ -220,7 +221,8 @@ class MaintainedStore(StoreView):
         AssetMissing, AssetDamaged
             The pixels are gone, or not those that were announced.
         StoreReadOnly, StorageError
-            There is no room for a copy, or it could not be written. Whatever is raised, the asset is what it was.
+            There is no room for a copy, or it could not be written. The asset is what it was then, unless the message
+            says that it is converted.
         """
         from gently_bluesky.upkeep.conversions import Wish  # a store brings no backend
 
@@ -303,6 +305,7 @@ class MaintainedStore(StoreView):
             The index cannot be read.
         """
         from gently_bluesky.upkeep.stamps import Stamps  # as `materialize`
+        from gently_bluesky.upkeep.trash import follow
         from gently_bluesky.upkeep.verify import verify
         from gently_bluesky.verifying import opener, progress_bar, wanted_of
 
@@ -314,6 +317,9 @@ class MaintainedStore(StoreView):
             raise InvalidSetting(
                 "resume goes on with a pass over everything: leave uid away; nothing was verified"
             )
+        if self.mode == "a":
+            with suppress(StorageError):  # what is wrong with the logbook is a finding
+                follow(self.root, self._index)
         since = unless_verified_since
         with progress_bar(progress) as tell:
             return verify(

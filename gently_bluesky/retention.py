@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Collection
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gently_bluesky.errors import ClockJumped, InputError, InvalidSetting, StalePlan, StorageError
+from gently_bluesky.files import storage_error
 from gently_bluesky.index.index import Index
 from gently_bluesky.model import Record, Tombstone
 from gently_bluesky.settings import DAY_S
@@ -98,7 +100,11 @@ class Retention:
         JournalDamaged, StorageError
             The logbook, the index or the policy cannot be read.
         """
-        policy = policy or self.policy
+        from gently_bluesky.upkeep.retention import Policy
+
+        policy = self.policy if policy is None else policy
+        if not isinstance(policy, Policy | None):  # pyright: ignore[reportUnnecessaryIsInstance] # people type it
+            raise InvalidSetting(f"expected a Policy, got {policy!r:.200}; nothing was deleted")
         if policy is None:
             raise InvalidSetting(
                 f"expected a policy in {self._root / 'retention.toml'}, or one that is given: there is none; nothing "
@@ -207,15 +213,15 @@ class Retention:
         """
         from gently_bluesky.upkeep.usage import usage_of
 
-        free = shutil.disk_usage(self._root).free
-        return usage_of(self._holdings(), by, time.time(), self._in_trash(), free)
+        return usage_of(self._holdings(), by, time.time(), self._in_trash(), self._disk().free)
 
     # -- what a plan is made from ----------------------------------------------------------------------------
 
     def _plan(self, policy: Policy) -> Plan:
+        from gently_bluesky.upkeep.purging import due
         from gently_bluesky.upkeep.retention_plan import Place, plan_of
 
-        disk = shutil.disk_usage(self._root)
+        disk = self._disk()
         for rule in policy.rules:
             if (rule.min_free_nbytes or 0) >= disk.total:
                 raise InvalidSetting(
@@ -224,8 +230,25 @@ class Retention:
                 )
         held = self._holdings()
         now = self._now(held.newest)
-        kept = self._kept(policy, held)
-        return plan_of(policy, Place(self._uid, now, _ticks(), held, kept, self._in_trash(), disk.free))
+        return plan_of(
+            policy,
+            Place(
+                self._uid,
+                now,
+                _ticks(),
+                held,
+                self._kept(policy, held),
+                self._in_trash(),
+                due(self._index, math.inf),
+                disk.free,
+            ),
+        )
+
+    def _disk(self) -> shutil._ntuple_diskusage:  # pyright: ignore[reportPrivateUsage] # it has no other name
+        try:
+            return shutil.disk_usage(self._root)
+        except OSError as error:
+            raise storage_error(error, f"{self._root} cannot be looked at; nothing was deleted") from error
 
     def _holdings(self) -> Holdings:
         from gently_bluesky.upkeep.holdings import holdings
@@ -258,19 +281,24 @@ class Retention:
 
     def _now(self, newest: float) -> float:
         """Return the time, if that can be right: ``newest`` is when the logbook was last written."""
-        self._require_same_clock(*self._began)
+        self.require_no_earlier(newest)
         now = time.time()
-        if now < newest - BEHIND_S:
-            raise ClockJumped(
-                f"the clock of this machine says {clock(now)}, and something was put on record at {clock(newest)}; "
-                "nothing was deleted; set the clock right"
-            )
         if newest and now > newest + AHEAD_S:
             raise ClockJumped(
                 f"the clock of this machine says {clock(now)}, and nothing was put on record since {clock(newest)}; "
                 "nothing was deleted; set the clock right, or, if it is, verify the store first"
             )
         return now
+
+    def require_no_earlier(self, newest: float) -> None:
+        """Return if it is no earlier than when the logbook was last written. Raises ClockJumped."""
+        self._require_same_clock(*self._began)
+        now = time.time()
+        if now < newest - BEHIND_S:
+            raise ClockJumped(
+                f"the clock of this machine says {clock(now)}, and something was put on record at {clock(newest)}; "
+                "nothing was deleted; set the clock right, or, if it is, verify the store first"
+            )
 
     def _require_same_clock(self, ticks: float, then: float) -> None:
         now = time.time()
@@ -296,18 +324,11 @@ class Retention:
 
     def _purge(self, uids: Collection[str], left: dict[str, str]) -> list[Tombstone]:
         """Remove for good what of these has been in the trash for long enough; return the tombstones."""
-        from gently_bluesky.upkeep.purging import purge
+        from gently_bluesky.upkeep.purging import due, purge
 
-        due: dict[str, list[Tombstone]] = {}
-        for one in self._in_trash():
-            if one.uid in uids and one.keep_until <= time.time():
-                due.setdefault(one.run_uid, []).append(one)
-        for run_uid, found in due.items():
-            try:
-                purge(self._root, self._index, found)
-            except InputError as error:
-                left[run_uid] = str(error)
-        now = [self._index.tombstone(one.uid) for found in due.values() for one in found]
+        found = [one for one in due(self._index, time.time()) if one.uid in uids]
+        left |= purge(self._root, self._index, found)
+        now = [self._index.tombstone(one.uid) for one in found]
         return [one for one in now if one is not None and one.purged is not None]
 
 

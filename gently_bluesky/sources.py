@@ -8,6 +8,7 @@ source is sliced. No names, uids or files here.
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ class MovingSource(WrappedSource):
         self._shape: tuple[int, ...] = source.shape
         self._path: Path = path
         self._opened_now = opened_now
+        self._moving = threading.Lock()
 
     @classmethod
     def at(
@@ -160,15 +162,39 @@ class MovingSource(WrappedSource):
     def read(self, selection: Selection) -> NDArray[Any]:
         """Read, from where it is by now. Raises as the source."""
         while True:
-            path, source = self._path, self._source  # never a newer path than the source
+            with self._moving:
+                path, source = self._path, self._source
             try:
                 return source.read(selection)
             except AssetMissing:
                 found = self._opened_now(path)
                 if found is None:
                     raise
-                self._source, now = found
-                self._path = now
+                with self._moving:
+                    self._source, self._path = found
+
+    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
+        """Ask the source; what it gives is looked for anew in the same way, where it is kept still."""
+        with self._moving:
+            path, source = self._path, self._source
+        found = source.coarser(most)
+        if found is None:
+            return None
+        level, factors = found
+
+        def level_now(was: Path) -> tuple[ArraySource, Path] | None:
+            now = self._opened_now(was)
+            if now is None:
+                return None
+            again = now[0].coarser(factors)
+            if again is None or again[1] != factors:
+                raise AssetMissing(
+                    f"{was} was converted, and {now[1]} does not keep the resolution of 1 in {factors}; no pixels were "
+                    "returned; ask the array for a coarser one again"
+                )
+            return again[0], now[1]
+
+        return MovingSource(level, path, level_now), factors
 
 
 def no_events(shape: Sequence[int], dtype: DTypeLike | None) -> InlineSource:

@@ -28,7 +28,7 @@ def get_backend(name: str) -> Backend:
     InvalidSetting
         There is none; the message names those there are.
     """
-    if name in BUILTIN:
+    if isinstance(name, str) and name in BUILTIN:  # pyright: ignore[reportUnnecessaryIsInstance] # people type it
         module, attribute = BUILTIN[name]
         return getattr(import_module(module), attribute)()
     for found in offered(ENTRY_POINT_GROUP):

@@ -51,10 +51,12 @@ class LineageNode(NamedTuple):
 
 
 class Child(NamedTuple):
-    """A result, in short: its uid and its data type."""
+    """A result, in short: its uid, its data type, how its run ended, and whether it stands for what it was made of."""
 
     uid: str
     data_type: str | None
+    status: str | None = "complete"
+    suffices: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +183,8 @@ def children(index: Index, uid: str) -> list[Record]:
 def needed(index: Index) -> dict[str, list[Child]]:
     """Return the results made directly from each run, or from anything it contains, that were not deleted."""
     found: dict[str, list[Child]] = {}
-    for run_uid, uid, data_type in index.rows(_NEEDED):
-        found.setdefault(run_uid, []).append(Child(uid, data_type))
+    for run_uid, uid, data_type, status in index.rows(_NEEDED):
+        found.setdefault(run_uid, []).append(Child(uid, data_type, status))
     return found
 
 
@@ -252,7 +254,9 @@ def _needed() -> AnySelect:
     child = records.alias("child")
     source = edges.join(records, records.c.uid == edges.c.parent).join(child, child.c.uid == edges.c.child)
     source = source.outerjoin(tombstones, tombstones.c.uid == edges.c.child)
-    statement = select(records.c.run_uid, edges.c.child, child.c.data_type).select_from(source)
+    statement = select(records.c.run_uid, edges.c.child, child.c.data_type, child.c.status).select_from(
+        source
+    )
     statement = statement.where(tombstones.c.uid.is_(None), edges.c.child != records.c.run_uid).distinct()
     return statement.order_by(records.c.run_uid, edges.c.child)
 

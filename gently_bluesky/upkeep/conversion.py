@@ -37,19 +37,20 @@ from gently_bluesky.upkeep.conversion_plan import (
 )
 from gently_bluesky.upkeep.conversions import Converted, LeftOut, Wish
 from gently_bluesky.upkeep.convertible import NOT_CONVERTED, Convertible, Opened, convertible, opened
-from gently_bluesky.upkeep.deletion import (
+from gently_bluesky.upkeep.journals import has_stop, whole_lines
+from gently_bluesky.upkeep.pixels import digest_of_digests
+from gently_bluesky.upkeep.protection import Where
+from gently_bluesky.upkeep.purging import purge_held
+from gently_bluesky.upkeep.recoding import Recoding
+from gently_bluesky.upkeep.run_lock import (
     RunLock,
-    Where,
     free_in_trash,
     locked,
     require_same_disk,
     tell_index,
 )
-from gently_bluesky.upkeep.journals import has_stop, whole_lines
-from gently_bluesky.upkeep.pixels import digest_of_digests
-from gently_bluesky.upkeep.purging import purge_held
-from gently_bluesky.upkeep.recoding import Recoding
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
+from gently_bluesky.upkeep.trash import settle_run
 
 __all__ = ["convert_run"]
 
@@ -116,6 +117,8 @@ class _Work:
         try:
             self.lock.is_settled = not (was_planned := is_planned(self.journal.parent))
             finished = settle(self.root, self.journal.parent, self._lines)
+            if self.lock.is_marked and was_planned:
+                settle_run(self.root, self.run.uid)  # a deletion may have died here too
             self.lock.is_settled = True
             self.lock.is_marked = self.lock.is_marked and not was_planned
         except OSError as error:

@@ -6,18 +6,15 @@ done is done by the next opening (`gently_bluesky.upkeep.trash`). Documents stay
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.names import folder_of
 from gently_bluesky.errors import InputError, InvalidSetting, StorageError
-from gently_bluesky.files import inside, make_folders, storage_error
+from gently_bluesky.files import storage_error
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.upkept import DELETE, PIN, RESTORE, UNPIN
 from gently_bluesky.model import Record, Tombstone
@@ -25,23 +22,23 @@ from gently_bluesky.upkeep.accounts import Account, accounts
 from gently_bluesky.upkeep.logbook import Logbook
 from gently_bluesky.upkeep.pixels import digest_of_digests
 from gently_bluesky.upkeep.protection import ALTHOUGH, Where, own_path, require_unprotected
+from gently_bluesky.upkeep.run_lock import (
+    free_in_trash,
+    in_trash,
+    locked,
+    note,
+    require_same_disk,
+    require_unpinned,
+    tell_index,
+)
 from gently_bluesky.upkeep.sizes import nbytes_of_files
 from gently_bluesky.upkeep.stamps import Stamps
-from gently_bluesky.upkeep.sweeping import DOCUMENTS
-from gently_bluesky.upkeep.trash import TRASH, follow, place, places_in
 
 __all__ = [
     "Deletion",
-    "RunLock",
     "delete",
-    "free_in_trash",
-    "in_trash",
-    "locked",
-    "note",
     "pin",
-    "require_same_disk",
     "restore",
-    "tell_index",
     "unpin",
 ]
 
@@ -67,8 +64,8 @@ class Deletion:
 
     def __post_init__(self) -> None:
         _require_reason(self.reason, "nothing was deleted")
-        unknown = [word for word in self.although if word not in ALTHOUGH]
-        if unknown or isinstance(self.although, str):
+        words = isinstance(self.although, list | tuple | set | frozenset)
+        if not words or not {*ALTHOUGH}.issuperset(self.although):
             raise InvalidSetting(
                 f"expected although to be some of {', '.join(ALTHOUGH)}, got {self.although!r:.200}; nothing was "
                 "deleted"
@@ -124,10 +121,10 @@ def delete(
             )
         gone = {one.uid for one in index.tombstones(run.uid)}
         whole = not account.assets.keys() - wanted.keys() - gone
-        entry = _entry(root, run, account, wanted, deletion, whole=whole)
         require_same_disk(root, wanted.values())
+        entry = _entry(root, run, account, wanted, deletion, whole=whole)
         try:
-            lock.place(root, entry)
+            lock.place(root, entry, lambda: require_unpinned(root, index, run.uid))
         except StorageError:
             raise
         except OSError as error:
@@ -198,8 +195,17 @@ def unpin(root: Path, index: Index, run_uid: str, reason: str) -> None:
 
 
 def _require_reason(reason: object, so: str) -> None:
-    if not isinstance(reason, str) or not reason.strip():
+    if not isinstance(reason, str) or not reason.strip() or not _is_unicode(reason):
         raise InvalidSetting(f"expected a reason in words, which stays on record, got {reason!r:.200}; {so}")
+
+
+def _is_unicode(text: str) -> bool:
+    """Say whether a text can be written: half a character cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _account(root: Path, run: Record, reach: int) -> Account:
@@ -222,79 +228,7 @@ def _own_assets(root: Path, index: Index, run: Record, account: Account, where: 
     return {uid: path for uid, path in paths.items() if path is not None}
 
 
-def require_same_disk(root: Path, paths: Iterable[str]) -> None:
-    """Return if files at these paths in a store can be renamed into its trash. Raises StorageError."""
-    trash = root / TRASH
-    if trash.is_symlink():
-        raise StorageError(
-            f"expected a folder at {trash}, found a link, and nothing is moved through it; nothing was changed; take "
-            "it away: the trash has to lie on the disk of the runs"
-        )
-    try:
-        make_folders(trash)
-        disks = {path: (root / path).lstat().st_dev for path in paths}
-        others = [path for path, disk in disks.items() if disk != trash.stat().st_dev]
-    except OSError as error:
-        raise storage_error(
-            error, f"{trash} cannot be made; nothing was changed; it has to be a folder"
-        ) from error
-    if others:
-        raise StorageError(
-            f"{trash} is on another disk than {root / others[0]}, so that nothing can be moved there at once; nothing "
-            "was changed; put them on one disk"
-        )
-
-
 # -- what is put on record ---------------------------------------------------------------------------------
-
-
-@contextmanager
-def locked(root: Path, index: Index, run: Record) -> Generator[RunLock]:
-    """Hold the lock of a run that has ended. Raises InputError where somebody else has it, and StorageError."""
-    folder = inside(root, run.path).parent
-    live: LiveFile | None = None
-    lock = RunLock(is_marked=os.path.lexists(folder / ".live"))
-    try:
-        if Path(run.path).name == DOCUMENTS and folder.is_dir():
-            live = LiveFile.take(folder, make=True)
-    except OSError as error:
-        raise storage_error(error, f"run {run.uid} cannot be locked; nothing was changed") from error
-    if live is None:
-        why = (
-            "keeps no pixels of its own"
-            if Path(run.path).name != DOCUMENTS
-            else "is being written, converted or deleted"
-        )
-        raise InputError(f"run {run.uid} {why}; nothing was changed")
-    try:
-        follow(root, index)  # what other processes pinned, deleted and restored
-        yield lock
-    finally:
-        live.close(remove=lock.is_settled and not lock.is_marked)  # otherwise the next opening settles it
-
-
-@dataclass(slots=True)
-class RunLock:
-    """The lock of a run.
-
-    Attributes
-    ----------
-    is_marked
-        Somebody died who had it; whoever puts in order what that one left removes the mark.
-    is_settled
-        Its files are where the logbook says.
-    """
-
-    is_marked: bool = False
-    is_settled: bool = True
-
-    def place(self, root: Path, entry: Mapping[str, Any]) -> None:
-        """Put an entry on record, and files where it says. Raises StorageError, and OSError as `place`."""
-        Logbook(root).append(entry)
-        self.is_settled = False
-        for one in places_in([entry]).values():
-            place(root, one)
-        self.is_settled = True
 
 
 def _entry(
@@ -310,7 +244,7 @@ def _entry(
                 "uid": uid,
                 "path": path,
                 "trash": free_in_trash(root, path, taken),
-                "nbytes": nbytes_of_files(root / path),
+                "nbytes": _nbytes(root / path),
                 "events": len(asset.digests),
                 "digest": digest_of_digests(asset.digests),
             }
@@ -329,35 +263,8 @@ def _entry(
     }
 
 
-def free_in_trash(root: Path, place: str, taken: set[str]) -> str:
-    """Return where in the trash files go that lay at a place in the store: a number is put behind what is taken."""
-    wanted, number = f"{TRASH}/{place}", 1
-    path = wanted
-    while path in taken or os.path.lexists(root / path):
-        number += 1
-        path = f"{wanted}-{number}"
-    taken.add(path)
-    return path
-
-
-def note(kind: str, run_uid: str, folder: str, found: Sequence[Tombstone]) -> dict[str, Any]:
-    """Return an entry of the logbook about what is in the trash."""
-    assets = [{"uid": one.uid, "path": one.path, "trash": one.trash} for one in found]
-    return {"kind": kind, "time": time.time(), "run": run_uid, "folder": folder, "assets": assets}
-
-
-def in_trash(index: Index, record: Record) -> list[Tombstone]:
-    """Return what of a run, or of an asset, is in the trash."""
-    of_run = index.tombstones(record.run_uid)
-    return [one for one in of_run if one.purged is None and record.uid in (one.uid, one.copy_of, one.run_uid)]
-
-
-def tell_index(root: Path, index: Index, done: str) -> None:
-    """Have the index know; it is done whether that can be or not."""
+def _nbytes(path: Path) -> int:
     try:
-        follow(root, index)
-    except StorageError as error:
-        raise type(error)(
-            error.errno,
-            f"it was {done}, but the index could not be written ({error}): it follows at the next opening",
-        ) from error
+        return nbytes_of_files(path)
+    except OSError as error:
+        raise storage_error(error, f"{path} cannot be looked at; nothing was deleted") from error

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gently_bluesky.backends.memory import MemoryBackend
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.lineage import Child, needed
 from gently_bluesky.model import Record, is_derived
@@ -108,21 +109,30 @@ def holdings(root: Path, index: Index, where: Where) -> Holdings:
         paths = {asset.uid: own_path(root, run, asset, where, shared) for asset in assets[run.uid]}
         own = {uid: root / path for uid, path in paths.items() if path is not None}
         reach, stamp = reaches.get(run.path, 0), stamps.of(run.uid)
+        made = tuple(
+            child._replace(suffices=child.status == "complete" and _is_kept(child, assets))
+            for child in children.get(run.uid, ())
+        )
         protected = protections(
             run,
             pins.get(run.uid),
             is_damaged=bool(stamp.get("findings")),
             is_verified=stamps.is_verified_up_to(run.uid, run.path, reach),
-            needing=[child.uid for child in children.get(run.uid, ())],
+            needing=[(child.uid, child.status) for child in made],
         )
         if run.status == "running":
             protected = {"running": "it is being written", **protected}
         elif not own:
             protected = {"elsewhere": "nothing of it is ours and on disk in this store", **protected}
-        made = tuple(children.get(run.uid, ()))
         found.append(Holding(run, tuple(own), _nbytes(own.values()), reach, protected, made))
     gone = [Holding(run, (), 0) for run in index.query(deleted=True)]
     return Holdings(sorted(found, key=lambda one: (one.run.time, one.uid)), stamps.newest, gone)
+
+
+def _is_kept(child: Child, assets: Mapping[str, Sequence[Record]]) -> bool:
+    """Say whether a result lies on disk; what has no arrays does, in a journal."""
+    of_it = assets.get(child.uid, ())
+    return not of_it or any(asset.format != MemoryBackend.spec for asset in of_it)
 
 
 def _nbytes(paths: Iterable[Path]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,15 @@ class Logbook:
     def __init__(self, root: Path) -> None:
         self.path = root / LOGBOOK
 
-    def append(self, *entries: Mapping[str, Any]) -> None:
+    def append(self, *entries: Mapping[str, Any], require: Callable[[], object] | None = None) -> None:
         """Append entries, all of them or none; *synced* on return. The time is added where one has none.
 
         A loss of power meanwhile may leave some of them.
+
+        Parameters
+        ----------
+        require
+            Called when nobody else can append any more; nothing was written where it raises.
 
         Raises
         ------
@@ -62,6 +67,8 @@ class Logbook:
             fd = os.open(self.path, flags, 0o644)
             try:
                 wait_for_lock(fd)  # goes when the file is closed
+                if require is not None:
+                    require()
                 self._append_locked(fd, data)
             finally:
                 os.close(fd)

@@ -48,7 +48,7 @@ def count(name: str, given: object) -> int:
 
 def days(name: str, given: object) -> float:
     """Return a number of days. Raises InvalidSetting."""
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= LONGEST.days:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < LONGEST.days:
         raise InvalidSetting(f"expected {name} to be a number of days, 0 or more, got {given!r:.200}; {SO}")
     return float(given)
 

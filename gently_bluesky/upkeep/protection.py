@@ -69,7 +69,8 @@ def require_unprotected(
 ) -> None:
     """Return if the pixels of a run may be deleted, although what is waived. Raises Protected."""
     stamps.read()
-    needing = [one.uid for one in children(index, run.uid) if one.deleted is None and one.run_uid != run.uid]
+    made = children(index, run.uid)
+    needing = [(one.uid, one.status) for one in made if one.deleted is None and one.run_uid != run.uid]
     found = protections(
         run,
         index.pins().get(run.uid),
@@ -77,10 +78,9 @@ def require_unprotected(
         is_verified=stamps.is_verified(run.uid, account.part, 0.0),
         needing=needing,
     )
-    if "pinned" in found:
-        raise Protected(
-            f"run {run.uid} is protected: {found['pinned']}; nothing was deleted; unpin it first, if that is over"
-        )
+    for name, what in (("pinned", "unpin it first, if that is over"), ("used", "wait until that has ended")):
+        if name in found:
+            raise Protected(f"run {run.uid} is protected: {found[name]}; nothing was deleted; {what}")
     found = {name: why for name, why in found.items() if name not in although}
     if found:
         raise Protected(
@@ -90,9 +90,16 @@ def require_unprotected(
 
 
 def protections(
-    run: Record, pin: Pin | None, *, is_damaged: bool, is_verified: bool, needing: Sequence[str]
+    run: Record,
+    pin: Pin | None,
+    *,
+    is_damaged: bool,
+    is_verified: bool,
+    needing: Sequence[tuple[str, str | None]],
 ) -> Mapping[str, str]:
-    """Return what protects a run, and a sentence for each: "pinned", and what of `ALTHOUGH` is so.
+    """Return what protects a run, and a sentence for each: "pinned", "used", and what of `ALTHOUGH` is so.
+
+    "used" is what a result is being made from just now.
 
     Parameters
     ----------
@@ -101,7 +108,7 @@ def protections(
     is_verified
         It was found well, as it is now.
     needing
-        Results made from it, whose pixels, or values, are there.
+        Results made from it, whose pixels, or values, are there, each with how its run ended.
     """
     found: dict[str, str] = {}
     if pin is not None:
@@ -114,6 +121,9 @@ def protections(
         found["unverified"] = "it was not verified since it was written (store.verify(uid) does)"
     if needing:
         are = "is" if len(needing) == 1 else "are"
-        named = ", ".join(map(short_uid, needing[:MOST_NAMED]))
+        named = ", ".join(short_uid(uid) for uid, _ in needing[:MOST_NAMED])
         found["children"] = f"{many(len(needing), 'result')} made from it {are} there ({named})"
+    making = [short_uid(uid) for uid, status in needing if status == "running"]
+    if making:
+        found["used"] = f"a result is being made from it ({', '.join(making[:MOST_NAMED])})"
     return found

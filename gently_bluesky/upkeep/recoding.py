@@ -30,6 +30,9 @@ __all__ = ["Recoding"]
 
 SMALL_BYTES: Final = 32 * 2**20
 """Events up to this size are copied several at a time; of a larger one several pieces are read at a time."""
+HELD_BYTES: Final = 512 * 2**20
+COPIES: Final = 3
+"""Of an event there are so many at once, read, waiting and being written, and of all together no more bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Recoding:
     def into(self, backend: Backend, packing: Packing, path: Path) -> Mapping[str, Any]:
         """Copy all events to a new asset at ``path``, read them back, and return what opens it; *synced*.
 
-        Takes memory for one event, or for a few where they are small.
+        Takes memory for one event, or for as many small ones as `HELD_BYTES` hold.
 
         Raises
         ------
@@ -92,7 +95,9 @@ class Recoding:
 
     @property
     def _threads(self) -> int:
-        return reading_threads() if self.spec.nbytes <= SMALL_BYTES else 1
+        if self.spec.nbytes > SMALL_BYTES:
+            return 1
+        return max(1, min(reading_threads(), HELD_BYTES // (COPIES * max(1, self.spec.nbytes))))
 
     def _write(self, write: Callable[[int, NDArray[Any], float], Pending]) -> list[str]:
         """Write all events; return their digests."""

@@ -199,8 +199,13 @@ class Policy:
     name: str = "retention"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rules", tuple(self.rules))
-        object.__setattr__(self, "keep", tuple(self.keep))
+        for name, kind in (("rules", Rule), ("keep", Keep)):
+            given = getattr(self, name)
+            if not isinstance(given, list | tuple) or not all(isinstance(one, kind) for one in given):
+                raise InvalidSetting(
+                    f"expected {name} to be several {kind.__name__}, got {given!r:.200}; {SO}"
+                )
+            object.__setattr__(self, name, tuple(given))
         if not self.rules:
             raise InvalidSetting(f"expected a policy with at least one rule, got none; {SO}")
         _normalise(self, {"keep_days": days, "name": words})

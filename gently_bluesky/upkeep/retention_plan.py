@@ -34,8 +34,8 @@ class Place:
         What it holds.
     kept
         Runs that stay by a keep of the policy, and which.
-    trash
-        What lies in the trash.
+    trash, purgeable
+        What lies in the trash, and what of it may be purged once it has been there for long enough.
     free_bytes
         Of its disk.
     """
@@ -46,6 +46,7 @@ class Place:
     holdings: Holdings
     kept: Mapping[str, str] = field(default_factory=dict[str, str])
     trash: Sequence[Tombstone] = ()
+    purgeable: Sequence[Tombstone] = ()
     free_bytes: int = 0
 
 
@@ -54,10 +55,10 @@ def plan_of(policy: Policy, place: Place) -> Plan:
     planning = _Planning(policy, place)
     planning.take_what_is_asked_for()
     planning.give_back_what_leaves_nothing()
-    for view in planning.views:
-        planning.take_for_sizes(view)
-    planning.give_back_what_leaves_nothing()  # of what sizes took the results
-    return planning.plan()
+    while True:
+        planning.take_for_sizes()
+        if not planning.give_back_what_leaves_nothing():  # of what sizes took the results
+            return planning.plan()
 
 
 class _Planning:
@@ -71,7 +72,6 @@ class _Planning:
         self._goes: dict[str, list[str]] = {}
         self._nbytes = 0
         self._remarks: list[str] = []
-        self._trash = [one for one in place.trash if one.purged is None]
 
     def take_what_is_asked_for(self) -> None:
         """Take what is over a limit of age, number or time points."""
@@ -80,24 +80,33 @@ class _Planning:
                 if one.uid in view.asked and self._may_go(one, view):
                     self._take(one, view.asked[one.uid])
 
-    def take_for_sizes(self, view: _View) -> None:
-        """Take the oldest, as long as what stays is over a limit of size of this rule."""
+    def take_for_sizes(self) -> None:
+        """Take the oldest, as long as what stays is over a limit of size."""
+        self._remarks.clear()
+        for view in self.views:
+            self._take_for_sizes(view)
+
+    def _take_for_sizes(self, view: _View) -> None:
         for limit, most, group in view.sizes():
             held = sum(one.nbytes for one in group if one.uid not in self._goes)
             self._take_oldest(view, group, limit, held - most)
         if (least := view.rule.min_free_nbytes) is not None:
-            free = self.place.free_bytes + sum(one.nbytes for one in self._trash) + self._nbytes
+            free = self.place.free_bytes + sum(one.nbytes for one in self.place.purgeable) + self._nbytes
             self._take_oldest(view, view.runs, f"min_free {said(least)}", least - free)
 
-    def give_back_what_leaves_nothing(self) -> None:
-        """Leave time points between of which no result stays: something of them is to be there."""
+    def give_back_what_leaves_nothing(self) -> bool:
+        """Leave time points between of which no result stays, and say whether some were to go."""
+        went = len(self._goes)
         for one in self.place.holdings.runs:
             thinning = [view for view in self.views if one.uid in view.thinned]
             is_only_thinned = {*self._goes.get(one.uid, ())} <= {view.asked[one.uid] for view in thinning}
-            if thinning and is_only_thinned and all(child.uid in self._goes for child in one.children):
-                self._goes.pop(one.uid, None)
+            stay = [child for child in one.children if child.suffices and child.uid not in self._goes]
+            if thinning and is_only_thinned and not stay:
+                if self._goes.pop(one.uid, None) is not None:
+                    self._nbytes -= one.nbytes
                 for view in thinning:
                     view.leave(one)
+        return len(self._goes) < went
 
     def _take_oldest(self, view: _View, runs: Sequence[Holding], limit: str, over: int) -> None:
         for one in runs:
@@ -140,8 +149,8 @@ class _Planning:
             ticks=self.place.ticks,
             goes=tuple(going),
             stays=tuple(staying),
-            purges=tuple(one for one in self._trash if one.keep_until <= self.place.now),
-            in_trash_nbytes=sum(one.nbytes for one in self._trash),
+            purges=tuple(one for one in self.place.purgeable if one.keep_until <= self.place.now),
+            in_trash_nbytes=sum(one.nbytes for one in self.place.trash),
             free_bytes=self.place.free_bytes,
             remarks=tuple(self._remarks),
             fingerprint=_fingerprint(self.policy, self.place),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from gently_bluesky.errors import StorageError
+from gently_bluesky.errors import JournalDamaged, StorageError
 from gently_bluesky.upkeep.logbook import Logbook
 from gently_bluesky.upkeep.verification import Finding
 
@@ -90,7 +90,21 @@ class Stamps:
         """
         logbook = Logbook(self.root)
         if logbook.size < self._end:  # it is another one: restored from a copy
-            self._known, self._end, self._latest = {}, 0, None
+            self._forget()
+        try:
+            self._read(logbook)
+        except JournalDamaged:
+            if self._end == 0:
+                raise
+            self._forget()  # somebody took back what could not be synced, and was read
+            self._read(logbook)
+        if resume and self._latest is not None:
+            self.began = self._latest
+
+    def _forget(self) -> None:
+        self._known, self._end, self._latest = {}, 0, None
+
+    def _read(self, logbook: Logbook) -> None:
         for entry, end in logbook.behind(self._end):
             self._end = end
             if isinstance(entry.get("time"), float):
@@ -101,8 +115,6 @@ class Stamps:
                     self._latest = entry["pass"]
             elif entry["kind"] == ALL_VERIFIED and entry.get("pass") == self._latest:
                 self._latest = None
-        if resume and self._latest is not None:
-            self.began = self._latest
 
     def of(self, run_uid: str) -> Mapping[str, Any]:
         """Return the last stamp of a run; an empty one if it has none."""

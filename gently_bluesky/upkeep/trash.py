@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.names import INCOMING
-from gently_bluesky.errors import AssetDeleted, AssetMissing, AssetPurged, InvalidDocument, StorageError
+from gently_bluesky.errors import (
+    AssetDeleted,
+    AssetMissing,
+    AssetPurged,
+    InvalidDocument,
+    JournalDamaged,
+    StorageError,
+)
 from gently_bluesky.files import inside, make_folders, remove_tree, sync_folder
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.upkept import CONVERT, DELETE, INDEXED, PURGE, RESTORE
@@ -183,8 +190,20 @@ class News:
         """Read it. Raises JournalDamaged, StorageError."""
         logbook = Logbook(root)
         begin, size = index.upkeep_reach(), logbook.size
-        begin = end = begin if begin <= size else 0  # it is another one: restored from a copy
+        begin = begin if begin <= size else 0  # it is another one: restored from a copy
+        try:
+            return cls._behind(logbook, begin, size)
+        except JournalDamaged:
+            if begin == 0:
+                raise
+            return cls._behind(
+                logbook, 0, size
+            )  # somebody took back what could not be synced, and was indexed
+
+    @classmethod
+    def _behind(cls, logbook: Logbook, begin: int, size: int) -> News:
         entries: list[Mapping[str, Any]] = []
+        end = begin
         for entry, behind in logbook.behind(begin) if begin < size else ():
             end = behind
             if entry["kind"] in INDEXED:
@@ -229,6 +248,8 @@ def _placed(root: Path, one: Whereabouts) -> bool:
     """Put one asset where it is to be, unless a living process has its run."""
     folder = inside(root, one.folder)
     is_marked = os.path.lexists(folder / ".live")
+    if one.state == "purged" and not folder.exists():
+        return place(root, one)
     live = LiveFile.take(folder, make=True) if folder.is_dir() else None
     if live is None:
         return False
@@ -284,6 +305,11 @@ class Explained(WrappedSource):
         super().__init__(source)
         self._root: Path = root
         self._asset: str = asset
+
+    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
+        """Ask the source."""
+        found = self._source.coarser(most)
+        return None if found is None else (Explained(found[0], self._root, self._asset), found[1])
 
     def read(self, selection: Selection) -> NDArray[Any]:
         """Read. Raises as the source, AssetDeleted, AssetPurged and AssetQuarantined."""

@@ -159,7 +159,7 @@ class Keeping(RuleBasedStateMachine):
     def purge(self, run: str | None) -> None:
         self.store.purge(run, now=True)
         for one, state in self.state.items():
-            if state == TRASHED and run in (None, one):
+            if state == TRASHED and run in (None, one) and one not in self.pinned:
                 self.state[one] = PURGED
 
     @rule(last=st.integers(1, 3), derived_suffice=st.booleans(), is_stale=st.booleans())

@@ -177,6 +177,25 @@ def test_what_stays_where_it_is_is_read_there(root: Path, tmp_path: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in theirs.rglob("*")} == before
 
 
+def test_what_the_store_has_is_not_imported_by_reference(root: Path) -> None:
+    with Store(root) as store:
+        uid = store.put(volumes(), data_type="x").uid
+        kept = store.root / store.assets(uid)[0].path
+        with pytest.raises(InputError, match=r"lies in the store.*nothing was stored; copy it"):
+            store.import_(kept, copy=False)
+        np.testing.assert_array_equal(
+            np.asarray(store[store.import_(kept, progress=False).uid]["image"])[0, 0], volumes()
+        )
+
+
+@pytest.mark.parametrize("um", [-1, 0, float("nan"), "a", (1, 2, 3), [0.1], True])
+def test_steps_that_are_none_are_refused(store: Store, tmp_path: Path, um: object) -> None:
+    np.save(tmp_path / "x.npy", volumes())
+    with pytest.raises(InvalidSetting, match="number of micrometres"):
+        store.import_(tmp_path / "x.npy", pixel_size_um=um)
+    assert not [*store.query()]
+
+
 def test_what_nothing_reads_in_place_is_to_be_copied(root: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", volumes())
     write_time_points(tmp_path / "gap", [0, 1, 3, 4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -159,6 +160,26 @@ def test_a_time_point_goes_only_if_a_result_of_it_is_there_and_stays():
     assert plan.nbytes + sum(one.nbytes for one in plan.stays) == 40
 
 
+def test_a_result_that_failed_or_is_in_memory_does_not_stand_for_its_time_point():
+    good, bad = Child("a", "x"), Child("b", "x", "failed", suffices=False)
+    runs = [held(f"t{n}", 9 - n) for n in range(3)]
+    for children, expected in (([bad], []), ([bad, good], ["t1"])):
+        runs[1] = replace(held("t1", 8, 10, "children"), children=tuple(children))
+        assert gone(Rule(thin=5, derived_suffice=True), *runs) == expected
+
+
+def test_what_is_given_back_counts_where_sizes_are_limited_again():
+    runs = [held("t0", 9), held("t1", 8, 10, "children"), held("t2", 7), held("p", 6, 10, derived=True)]
+    runs[1] = replace(runs[1], children=(Child("p", "x"),))
+    rules = [Rule(thin=5, derived=False, derived_suffice=True), Rule(max_size=5, derived=True)]
+    plan = planned(Policy(rules=rules), *runs)
+    assert sorted(plan.uids) == ["p"]
+    assert plan.remarks == ()
+    plan = planned(Policy(rules=[*rules, Rule(min_free=100, derived=True)]), *runs, free_bytes=85)
+    assert sorted(plan.uids) == ["p"]
+    assert "min_free 100" in plan.remarks[0]
+
+
 def test_time_points_that_stay_for_want_of_a_result_count_where_sizes_are_limited():
     runs = [held("t0", 9), held("t1", 8), held("t2", 7), held("t3", 6, 10, "children")]
     assert gone(Rule(thin=5, max_size=20, derived_suffice=True), *runs) == ["t0", "t3"]
@@ -174,7 +195,8 @@ def test_room_is_made_until_so_much_is_free_what_lies_in_the_trash_counted():
     runs = [held(f"r{n}", 9 - n, 10) for n in range(5)]
     stone = Tombstone("t", "t", NOW, "why", NOW + 1, 15, 1, "", "p", "trash/p")
     assert gone(Rule(min_free=100), *runs, free_bytes=70) == ["r0", "r1", "r2"]
-    assert gone(Rule(min_free=100), *runs, free_bytes=70, trash=[stone]) == ["r0", "r1"]
+    assert gone(Rule(min_free=100), *runs, free_bytes=70, trash=[stone], purgeable=[stone]) == ["r0", "r1"]
+    assert gone(Rule(min_free=100), *runs, free_bytes=70, trash=[stone]) == ["r0", "r1", "r2"]
     assert gone(Rule(min_free=100), *runs, free_bytes=100) == []
 
 

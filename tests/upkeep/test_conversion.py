@@ -279,6 +279,23 @@ def test_deleted_after_it_was_converted_it_comes_back_as_it_was_then(nights: Nig
         assert store.verify(uid, progress=False).ok
 
 
+def test_coarser_arrays_that_are_open_read_on_where_such_are_kept(nights: Nights, root: Path) -> None:
+    uid = nights(root, "zarr", "datum")
+    with Store(root) as store:
+        store.convert(uid, levels=3, progress=False)
+        array = store[uid]["view_a"]
+        coarse, by = array.coarser(dict.fromkeys("zyx", 4))
+        assert set(by.values()) != {1}
+        expected = np.asarray(coarse)
+        store.convert(uid, chunks="blocks", progress=False)
+        store.purge(now=True)
+        np.testing.assert_array_equal(np.asarray(coarse), expected)
+        store.convert(uid, format="tiff", progress=False)
+        with pytest.raises(AssetMissing, match="does not keep the resolution"):
+            np.asarray(coarse)
+        check(array, "view_a")
+
+
 # -- again, and on -----------------------------------------------------------------------------------------
 
 
@@ -365,6 +382,7 @@ REFUSED = {
     "axes": ({"chunks": (5, 5)}, InvalidSetting, "3 axes"),
     "word": ({"compression": "zip"}, InvalidSetting, "zip"),
     "stream in memory": ({"format": "memory"}, InvalidSetting, "no mimetype.*not converted"),
+    "several formats": ({"format": ["zarr"]}, InvalidSetting, "expected a format among"),
     "words for days": ({"format": "tiff", "keep_days": "7"}, InvalidSetting, "a number of days"),
     "days": ({"format": "tiff", "keep_days": -1}, InvalidSetting, "0 or more"),
     "only memory": ({"format": "memory", "keep_original": False}, InvalidSetting, "restart"),

@@ -16,6 +16,7 @@ from memory_left import clear
 from nights import acquire, event_file, folder_of
 
 from gently_bluesky import Store
+from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.errors import (
     AssetDeleted,
     AssetPurged,
@@ -28,6 +29,7 @@ from gently_bluesky.errors import (
     UnknownUid,
 )
 from gently_bluesky.testing.documents import HandMadeRun
+from gently_bluesky.upkeep.conversion_plan import ConversionPlan
 from gently_bluesky.upkeep.logbook import LOGBOOK, Logbook
 from gently_bluesky.upkeep.sweeping import PLAN
 from gently_bluesky.upkeep.trash import TRASH
@@ -148,6 +150,29 @@ def test_a_clock_that_cannot_be_right_purges_nothing_unless_it_is_asked_for_by_n
         store.purge()
     assert len(store.trash()) == 2
     assert len(store.purge(uid, now=True)) == 2
+
+
+def test_a_clock_that_is_behind_deletes_nothing(
+    night: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, uid = night
+    store.pin(uid, reason="now")
+    store.unpin(uid)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 100 * 86_400)
+    with Store(store.root) as behind, pytest.raises(ClockJumped, match="was put on record at"):
+        behind.delete(uid, reason="x", although=ANYWAY, keep_days=30)
+
+
+def test_what_a_result_is_being_made_of_stays_whatever_is_waived(night: tuple[Store, str]) -> None:
+    store, uid = night
+    making = HandMadeRun(lineage={"parents": [uid]}, data_type="mip")
+    with store.writer() as writer:
+        writer("start", making.start)
+        with pytest.raises(Protected, match=r"a result is being made from it.*wait until that has ended"):
+            store.delete(uid, reason="x", although=ANYWAY)
+        writer("stop", making.stop())
+    assert store.delete(uid, reason="x", although=ANYWAY)
 
 
 def test_a_store_that_is_only_read_deletes_nothing(night: tuple[Store, str]) -> None:
@@ -295,6 +320,142 @@ def test_a_refusal_leaves_the_mark_of_a_run_whose_process_died(night: tuple[Stor
     assert not mark.exists()
 
 
+def test_a_conversion_finishes_a_deletion_that_died_beside_another_conversion(
+    night: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, uid = night
+    folder = folder_of(store, uid)
+    first, second = (store[uid][key].uid for key in ("view_a", "view_b"))
+    monkeypatch.setattr("gently_bluesky.upkeep.run_lock.place", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        store.delete(second, reason="x", although=ANYWAY)
+    monkeypatch.undo()
+    place = store.record(first).path
+    plan = ConversionPlan(first, place, "GENTLY_ZARR", "primary-view_a", "GENTLY_TIFF", None)
+    plan.write(folder)
+    assert (folder / "primary-view_b.ome.zarr").exists()
+    assert store.convert(first, format="tiff", progress=False).ok
+    assert not (folder / "primary-view_b.ome.zarr").exists()
+    assert not (folder / ".live").exists()
+    assert np.asarray(store[uid]["view_a"]).any()
+    store.restore(second)
+    assert np.asarray(store[uid]["view_b"]).any()
+
+
+# -- other processes, with an index of their own -----------------------------------------------------------
+
+
+@pytest.fixture
+def two(night: tuple[Store, str], tmp_path: Path) -> Iterator[tuple[Store, Store, str]]:
+    """The store once more, as a process with another index has it."""
+    store, uid = night
+    with Store(store.root, index=f"sqlite:///{tmp_path / 'another.sqlite'}") as other:
+        yield store, other, uid
+
+
+def test_what_an_index_does_not_know_is_not_purged_as_if_its_folder_were_gone(
+    two: tuple[Store, Store, str],
+) -> None:
+    store, other, _ = two
+    uid = acquire(other)
+    other.delete(uid, reason="x", although=ANYWAY)
+    with pytest.raises(InputError, match=r"not in this index.*reconcile the store first"):
+        store.purge(now=True)
+    other.pin(uid, reason="after all")
+    store.reconcile()
+    assert store.purge(now=True) == []
+    other.restore(uid)
+    assert np.asarray(other[uid]["view_a"]).any()
+
+
+def test_what_was_deleted_again_is_kept_for_its_new_time(two: tuple[Store, Store, str]) -> None:
+    store, other, uid = two
+    store.delete(uid, reason="x", although=ANYWAY, keep_days=0)
+    other.restore(uid)
+    other.delete(uid, reason="x", although=ANYWAY, keep_days=30)
+    assert store.purge() == []
+    assert len(other.trash()) == 2
+
+
+@pytest.mark.parametrize("what", ["delete", "purge"])
+def test_a_pin_that_comes_while_it_is_looked_at_holds(
+    two: tuple[Store, Store, str], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    store, other, uid = two
+    if what == "purge":
+        store.delete(uid, reason="x", although=ANYWAY)
+    append = Logbook.append
+
+    def pinned_before(book: Logbook, *entries: dict, **more: object) -> None:
+        if entries[0]["kind"] == what:
+            other.pin(uid, reason="figure 2")
+        append(book, *entries, **more)
+
+    monkeypatch.setattr(Logbook, "append", pinned_before)
+    with pytest.raises(InputError, match="is pinned; nothing was deleted"):
+        store.delete(uid, reason="x", although=ANYWAY) if what == "delete" else store.purge(now=True)
+    monkeypatch.undo()
+    if what == "purge":
+        store.restore(uid)
+    assert np.asarray(store[uid]["view_a"]).any()
+    assert store.reconcile().changes is False
+
+
+def test_what_others_deleted_is_not_missing_when_it_is_verified(two: tuple[Store, Store, str]) -> None:
+    store, other, uid = two
+    other.delete(uid, reason="x", although=ANYWAY)
+    assert store.verify(uid, progress=False).ok
+
+
+def test_an_entry_that_was_taken_back_after_it_was_read_is_forgotten(
+    two: tuple[Store, Store, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other, uid = two
+    fsync = os.fsync
+
+    def read_and_fail(fd: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        other.purge()  # follows
+        raise OSError(5, "Input/output error")
+
+    store.pin(uid, reason="before")
+    monkeypatch.setattr("gently_bluesky.upkeep.logbook.os.fsync", read_and_fail)
+    with pytest.raises(StorageError):
+        store.unpin(uid)
+    store.pin(uid, reason="something longer than what was taken back " * 3)
+    for one in (store, other):
+        one.verify(progress=False)
+        assert [pin.run_uid for pin in one.pins()] == [uid]
+
+
+def test_one_run_that_is_held_keeps_no_other_from_being_purged(two: tuple[Store, Store, str]) -> None:
+    store, _, uid = two
+    second = acquire(store)
+    for one in (uid, second):
+        store.delete(one, reason="x", although=ANYWAY)
+    held = LiveFile.take(folder_of(store, uid), make=True)
+    assert held is not None
+    with pytest.raises(InputError, match=r"1 run could not be purged: .*2 assets were removed"):
+        store.purge(now=True)
+    held.close(remove=True)
+    assert {one.run_uid for one in store.purge(now=True)} == {uid}
+
+
+def test_a_purge_of_a_run_whose_folder_is_gone_is_finished_by_the_next_opening(
+    night: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, uid = night
+    store.delete(uid, reason="x", although=ANYWAY)
+    shutil.rmtree(folder_of(store, uid))
+    store.reconcile()
+    monkeypatch.setattr("gently_bluesky.upkeep.run_lock.place", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        store.purge(now=True)
+    monkeypatch.undo()
+    store.reconcile()
+    assert not [path for path in (store.root / TRASH).rglob("*") if path.is_file()]
+
+
 # -- what cannot be ----------------------------------------------------------------------------------------
 
 
@@ -303,6 +464,8 @@ def test_a_refusal_leaves_the_mark_of_a_run_whose_process_died(night: tuple[Stor
     [
         ({"reason": " "}, "expected a reason in words"),
         ({"reason": 3}, "expected a reason in words"),
+        ({"reason": "half \ud800"}, "expected a reason in words"),
+        ({"reason": "x", "although": None}, "expected although to be some of"),
         ({"reason": "x", "although": "children"}, "expected although to be some of children, damaged"),
         ({"reason": "x", "although": ["haste"]}, "expected although to be some of"),
         ({"reason": "x", "keep_days": "7"}, "expected keep_days to be a number"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from memory_left import clear
 
 from gently_bluesky import Store, retention
 from gently_bluesky.errors import ClockJumped, InvalidSetting, StalePlan, StoreReadOnly
@@ -290,6 +291,26 @@ def test_applying_purges_what_has_been_in_the_trash_for_long_enough(store: Store
     done = store.retention.apply(plan)
     assert {one.run_uid for one in done.purged} == {past}
     assert {one.run_uid for one in store.trash()} == {kept}
+
+
+def test_a_plan_purges_nothing_that_is_pinned(store: Store):
+    uid = take(store, 9)
+    store.verify(progress=False)
+    store.delete(uid, reason="bad", keep_days=0)
+    store.pin(uid, reason="after all")
+    plan = store.retention.plan(LAST)
+    assert plan.purges == ()
+    assert plan.in_trash_nbytes > 0
+
+
+def test_thinning_wants_results_that_are_complete_and_on_disk(store: Store):
+    uids = [take(store, 9 - n) for n in range(4)]
+    for uid, format in ((uids[1], "memory"), (uids[3], "tiff")):
+        store.put(np.eye(5), data_type="mip", parents=[uid], format=format)
+    store.verify(progress=False)
+    plan = store.retention.plan(Policy(rules=[Rule(thin=2, derived=False, derived_suffice=True)]))
+    assert [one.uid for one in plan.goes] == [uids[3]]
+    clear(store.root)
 
 
 def test_applying_purges_no_more_than_its_plan_said(store: Store, monkeypatch: pytest.MonkeyPatch):
