@@ -36,7 +36,7 @@ _ALL: Final = select(tombstones.c.entry).order_by(tombstones.c.time, tombstones.
 _OF_RUN: Final = select(tombstones.c.entry).where(tombstones.c.run_uid == bindparam("run_uid"))
 _SHARED: Final = (
     select(records.c.path)
-    .where(records.c.kind == "asset", records.c.path.startswith("incoming/"))
+    .where(records.c.kind == "asset")
     .group_by(records.c.path)
     .having(func.count(distinct(records.c.run_uid)) > 1)
 )
@@ -98,7 +98,7 @@ class UpkeptIndex(ABC):
         return {row.run_uid: Pin(row.run_uid, row.time, row.reason) for row in self.rows(_PINS)}
 
     def shared_places(self) -> frozenset[str]:
-        """Return where in ``incoming`` assets lie that several runs announce."""
+        """Return where assets lie that several runs announce."""
         return frozenset(row.path for row in self.rows(_SHARED))
 
 

@@ -132,8 +132,7 @@ class _Work:
 
     def converted(self, asset: Announced) -> Converted | LeftOut:
         """Convert one asset, if it is to be."""
-        record = self.index.record(asset.uid)
-        was = convertible(asset, self.run, record, self._lines, self.root, self.where)
+        was = convertible(asset, self.run, self._lines, self.root, self.index, self.where)
         if isinstance(was, str):
             return LeftOut(asset.uid, self.run.uid, was)
         if self.wish.only_spec not in (None, was.backend.spec):

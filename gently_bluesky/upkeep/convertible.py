@@ -33,6 +33,7 @@ from gently_bluesky.settings import Packing, Settings
 from gently_bluesky.upkeep.accounts import recorded_digests
 from gently_bluesky.upkeep.announced import Announced
 from gently_bluesky.upkeep.protection import Where
+from gently_bluesky.wording import clock
 
 __all__ = ["NOT_CONVERTED", "Convertible", "Opened", "convertible", "opened"]
 
@@ -109,21 +110,25 @@ class Convertible:
 
 
 def convertible(
-    asset: Announced, run: Record, record: Record, lines: Sequence[JournalLine], root: Path, where: Where
+    asset: Announced, run: Record, lines: Sequence[JournalLine], root: Path, index: Index, where: Where
 ) -> Convertible | str:
     """Return an asset as it is, or why it is left so.
 
     Parameters
     ----------
-    asset, run, record
-        What the journal says of it, and the index of its run and of it.
+    asset, run
+        What the journal says of it, and the index of its run.
     lines
         Of the journal.
-    root, where
+    root, index, where
         Of the store, and what tells where an asset lies.
     """
+    record = index.record(asset.uid)
     known = announced_asset(asset.name, asset.doc)
     if record.deleted is not None:
+        stone = index.tombstone(asset.uid)
+        if stone is not None and stone.purged is not None:
+            return f"was deleted, and purged {clock(stone.purged)}"
         return "was deleted: restore it first, if it is to be converted"
     try:
         backend = None if known is None else backend_for_spec(known.spec)
@@ -142,6 +147,8 @@ def convertible(
         other = announced_asset(line.name, line.doc) if is_asset else None
         if other is not None and other.uid != asset.uid and other.path == known.path:
             return f"is announced a second time, as {other.uid}"
+    if record.path in index.shared_places():
+        return "is announced by another run too"
     place, spec = path.relative_to(root).as_posix(), _spec(asset, run, path, known.kwargs)
     return Convertible(asset, run, backend, known.root, path, place, known.kwargs, spec)
 

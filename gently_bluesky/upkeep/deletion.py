@@ -6,9 +6,11 @@ done is done by the next opening (`gently_bluesky.upkeep.trash`). Documents stay
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,12 @@ def restore(root: Path, index: Index, record: Record) -> list[str]:
                 f"nothing of {record.kind} {record.uid} is in the trash; nothing was changed; store.tombstone(uid) "
                 "says whether it was deleted, and purged"
             )
+        missing = [one for one in found if not os.path.lexists(root / one.trash)]
+        if missing:
+            raise StorageError(
+                f"expected {record.kind} {record.uid} at {root / missing[0].trash}, and nothing is there; nothing was "
+                "changed; put the trash back where it was, or mount its disk"
+            )
         try:
             lock.place(root, note(RESTORE, run.uid, folder_of(run.path), found))
         except StorageError:
@@ -222,9 +230,8 @@ def _account(root: Path, run: Record, reach: int) -> Account:
 
 def _own_assets(root: Path, index: Index, run: Record, account: Account, where: Where) -> dict[str, str]:
     """Return the paths of the assets of a run that are ours to delete, by uid."""
-    paths = {
-        uid: own_path(root, run, index.record(uid), where, index.shared_places) for uid in account.assets
-    }
+    shared = cache(index.shared_places)
+    paths = {uid: own_path(root, run, index.record(uid), where, shared) for uid in account.assets}
     return {uid: path for uid, path in paths.items() if path is not None}
 
 

@@ -12,10 +12,10 @@ from gently_bluesky.model import Record, Tombstone
 from gently_bluesky.upkeep.retention import Policy
 from gently_bluesky.wording import clock, many, printable, short_uid
 
-__all__ = ["Going", "Plan", "Staying"]
+__all__ = ["MOST_NAMED", "Going", "Plan", "Staying"]
 
 WIDTH: Final = 80
-WHAT: Final = 20
+WHAT: Final = 24
 MOST_ROWS: Final = 40
 MOST_NAMED: Final = 3
 

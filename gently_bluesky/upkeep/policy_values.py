@@ -10,12 +10,27 @@ from typing import Any, Final
 from gently_bluesky.errors import InvalidSetting
 from gently_bluesky.labels import bytes_text
 
-__all__ = ["SO", "age", "among", "count", "days", "flag", "plain", "query", "said", "size", "texts", "words"]
+__all__ = [
+    "SO",
+    "age",
+    "among",
+    "count",
+    "days",
+    "flag",
+    "in_words",
+    "plain",
+    "query",
+    "said",
+    "size",
+    "texts",
+    "words",
+]
 
 SO: Final = "nothing was deleted"
 SECONDS: Final = {"min": 60, "h": 3600, "hour": 3600, "day": 86_400, "week": 604_800, "year": 31_557_600}
 BYTES: Final = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
 BYTES_OF_TWO: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
+SIZES: Final = ("max_size", "min_free")
 LONGEST: Final = timedelta(days=366_000)
 MOST_BYTES: Final = 10**21
 QUANTITY: Final = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?([A-Za-z]+)")
@@ -114,12 +129,18 @@ def _age_text(seconds: float) -> str:
     return f"{seconds / 60:.15g} min"
 
 
+def in_words(told: Mapping[str, object]) -> str:
+    """Return conditions and limits in words."""
+    return "; ".join(
+        f"{name} {bytes_text(value) if name in SIZES and isinstance(value, int) else said(value)}"
+        for name, value in told.items()
+    )
+
+
 def said(value: object) -> str:
     """Return a value in words."""
     if isinstance(value, Mapping):
         return " ".join(f"{key}={each}" for key, each in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
-    if isinstance(value, int) and not isinstance(value, bool) and value >= BYTES["kB"]:
-        return bytes_text(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

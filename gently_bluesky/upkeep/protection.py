@@ -42,7 +42,7 @@ def own_path(
     """Return where the files of an asset lie, if they are this run's alone, and a writer of ours wrote them; else None.
 
     They are where they lie in the folder of the run, or in that of a recording by one of our devices, which has ended,
-    and which no other run announces: ``shared`` tells what several do.
+    and no other run announces them: ``shared`` tells what several do.
     """
     try:
         backend = backend_for_spec(asset.format or "")
@@ -54,14 +54,14 @@ def own_path(
     if asset.path and (root / asset.path).is_symlink():
         return None  # what it leads to is another's
     folder = inside(root, run.path).parent
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) or asset.path in shared():
         return None
     if path != folder and path.is_relative_to(folder):
         return path.relative_to(root).as_posix()
     if not asset.path.startswith(f"{INCOMING}/") or path != inside(root, folder_of(asset.path)) / path.name:
         return None
     is_ended = (path.parent / RECORD).is_file() and not os.path.lexists(path.parent / LIVE)
-    return asset.path if is_ended and asset.path not in shared() else None
+    return asset.path if is_ended else None
 
 
 def require_unprotected(

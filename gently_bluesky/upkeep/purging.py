@@ -14,7 +14,7 @@ from gently_bluesky.index.upkept import PURGE
 from gently_bluesky.model import Record, Tombstone
 from gently_bluesky.upkeep.logbook import Logbook
 from gently_bluesky.upkeep.run_lock import RunLock, in_trash, locked, note, require_unpinned, tell_index
-from gently_bluesky.upkeep.trash import places_in
+from gently_bluesky.upkeep.trash import TRASH, places_in
 
 __all__ = ["due", "purge", "purge_held"]
 
@@ -53,8 +53,13 @@ def purge(root: Path, index: Index, found: Sequence[Tombstone]) -> dict[str, str
     Raises
     ------
     StorageError
-        Something could not be put on record or removed; the next opening tries again.
+        There is no trash; or something could not be put on record or removed, which the next opening tries again.
     """
+    if found and not (root / TRASH).is_dir():
+        raise StorageError(
+            f"expected a folder at {root / TRASH}, and there is none; nothing was purged; put it back where it was, "
+            "or, if it is gone for good, make an empty one"
+        )
     left: dict[str, str] = {}
     for run_uid in dict.fromkeys(one.run_uid for one in found):
         try:

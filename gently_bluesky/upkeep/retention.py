@@ -22,6 +22,7 @@ from gently_bluesky.upkeep.policy_values import (
     count,
     days,
     flag,
+    in_words,
     plain,
     query,
     said,
@@ -130,7 +131,7 @@ class Rule:
         return _as_told(self)
 
     def __str__(self) -> str:
-        return "; ".join(f"{name} {said(value)}" for name, value in self.to_dict().items())
+        return in_words(self.to_dict())
 
 
 LIMITS: Final = ("max_age", "max_size", "min_free", "keep_last", "thin")
@@ -169,7 +170,7 @@ class Keep:
         return _as_told(self)
 
     def __str__(self) -> str:
-        return "; ".join(f"{name} {said(value)}" for name, value in self.to_dict().items())
+        return in_words(self.to_dict())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +248,7 @@ class Policy:
             It cannot be read.
         """
         try:
-            told = tomllib.loads(read_plain(path).decode())
+            told = tomllib.loads(read_plain(path).decode("utf-8-sig"))
             _require_known(told, {"rule", "keep", "keep_days", "name"}, "the policy")
             tables = {name: _tables(told.pop(name, []), name) for name in ("rule", "keep")}
             return cls(
@@ -290,7 +291,7 @@ def _require_known(told: Mapping[str, Any], known: set[str], what: str) -> None:
     unknown = sorted(told.keys() - known)
     if unknown:
         raise InvalidSetting(
-            f"{what} has the keys {', '.join(sorted(known))}, got {', '.join(unknown)}; {SO}"
+            f"expected {what} to have some of the keys {', '.join(sorted(known))}, got {', '.join(unknown)}; {SO}"
         )
 
 

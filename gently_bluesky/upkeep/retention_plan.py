@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gently_bluesky.jsontext import encode
+from gently_bluesky.labels import bytes_text
 from gently_bluesky.model import Tombstone
 from gently_bluesky.upkeep.holdings import Holding, Holdings, value_of
-from gently_bluesky.upkeep.planned import Going, Plan, Staying
+from gently_bluesky.upkeep.planned import MOST_NAMED, Going, Plan, Staying
 from gently_bluesky.upkeep.policy_values import among, said
 from gently_bluesky.upkeep.retention import Policy, Rule
+from gently_bluesky.wording import many, short_uid
 
 __all__ = ["Place", "plan_of"]
 
@@ -92,7 +94,7 @@ class _Planning:
             self._take_oldest(view, group, limit, held - most)
         if (least := view.rule.min_free_nbytes) is not None:
             free = self.place.free_bytes + sum(one.nbytes for one in self.place.purgeable) + self._nbytes
-            self._take_oldest(view, view.runs, f"min_free {said(least)}", least - free)
+            self._take_oldest(view, view.runs, f"min_free {bytes_text(least)}", least - free)
 
     def give_back_what_leaves_nothing(self) -> bool:
         """Leave time points between of which no result stays, and say whether some were to go."""
@@ -114,7 +116,9 @@ class _Planning:
                 self._take(one, limit)
                 over -= one.nbytes
         if over > 0:
-            self._remarks.append(f"{limit} wants {said(over)} more to go, and what there is stays")
+            self._remarks.append(
+                f"{limit} wants {bytes_text(over)} more to go, and all that is left has to stay"
+            )
 
     def _take(self, one: Holding, why: str) -> None:
         if one.uid not in self._goes:
@@ -132,8 +136,36 @@ class _Planning:
             and not any(others)
         )
 
+    def _remark_on_what_is_left_of_others(self) -> None:
+        """Say how many results would go that are all that is left of what they were made from."""
+        kept = {
+            child.uid
+            for one in self.place.holdings.runs
+            if one.uid not in self._goes
+            for child in one.children
+        }
+        last = [
+            one for one in self.place.holdings.runs if one.is_derived and one.uid in self._goes.keys() - kept
+        ]
+        if last:
+            self._remarks.append(
+                f"{many(len(last), 'result')} would go of which nothing else stays that they were made from: "
+                f"{', '.join(short_uid(one.uid) for one in last[:MOST_NAMED])}; derived = false keeps results"
+            )
+
+    def _remark_on_what_is_nowhere(self) -> None:
+        """Say which keeps hold nothing, and which rules speak of nothing: a word may be misspelt."""
+        for keep in self.policy.keep:
+            if not any(str(keep) in why for why in self.place.kept.values()):
+                self._remarks.append(f"keep ({keep}) holds no run that has pixels")
+        self._remarks += [
+            f"rule ({view.rule}) speaks of no run that has pixels" for view in self.views if not view.runs
+        ]
+
     def plan(self) -> Plan:
         """Return it."""
+        self._remark_on_what_is_left_of_others()
+        self._remark_on_what_is_nowhere()
         going: list[Going] = []
         staying: list[Staying] = []
         for one in self.place.holdings.runs:
@@ -260,7 +292,7 @@ class _View:
         if most is None:
             return []
         return [
-            (f"max_size {said(most)}{_of(values)}", most, group)
+            (f"max_size {bytes_text(most)}{_of(values)}", most, group)
             for values, group in _groups(self.rule.per or (), self.runs).items()
         ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+TRIES = 3
+
+
 @contextmanager
 def locked(root: Path, index: Index, run: Record) -> Generator[RunLock]:
     """Hold the lock of a run that has ended. Raises InputError where somebody else has it, and StorageError."""
@@ -40,7 +43,7 @@ def locked(root: Path, index: Index, run: Record) -> Generator[RunLock]:
     lock = RunLock(is_marked=os.path.lexists(folder / ".live"))
     try:
         if Path(run.path).name == DOCUMENTS and folder.is_dir():
-            live = LiveFile.take(folder, make=True)
+            live = _taken(folder)
     except OSError as error:
         raise storage_error(error, f"run {run.uid} cannot be locked; nothing was changed") from error
     if live is None:
@@ -50,6 +53,13 @@ def locked(root: Path, index: Index, run: Record) -> Generator[RunLock]:
         yield lock
     finally:
         live.close(remove=lock.is_settled and not lock.is_marked)  # otherwise the next opening settles it
+
+
+def _taken(folder: Path) -> LiveFile | None:
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError):  # whoever had it is just done
+            return LiveFile.take(folder, make=True)
+    return None
 
 
 def _why_not(folder: Path, run: Record) -> str:

@@ -88,7 +88,7 @@ def test_a_size_passes_over_what_is_protected_and_says_what_it_lacks():
     runs = held("a", 9, 10, "pinned"), held("b", 8, 10), held("c", 7, 10, "unverified")
     plan = planned(Rule(max_size=5), *runs)
     assert [one.uid for one in plan.goes] == ["b"]
-    assert plan.remarks == ("max_size 5 wants 15 more to go, and what there is stays",)
+    assert plan.remarks == ("max_size 5 B wants 15 B more to go, and all that is left has to stay",)
 
 
 def test_the_last_so_many_of_each_session_stay_and_a_rule_of_nothing_else_lets_all_others_go():
@@ -269,6 +269,23 @@ def test_a_plan_says_what_it_was_made_from():
     assert first.fingerprint not in {one.fingerprint for one in others}
 
 
+def test_a_plan_remarks_on_what_leaves_nothing_and_on_what_is_for_nothing():
+    volume, mip, lone = (
+        held("v", 9, 10, "children"),
+        held("child", 9, derived=True),
+        held("lone", 8, derived=True),
+    )
+    policy = Policy(
+        rules=[Rule(max_size=1), Rule(data_type="volum", thin=1000, derived_suffice=True)],
+        keep=[Keep(session="nigth")],
+    )
+    said = "\n".join(planned(policy, volume, mip, lone).remarks)
+    assert "1 result would go of which nothing else stays that they were made from: lone" in said
+    assert "keep (session nigth) holds no run" in said
+    assert "rule (data_type volum; thin 1000; derived_suffice true) speaks of no run" in said
+    assert "max_size 1 B wants 9 B more to go" in said
+
+
 def test_the_table_fits_a_terminal_whatever_it_tells():
     runs = [
         held(f"{n:08d}-e", 9 - n / 10, 10 ** (n % 15), plan_name="acquire_a_very_long_name")
@@ -416,8 +433,8 @@ def test_a_policy_in_a_file_is_the_one_that_is_written(tmp_path: Path):
     ("text", "match"),
     [
         ("keep_dayz = 3", "got keep_dayz"),
-        ("[[rule]]\nmax_agee = '3 days'", "a rule has the keys .* got max_agee"),
-        ("[[keep]]\nsessions = 'x'", "a keep has the keys .* got sessions"),
+        ("[[rule]]\nmax_agee = '3 days'", "expected a rule to have some of the keys .* got max_agee"),
+        ("[[keep]]\nsessions = 'x'", "expected a keep to have some of the keys .* got sessions"),
         ("[rule]\nmax_age = '3 days'", r"expected tables \[\[rule\]\]"),
         ("rule = 3", r"expected tables \[\[rule\]\]"),
         ("", "at least one rule"),

@@ -599,7 +599,18 @@ def test_a_restoration_onto_something_else_leaves_both(night: tuple[Store, str])
 def test_a_trash_that_somebody_emptied_by_hand_is_purged(night: tuple[Store, str]) -> None:
     store, uid = night
     store.delete(uid, reason="x", although=ANYWAY)
+    (store.root / TRASH).rename(store.root / "away")
+    for ask in (
+        lambda: store.restore(uid),
+        lambda: store.purge(now=True),
+    ):  # it may be a disk that is not mounted
+        with pytest.raises(StorageError, match=r"nothing (is there|was purged).*put .* back"):
+            ask()
+    (store.root / "away").rename(store.root / TRASH)
+    store.restore(uid)
+    store.delete(uid, reason="x", although=ANYWAY)
     shutil.rmtree(store.root / TRASH)
+    (store.root / TRASH).mkdir()
     assert len(store.purge(now=True)) == 2
     with pytest.raises(AssetPurged):
         np.asarray(store[uid]["view_a"])
