@@ -159,14 +159,19 @@ class DeletingStore(MaintainedStore):
         UnknownUid, AmbiguousUid
             There is no such run or asset, or there are several.
         InputError
-            Nothing of it is in the trash.
+            Nothing of it is in the trash, or it is an event.
         StoreReadOnly, StorageError
             It could not be put on record or moved.
         """
         from gently_bluesky.upkeep.deletion import restore
 
         self._require_writable()
-        return [self._index.record(uid) for uid in restore(self.root, self._index, self._index.record(uid))]
+        record = self._index.record(uid)
+        if record.kind == "datum":
+            raise InputError(
+                f"expected the uid of a run or an asset, {uid!r} is that of one event; nothing was changed"
+            )
+        return [self._index.record(uid) for uid in restore(self.root, self._index, record)]
 
     def trash(self) -> list[Tombstone]:
         """Return what is in the trash, oldest first; an asset each, or what one was before it was converted."""

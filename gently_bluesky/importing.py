@@ -117,6 +117,14 @@ class ImportingStore(DeletingStore):
         along_y, along_x = pixel_size_um if _is_pair(pixel_size_um) else (pixel_size_um, pixel_size_um)
         given = {"z": z_step_um, "y": along_y, "x": along_x}
         steps = {**image.steps_um, **{axis: _step(axis, um) for axis, um in given.items() if um is not None}}
+        nowhere = [axis for axis, um in given.items() if um is not None and axis not in image.dims]
+        if nowhere:
+            raise InvalidSetting(
+                f"a step along {' and '.join(nowhere)} was given, and {place} has the axes {', '.join(image.dims)}; "
+                "nothing was stored; give dims=, like ('z', 'y', 'x'), or leave the step out"
+            )
+        if copy:
+            image.read(0)  # what cannot be read at all makes no run
         uid = str(uuid.uuid4())
         start: dict[str, Any] = {
             **metadata,

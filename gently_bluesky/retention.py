@@ -132,9 +132,14 @@ class Retention:
             Something could not be put on record, moved or removed; what was done before that is on record.
         """
         from gently_bluesky.upkeep.applied import Applied
+        from gently_bluesky.upkeep.planned import Plan
         from gently_bluesky.upkeep.stamps import Stamps
         from gently_bluesky.upkeep.trash import follow
 
+        if not isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance] # people type it
+            raise InvalidSetting(
+                f"expected a plan, as plan() returns it, got {plan!r:.200}; nothing was deleted"
+            )
         self._require_writable()
         follow(self._root, self._index)  # what other processes pinned, deleted and restored
         again = self._plan(plan.policy)

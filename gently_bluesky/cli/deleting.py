@@ -15,7 +15,7 @@ from gently_bluesky.cli.telling import say, say_json, say_json_list, told
 from gently_bluesky.cli.uids import UidArgument, record_of
 
 if TYPE_CHECKING:
-    from gently_bluesky.model import Tombstone
+    from gently_bluesky.model import Pin, Tombstone
 
 __all__ = [
     "DELETE_EXAMPLES",
@@ -29,28 +29,33 @@ __all__ = [
 ]
 
 ReasonOption = Annotated[
-    str, typer.Option("--reason", "-m", help="Why, in words: it stays on record.", show_default=False)
+    str, typer.Option("--reason", "-m", help="Why, in words, which stay on record.", show_default=False)
 ]
 
 PIN_EXAMPLES = """[bold]Examples[/bold]
 
     gently-bluesky pin 1b9d6bcd --reason "figure 2"
 
-    gently-bluesky pin 1b9d6bcd --remove --reason "the paper is out"
+    gently-bluesky pin    (what is pinned)
+
+    gently-bluesky pin 1b9d6bcd --remove
 """
 
 
 def pin(
-    uid: UidArgument,
+    uid: UidArgument = "",
     *,
-    reason: ReasonOption,
+    reason: ReasonOption = "",
     remove: Annotated[bool, typer.Option("--remove", help="Take the pin away.")] = False,
     store: StoreOption = None,
     index: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep a run from being deleted, by whatever rule, until its pin is removed."""
-    with told("nothing was changed"), opened(place_of(store, index), writes=True) as writer:
+    """Keep a run from being deleted, by whatever rule, until its pin is removed; without UID, show what is pinned."""
+    with told("nothing was changed"), opened(place_of(store, index), writes=bool(uid)) as writer:
+        if not uid:
+            _say_pins(writer.pins(), as_json=as_json)
+            return
         run_uid = record_of(writer, uid).run_uid
         if remove:
             writer.unpin(run_uid, reason=reason)
@@ -60,6 +65,18 @@ def pin(
             say_json({"run": run_uid, "pinned": not remove, "reason": reason})
         else:
             say(f"run {run_uid} is {'not pinned any more' if remove else 'pinned'}")
+
+
+def _say_pins(found: Sequence[Pin], *, as_json: bool) -> None:
+    from gently_bluesky.wording import clock, many, short_uid
+
+    if as_json:
+        say_json_list(map(asdict, found))
+        return
+    if found:
+        columns = [Column("run"), Column("pinned"), Column("reason", folds=True)]
+        say_table(columns, [[short_uid(one.run_uid), clock(one.time), one.reason] for one in found])
+    say(f"{many(len(found), 'run')} pinned")
 
 
 class Although(StrEnum):
@@ -73,7 +90,7 @@ class Although(StrEnum):
 
 DELETE_EXAMPLES = """[bold]Examples[/bold]
 
-    gently-bluesky verify -1 && gently-bluesky delete -1 --reason "out of focus"
+    gently-bluesky verify 1b9d6bcd && gently-bluesky delete 1b9d6bcd --reason "out of focus"
 
     gently-bluesky delete 1b9d6bcd --reason "only projections are needed" --although children
 
@@ -162,6 +179,8 @@ def trash(
     ):
         if purge:
             _say(opened_store.purge(now=now), "removed", as_json=as_json)
+            if now and opened_store.trash() and not as_json:
+                say("left: what is pinned, or the only copy on disk of what is in memory")
         elif as_json:
             say_json_list(map(asdict, opened_store.trash()))
         else:

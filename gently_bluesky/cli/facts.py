@@ -13,10 +13,10 @@ from gently_bluesky.errors import GentlyError
 from gently_bluesky.index.lineage import Lineage, LineageNode
 from gently_bluesky.upkeep.sizes import nbytes_of_files
 from gently_bluesky.upkeep.stamps import Stamps
-from gently_bluesky.wording import clock
+from gently_bluesky.wording import clock, many
 
 if TYPE_CHECKING:
-    from gently_bluesky.model import Record, Tombstone
+    from gently_bluesky.model import Pin, Record, Tombstone
     from gently_bluesky.run import Run
     from gently_bluesky.store import Store
 
@@ -51,6 +51,8 @@ class Facts:
         Of the run, or of the array; None where its pixels are there.
     verified
         The last stamp of the run; empty where it has none, None where that cannot be read.
+    pin
+        Of the run; None where there is none.
     """
 
     record: Record
@@ -68,6 +70,7 @@ class Facts:
     child_uids: Sequence[str]
     tombstone: Tombstone | None
     verified: Mapping[str, Any] | None
+    pin: Pin | None
 
     @property
     def folder(self) -> Path:
@@ -101,6 +104,12 @@ class Facts:
             return "cannot be told: upkeep.jsonl cannot be read"
         if not self.verified:
             return "never"
+        said: Any = self.verified.get("journal")
+        nbytes = said.get("bytes") if isinstance(said, Mapping) else None
+        if self.has_folder and self.journal.stat().st_size != nbytes:
+            return f"not since it was changed: verify it again (it was, {clock(self.verified['time'])})"
+        if self.verified.get("unopened"):
+            return f"{clock(self.verified['time'])}, but for {many(self.verified['unopened'], 'array')} not read then"
         found = len(self.verified.get("findings") or ())
         text = (
             "all was well"
@@ -115,6 +124,7 @@ class Facts:
             **record_json(self.record),
             "status": self.status,
             "children": list(self.child_uids),
+            "pinned": None if self.pin is None else self.pin.reason,
             "verified": self.verified,
             "journal": str(self.journal),
             "file_nbytes": self.file_nbytes,
@@ -160,6 +170,7 @@ def facts_of(store: Store, record: Record) -> Facts:
         child_uids=[child.uid for child in children],
         tombstone=store.tombstone(record.run_uid if record.kind == "run" else assets[0].uid),
         verified=_stamp(store, record.run_uid),
+        pin=next((pin for pin in store.pins() if pin.run_uid == record.run_uid), None),
     )
 
 

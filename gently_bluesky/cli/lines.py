@@ -65,9 +65,9 @@ def run_row(store: Store, record: Record) -> list[str]:
         label(record),
         record.session or "",
         sample_of(record.metadata),
-        status_of(store, record),
+        "deleted" if record.deleted is not None else status_of(store, record),
         arrays_text(assets),
-        "deleted" if record.deleted is not None else bytes_text(_held(assets)) if assets else "",
+        bytes_text(_held(assets)) if assets and record.deleted is None else "",
     ]
 
 

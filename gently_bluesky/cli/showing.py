@@ -71,6 +71,7 @@ def _say_run(facts: Facts) -> None:
             ("frames", _frames(facts)),
             *([("reason", facts.reason)] if facts.reason else []),
             *_deleted(facts),
+            *([("pinned", f"{clock(facts.pin.time)}: {printable(facts.pin.reason)}")] if facts.pin else []),
             ("verified", facts.verified_text()),
             ("folder", f"{facts.folder}{_on_disk(facts)}")
             if facts.has_folder

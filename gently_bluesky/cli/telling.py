@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -43,7 +44,9 @@ def told(if_interrupted: str) -> Generator[None]:
     from gently_bluesky.errors import GentlyError, InvalidSetting
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            yield
     except GentlyError as error:
         remark(f"error: {' '.join(str(error).split())}", colour="red")
         raise typer.Exit(MISTYPED if isinstance(error, InvalidSetting) else 1) from None
@@ -52,6 +55,10 @@ def told(if_interrupted: str) -> Generator[None]:
     except KeyboardInterrupt:
         remark(f"interrupted: {if_interrupted}")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    remark(f"warning: {' '.join(str(message).split())}")
 
 
 def say(text: str) -> None:

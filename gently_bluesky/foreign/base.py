@@ -191,26 +191,22 @@ class EventFiles(EventSource):
 
 
 @contextmanager
-def translated(path: Path) -> Generator[None]:
-    """Turn whatever a reader of a format raises into our errors."""
+def translated(path: Path, so: str = "no pixels were returned") -> Generator[None]:
+    """Turn whatever a reader of a format raises into our errors; ``so`` is what they say of the data."""
     try:
         yield
     except (GentlyError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise AssetMissing(
-            f"{path} is not there; no pixels were returned; if its writer is still at it, try again"
-        ) from error
+        raise AssetMissing(f"{path} is not there; {so}; if its writer is still at it, try again") from error
     except EOFError as error:
-        raise AssetDamaged(f"{path} is not whole: {error}; no pixels were returned") from error
+        raise AssetDamaged(f"{path} is not whole: {error}; {so}") from error
     except OSError as error:
         if error.errno is not None:
             raise storage_error(error, f"{path} cannot be read") from error
-        raise AssetDamaged(f"{path} cannot be read: {error}; no pixels were returned") from error
+        raise AssetDamaged(f"{path} cannot be read: {error}; {so}") from error
     except Exception as error:  # at a damaged header libraries raise errors of many kinds
-        raise AssetDamaged(
-            f"{path} cannot be read as what was announced: {error}; no pixels were returned"
-        ) from error
+        raise AssetDamaged(f"{path} cannot be read as what it is said to be: {error}; {so}") from error
 
 
 def box_around(along: NDArray[np.intp]) -> tuple[slice, slice | NDArray[np.intp]]:

@@ -7,8 +7,11 @@ events; where there is none, all of it is one event.
 from __future__ import annotations
 
 import re
+import stat
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -52,7 +55,11 @@ TIME_POINT: Final = re.compile(r"t(\d+)(\.tiff?)")
 USUAL_DIMS: Final = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
 MOST_XML: Final = 2**24
 
+PLANE: Final = 2
+SO: Final = "nothing was imported"
+
 Read = Callable[[int], NDArray[Any]]
+_translated = partial(translated, so=SO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,7 @@ def open_image(path: Path, dims: Sequence[str] | None = None) -> Image:
     AssetMissing, AssetDamaged, StorageError
         It is not there, not whole, or cannot be read.
     """
-    with translated(path):
+    with _translated(path):
         if path.is_dir():
             found = _open_folder(path, dims)
         elif path.suffix.lower() in {".tif", ".tiff"}:
@@ -129,11 +136,21 @@ def open_image(path: Path, dims: Sequence[str] | None = None) -> Image:
                 f"expected an OME-Zarr folder, a TIFF or npy file, or a folder of t0000.tif, t0001.tif, ..., got "
                 f"{path}; nothing was imported"
             )
-    if found.dtype.kind not in KINDS_OF_NUMBERS or not found.shape:
+    if (
+        found.dtype.kind not in KINDS_OF_NUMBERS
+        or len(found.shape) < PLANE
+        or not found.count * prod(found.shape)
+    ):
         raise InputError(
-            f"expected images, {path} holds events of {found.shape} {found.dtype}; nothing was imported"
+            f"expected images, {path} holds {found.count} events of {found.shape} {found.dtype}; {SO}"
         )
     return found
+
+
+def _require_plain(path: Path) -> None:
+    """Return if a file is a plain one: whoever opens a pipe waits for who writes into it."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise InputError(f"expected a file at {path}, it is none: a pipe, or a device; {SO}")
 
 
 def _open_folder(path: Path, dims: Sequence[str] | None) -> Image:
@@ -238,6 +255,7 @@ def _attributes(path: Path) -> dict[str, Any]:
 
 
 def _open_tiff(path: Path, dims: Sequence[str] | None) -> Image:
+    _require_plain(path)
     with tifffile.TiffFile(path, _multifile=False) as tiff:
         series = tiff.series[0]
         shape, dtype = tuple(series.shape), np.dtype(series.dtype)
@@ -254,7 +272,7 @@ def _open_tiff(path: Path, dims: Sequence[str] | None) -> Image:
     each = shape[1:] if names[0] == "t" else shape
 
     def read(event: int) -> NDArray[Any]:
-        with translated(path), tifffile.TiffFile(path, _multifile=False) as tiff:
+        with _translated(path), tifffile.TiffFile(path, _multifile=False) as tiff:
             series = tiff.series[0]
             if series.dataoffset is not None:
                 order = dtype.newbyteorder(tiff.byteorder)
@@ -314,21 +332,31 @@ def _open_time_points(path: Path, files: Sequence[tuple[int, Path]], dims: Seque
         raise InputError(
             f"{path} has several files for one time point; nothing was imported; leave one of each"
         )
-    first = _open_tiff(paths[0], dims)
+    first = _open_tiff(paths[0], dims[1:] if dims and dims[0] == "t" else dims)
     if first.count != 1:
         raise InputError(
             f"expected one event in each file of {path}, {paths[0].name} holds {first.count}; nothing was imported"
         )
 
-    def read(event: int) -> NDArray[Any]:
-        with translated(paths[event]):
+    def opened(event: int) -> Image:
+        with _translated(paths[event]):
             image = _open_tiff(paths[event], first.dims)
         if (image.shape, image.dtype) != (first.shape, first.dtype):
             raise AssetDamaged(
                 f"{paths[event]}: expected {first.shape} of {first.dtype}, as in {paths[0].name}, found {image.shape} "
-                f"of {image.dtype}"
+                f"of {image.dtype}; {SO}"
             )
-        return image.read(0)
+        return image
+
+    for event in range(len(paths)):
+        opened(event)
+    missing = sorted({*range(numbers[0], numbers[-1])} - {*numbers})
+    if missing:
+        warnings.warn(
+            f"{path} has no t{missing[0]:04d}{' and others' * (len(missing) > 1)}: events are numbered without gaps",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     digits, ending = {len(file.name.partition(".")[0]) - 1 for file in paths}, {file.suffix for file in paths}
     reference = None
@@ -337,7 +365,12 @@ def _open_time_points(path: Path, files: Sequence[tuple[int, Path]], dims: Seque
         parameters = {"template": template, "chunk_shape": [1, *first.shape], "join_method": "stack"}
         reference = Reference("multipart/related;type=image/tiff", path, True, parameters)
     return replace(
-        first, kind="folder of TIFF", count=len(paths), read=read, reference=reference, time_step_s=None
+        first,
+        kind="folder of TIFF",
+        count=len(paths),
+        read=lambda event: opened(event).read(0),
+        reference=reference,
+        time_step_s=None,
     )
 
 
@@ -345,6 +378,7 @@ def _open_time_points(path: Path, files: Sequence[tuple[int, Path]], dims: Seque
 
 
 def _open_npy(path: Path, dims: Sequence[str] | None) -> Image:
+    _require_plain(path)
     stored = np.load(path, mmap_mode="r")  # which unpickles nothing unless it is told to
     shape, dtype = stored.shape, stored.dtype
     names = _named(path, dims, len(shape))
@@ -352,7 +386,7 @@ def _open_npy(path: Path, dims: Sequence[str] | None) -> Image:
         _require_t_first(path, names)
 
     def read(event: int) -> NDArray[Any]:
-        with translated(path):
+        with _translated(path):
             pixels = np.load(path, mmap_mode="r")
             return np.array(pixels[event] if names[0] == "t" else pixels, order="C")
 

@@ -297,7 +297,8 @@ def _label(node: LineageNode) -> str:
     if record.kind == "run":
         kind = record.data_type or record.metadata.get("plan_name") or "run"
         words = [str(kind), short, *([record.operation] if record.operation else [])]
-        label = f"{' '.join(words)} ({record.status}, {when})"
+        state = record.status if record.deleted is None else f"{record.status}, deleted"
+        label = f"{' '.join(words)} ({state}, {when})"
     else:
         of = f" of {short_uid(record.run_uid)}"
         label = f"{record.stream or '?'}/{record.data_key or '?'} {short}{of} ({record.status}, {when})"

@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import stat
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -29,6 +29,9 @@ PATIENCE_MS: Final = "gently_patience_ms"
 
 BUSY_TIMEOUT_S: Final = 60.0
 """A write waits as long as this for the writes of other processes."""
+
+LOG_BYTES: Final = 2**20
+"""Of room that a database takes to be opened, at the most."""
 
 COPY_ATTEMPTS: Final = 20
 """Copies that are begun of a file that a writer changes meanwhile, before we give up."""
@@ -125,7 +128,7 @@ def explained(error: BaseException, place: str) -> GentlyError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in DAMAGED or "no such" in str(error) or "has no column" in str(error):
         return IndexUnusable(f"{reason}; delete the index and build it again from the journals")
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(place)):
         return StorageFull(f"{reason}; nothing of this call was indexed; make room and call again")
     if code == sqlite3.SQLITE_READONLY:
         return StoreReadOnly(f"{reason}; nothing was written; open the store with mode='r'")
@@ -135,6 +138,13 @@ def explained(error: BaseException, place: str) -> GentlyError:
             "that writes, or give the store an index of its own"
         )
     return StorageError(f"{reason}; nothing of this call was indexed; the journals hold everything")
+
+
+def _is_full(place: str) -> bool:
+    """Say whether the disk of a database has less left than the log takes with which it is opened."""
+    with suppress(OSError, ValueError):
+        return shutil.disk_usage(Path(place.partition(":///")[2]).parent).free < LOG_BYTES
+    return False
 
 
 class ReadOnlyFile:

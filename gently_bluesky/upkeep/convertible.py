@@ -103,9 +103,9 @@ class Convertible:
         free = shutil.disk_usage(self.path.parent).free
         if free - nbytes < LEFT_FREE:
             raise StorageFull(
-                f"asset {self.announced.uid} ({self.place}) {NOT_CONVERTED}: its copy takes {bytes_text(nbytes)} more, "
-                f"about, {self.path.parent} has {bytes_text(free)} free, and {bytes_text(LEFT_FREE)} are left to runs; "
-                "make room"
+                f"asset {self.announced.uid} ({self.place}) {NOT_CONVERTED}: it takes {bytes_text(nbytes)}, "
+                f"{self.path.parent} has {bytes_text(free)} free, and {bytes_text(LEFT_FREE)} must stay free for "
+                "runs; make room"
             )
 
 

@@ -35,6 +35,7 @@ from gently_bluesky.upkeep.run_lock import (
 )
 from gently_bluesky.upkeep.sizes import nbytes_of_files
 from gently_bluesky.upkeep.stamps import Stamps
+from gently_bluesky.wording import clock
 
 __all__ = [
     "Deletion",
@@ -69,8 +70,8 @@ class Deletion:
         words = isinstance(self.although, list | tuple | set | frozenset)
         if not words or not {*ALTHOUGH}.issuperset(self.although):
             raise InvalidSetting(
-                f"expected although to be some of {', '.join(ALTHOUGH)}, got {self.although!r:.200}; nothing was "
-                "deleted"
+                f"expected although to be a list of some of {', '.join(ALTHOUGH)}, got {self.although!r:.200}; nothing "
+                "was deleted"
             )
 
 
@@ -109,6 +110,8 @@ def delete(
         wanted = (
             there if record.kind == "run" else {uid: path for uid, path in there.items() if uid == record.uid}
         )
+        if not wanted and record.deleted is not None:
+            raise InputError(f"{record.kind} {record.uid} is deleted already, since {clock(record.deleted)}")
         if not wanted:
             raise InputError(
                 f"{record.kind} {record.uid} has no pixels on disk in this store that could be deleted: there are "
@@ -160,6 +163,12 @@ def restore(root: Path, index: Index, record: Record) -> list[str]:
     with locked(root, index, run) as lock:
         found = [one for one in in_trash(index, record) if one.copy_of is None]
         if not found:
+            stone = index.tombstone(record.uid)
+            if stone is not None and stone.purged is not None:
+                raise InputError(
+                    f"{record.kind} {record.uid} was purged {clock(stone.purged)}: its pixels are gone; nothing was "
+                    "changed"
+                )
             raise InputError(
                 f"nothing of {record.kind} {record.uid} is in the trash; nothing was changed; store.tombstone(uid) "
                 "says whether it was deleted, and purged"

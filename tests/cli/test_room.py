@@ -58,9 +58,31 @@ def test_a_pin_keeps_a_run_until_it_is_removed(night):
     assert command("pin", "-1", "--reason", "figure 2", store=root).exit_code == 0
     refused = command("delete", uid, "-m", "x", "--although", "unverified", store=root)
     assert (refused.exit_code, "figure 2" in refused.stderr) == (1, True)
+    assert "figure 2" in command("show", uid, store=root).stdout
+    listed = command("pin", store=root)
+    assert uid[:8] in listed.stdout
+    assert "1 run pinned" in listed.stdout
+    assert [one["run_uid"] for one in json.loads(command("pin", "--json", store=root).stdout)] == [uid]
     unpinned = command("pin", uid, "--remove", "-m", "published", "--json", store=root)
     assert json.loads(unpinned.stdout) == {"run": uid, "pinned": False, "reason": "published"}
-    assert command("pin", uid, "--remove", "-m", "again", store=root).exit_code == 1
+    assert command("pin", uid, "--remove", store=root).exit_code == 1
+    assert command("pin", store=root).stdout == "0 runs pinned\n"
+
+
+def test_what_was_verified_is_told_as_it_stands_now(night):
+    root, uid = night
+    assert command("verify", uid, store=root).exit_code == 0
+    assert "all was well" in command("show", uid, store=root).stdout
+    assert command("convert", uid, "--to", "tiff", store=root).exit_code == 0
+    assert "not since it was changed" in command("show", uid, store=root).stdout
+    assert command("delete", uid, "-m", "x", "--although", "unverified", store=root).exit_code == 0
+    assert command("verify", uid, store=root).exit_code == 0
+    assert "2 arrays not read then" in command("show", uid, store=root).stdout
+    assert ", deleted" in command("lineage", uid, store=root).stdout
+    assert command("pin", uid, "-m", "after all", store=root).exit_code == 0
+    left = command("trash", "--purge", "--now", store=root)
+    assert left.exit_code == 0
+    assert "left: what is pinned" in left.stdout
 
 
 def test_what_was_mistyped_makes_and_changes_nothing(night, tmp_path):

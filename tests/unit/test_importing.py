@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -138,15 +139,43 @@ def test_image_without_events_is_one(store: Store, tmp_path: Path) -> None:
 def test_folder_of_time_points_is_in_the_order_of_its_numbers(store: Store, tmp_path: Path) -> None:
     write_time_points(tmp_path / "embryo", [2, 9, 10, 11])
     (tmp_path / "embryo" / "notes.txt").write_text("of that night")
-    check(store[store.import_(tmp_path / "embryo", progress=False).uid]["image"])
+    with pytest.warns(RuntimeWarning, match="has no t0003 and others"):
+        record = store.import_(tmp_path / "embryo", progress=False)
+    check(store[record.uid]["image"])
 
 
-def test_file_that_ends_early_fails_its_run_and_keeps_what_came(store: Store, tmp_path: Path) -> None:
+def test_folder_of_which_a_file_is_damaged_or_unlike_the_others_makes_no_run(
+    store: Store, tmp_path: Path
+) -> None:
+    for name in ("damaged", "unlike"):
+        write_time_points(tmp_path / name)
+        file = tmp_path / name / "t0002.tif"
+        if name == "damaged":
+            file.write_bytes(file.read_bytes()[:100])
+        else:
+            tifffile.imwrite(file, volumes()[0, :, 1:], photometric="minisblack")
+        with pytest.raises(AssetDamaged, match=r"t0002\.tif.*nothing was imported"):
+            store.import_(tmp_path / name, progress=False)
+    assert not [*store.query()]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders here")
+def test_pipe_is_no_image_and_nobody_waits_for_it(store: Store, tmp_path: Path) -> None:
     write_time_points(tmp_path / "embryo")
-    file = tmp_path / "embryo" / "t0002.tif"
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(AssetDamaged, match=r"t0002\.tif"):
-        store.import_(tmp_path / "embryo", progress=False)
+    (tmp_path / "embryo" / "t0001.tif").unlink()
+    for place in (tmp_path / "x.tif", tmp_path / "x.npy", tmp_path / "embryo" / "t0001.tif"):
+        os.mkfifo(place)
+        with pytest.raises(InputError, match="a pipe, or a device; nothing was imported"):
+            store.import_(place.parent if place.parent.name == "embryo" else place)
+
+
+def test_file_that_goes_meanwhile_fails_its_run_and_keeps_what_came(store: Store, tmp_path: Path) -> None:
+    write_time_points(tmp_path / "embryo")
+    with pytest.raises(AssetMissing, match=r"t0002\.tif"):
+        store.import_(
+            tmp_path / "embryo",
+            progress=lambda *_: (tmp_path / "embryo" / "t0002.tif").unlink(missing_ok=True),
+        )
     (record,) = store.query()
     assert (record.status, record.stored) == ("failed", 2)
     assert "event 2 could not be read" in store[record.uid].stop["reason"]
@@ -195,6 +224,7 @@ def test_steps_that_are_none_are_refused(store: Store, tmp_path: Path, um: objec
     assert not [*store.query()]
 
 
+@pytest.mark.filterwarnings("ignore:.*has no t0002:RuntimeWarning")
 def test_what_nothing_reads_in_place_is_to_be_copied(root: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", volumes())
     write_time_points(tmp_path / "gap", [0, 1, 3, 4])
@@ -216,6 +246,8 @@ def test_what_is_no_image_is_refused_and_nothing_stored(store: Store, tmp_path: 
     np.save(tmp_path / "pickled.npy", np.array([{}], object), allow_pickle=True)
     np.save(tmp_path / "words.npy", np.array([["a"]]))
     np.save(tmp_path / "good.npy", volumes())
+    np.save(tmp_path / "none.npy", np.empty((0, 4, 4)))
+    np.save(tmp_path / "line.npy", np.arange(4))
     tifffile.imwrite(
         tmp_path / "zt.ome.tif", volumes(), ome=True, metadata={"axes": "ZTYX"}, photometric="minisblack"
     )
@@ -223,6 +255,14 @@ def test_what_is_no_image_is_refused_and_nothing_stored(store: Store, tmp_path: 
     refused: list[tuple[str, dict, type[GentlyError], str]] = [
         ("x.txt", {}, InputError, "OME-Zarr"),
         ("empty", {}, InputError, "is neither"),
+        (
+            "good.npy",
+            {"dims": ("t", "c", "y", "x"), "z_step_um": 1},
+            InvalidSetting,
+            "step along z was given",
+        ),
+        ("none.npy", {}, InputError, "holds 1 events of"),
+        ("line.npy", {"dims": ("x",)}, InputError, "expected images"),
         ("gone.tif", {}, AssetMissing, "not there"),
         ("x.tif", {}, AssetDamaged, "cannot be read"),
         ("pickled.npy", {}, AssetDamaged, "cannot be read"),

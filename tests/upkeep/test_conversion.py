@@ -437,7 +437,9 @@ def test_a_disk_without_room_for_the_copy_is_told_before_and_while_it_is_made(
             looks = 0
             with monkeypatch.context() as full:
                 full.setattr(shutil, "disk_usage", filling(at_first, then))
-                with pytest.raises(StorageFull, match=r"was not converted.*left to runs; make room"):
+                with pytest.raises(
+                    StorageFull, match=r"was not converted.*must stay free for runs; make room"
+                ):
                     store.convert(uid, format="tiff", progress=False)
             as_it_was(store, uid, journal, "zarr")
         assert store.convert(uid, format="tiff", progress=False).ok
