@@ -15,7 +15,6 @@ from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, Final
-from xml.etree import ElementTree as ET
 
 import numpy as np
 import tifffile
@@ -25,35 +24,14 @@ from gently_bluesky.errors import AssetDamaged, InputError, InvalidSetting
 from gently_bluesky.files import read_plain
 from gently_bluesky.foreign.base import KINDS_OF_NUMBERS, plausible, translated
 from gently_bluesky.foreign.kinds import ForeignAsset
+from gently_bluesky.foreign.ome import SECONDS, UM, said_by_ome
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.jsontext import decode
 
 __all__ = ["Image", "Reference", "open_image"]
 
-UM: Final = {
-    "angstrom": 1e-4,
-    "Å": 1e-4,
-    "nanometer": 1e-3,
-    "nm": 1e-3,
-    "micrometer": 1.0,
-    "µm": 1.0,
-    "um": 1.0,
-    "millimeter": 1e3,
-    "mm": 1e3,
-}
-"""Micrometres in the units of length that OME-Zarr and OME-XML name."""
-SECONDS: Final = {
-    "millisecond": 1e-3,
-    "ms": 1e-3,
-    "second": 1.0,
-    "s": 1.0,
-    "minute": 60.0,
-    "min": 60.0,
-    "hour": 3600.0,
-}
 TIME_POINT: Final = re.compile(r"t(\d+)(\.tiff?)")
 USUAL_DIMS: Final = {2: "yx", 3: "zyx", 4: "czyx", 5: "tczyx"}
-MOST_XML: Final = 2**24
 
 PLANE: Final = 2
 SO: Final = "nothing was imported"
@@ -262,7 +240,7 @@ def _open_tiff(path: Path, dims: Sequence[str] | None) -> Image:
         plausible(shape, dtype, path.stat().st_size)
         axes = series.axes.lower().replace("s", "c" if "C" not in series.axes else "s")
         known = axes if tiff.is_ome or tiff.is_imagej or tiff.is_shaped or len(axes) == 2 else None
-        said = _said_by_ome(tiff.ome_metadata) if tiff.is_ome else {}
+        said = said_by_ome(tiff.ome_metadata) if tiff.is_ome else {}
         kind = "OME-TIFF" if tiff.is_ome else "TIFF"
     usual = known is None or not set(known) <= set("tczyxs")
     names = _named(path, dims if dims is not None else None if usual else list(known or ""), len(shape))
@@ -294,35 +272,6 @@ def _open_tiff(path: Path, dims: Sequence[str] | None) -> Image:
         said.get("channels", ()),
         said.get("time_step_s"),
     )
-
-
-def _said_by_ome(text: str | None) -> dict[str, Any]:
-    """Return steps and channels that OME-XML tells of; entities are not resolved, and nothing else is."""
-    if not text or len(text) > MOST_XML or "<!DOCTYPE" in text or "<!ENTITY" in text:
-        return {}
-    root = ET.fromstring(text)  # noqa: S314 # without a document type there are no entities to expand
-    pixels = next(
-        (node for node in root.iter() if node.tag.endswith("}Pixels") or node.tag == "Pixels"), None
-    )
-    if pixels is None:
-        return {}
-    steps: dict[str, float] = {}
-    for name in "zyx":
-        step, unit = (
-            pixels.get(f"PhysicalSize{name.upper()}"),
-            pixels.get(f"PhysicalSize{name.upper()}Unit", "µm"),
-        )
-        if step is not None and unit in UM:
-            steps[name] = float(step) * UM[unit]
-    channels = [node.get("Name") for node in pixels if node.tag.rpartition("}")[2] == "Channel"]
-    increment, unit = pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s")
-    return {
-        "steps_um": steps,
-        "channels": tuple(channels) if all(channels) else (),
-        "time_step_s": float(increment) * SECONDS[unit]
-        if increment is not None and unit in SECONDS
-        else None,
-    }
 
 
 def _open_time_points(path: Path, files: Sequence[tuple[int, Path]], dims: Sequence[str] | None) -> Image:

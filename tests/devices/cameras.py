@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import bluesky.plans as bp
 import numpy as np
 from ophyd import Component as Cpt
 from ophyd import Device, Signal
@@ -14,6 +15,7 @@ from ophyd.status import DeviceStatus
 
 from gently_bluesky.devices.flying import FliesWithDatums, FliesWithStreams
 from gently_bluesky.devices.ophyd import WritesDatums, WritesStreams
+from gently_bluesky.devices.plans import fly_and_collect
 from gently_bluesky.devices.recorder import Recorder
 from gently_bluesky.testing.frames import encoded_frame
 
@@ -116,3 +118,10 @@ FLYERS: dict[str, Callable[[Recorder], Any]] = {
     "datum": lambda recorder: DatumFlyer(name="flyer", recorder=recorder),
     "stream": lambda recorder: StreamFlyer(name="flyer", recorder=recorder),
 }
+
+
+PLANS: dict[str, Callable[[Any], Any]] = {
+    "datum": lambda flyer: bp.fly([flyer]),
+    "stream": lambda flyer: fly_and_collect(flyer, period_s=0.01),
+}
+"""How each family is flown."""

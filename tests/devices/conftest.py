@@ -13,7 +13,7 @@ from bluesky.utils import RunEngineInterrupted
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cameras import KEYS, frame
+from cameras import FLYERS, KEYS, frame
 
 from gently_bluesky import Store
 from gently_bluesky.run import Run
@@ -31,6 +31,12 @@ def family(request: pytest.FixtureRequest) -> str:
 def format(request: pytest.FixtureRequest) -> str:
     """Each way of keeping pixels on disk."""
     return request.param
+
+
+@pytest.fixture
+def flyer(store: Store, format: str, family: str) -> Any:
+    """A device that writes for itself while it flies."""
+    return FLYERS[family](store.recorder(format=format))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import pytest
 from bluesky.utils import FailedStatus, ProgressBar, ProgressBarManager
-from cameras import FLYERS, DatumFlyer, ask_to_pause
+from cameras import FLYERS, PLANS, DatumFlyer, ask_to_pause
 from event_model import DocumentNames, schema_validators
 
 from gently_bluesky import Store
@@ -22,15 +22,6 @@ from gently_bluesky.errors import InputError
 from gently_bluesky.run import Run
 
 Shows = Callable[[Run, list[int]], None]
-PLANS: dict[str, Callable[[Any], Any]] = {
-    "datum": lambda flyer: bp.fly([flyer]),
-    "stream": lambda flyer: fly_and_collect(flyer, period_s=0.01),
-}
-
-
-@pytest.fixture
-def flyer(store: Store, format: str, family: str) -> Any:
-    return FLYERS[family](store.recorder(format=format))
 
 
 def test_a_flight_is_one_run_of_all_its_events(

@@ -6,28 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import bluesky.plan_stubs as bps
-import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
-from cameras import CAMERAS, FLYERS
+from cameras import CAMERAS, PLANS
 
 from gently_bluesky import Store
-from gently_bluesky.devices.plans import fly_and_collect
 from gently_bluesky.errors import AssetDamaged, AssetDeleted, InputError
 from gently_bluesky.run import Run
 from gently_bluesky.upkeep.retention import Policy, Rule
 
 Shows = Callable[[Run, list[int]], None]
-PLANS: dict[str, Callable[[Any], Any]] = {
-    "datum": lambda flyer: bp.fly([flyer]),
-    "stream": lambda flyer: fly_and_collect(flyer, period_s=0.01),
-}
-
-
-@pytest.fixture
-def flyer(store: Store, format: str, family: str) -> Any:
-    return FLYERS[family](store.recorder(format=format))
 
 
 def test_what_a_run_adopted_is_converted_as_what_it_wrote_itself(
