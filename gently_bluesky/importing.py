@@ -106,6 +106,10 @@ class ImportingStore(DeletingStore):
             raise InvalidSetting(
                 f"expected metadata other than {', '.join(taken)}, which import_ sets; nothing was stored"
             )
+        if not isinstance(data_key, str) or not data_key or {"/", "."}.intersection(data_key):  # pyright: ignore[reportUnnecessaryIsInstance] # people type it
+            raise InvalidSetting(
+                f"expected a data_key without '/' and '.', got {data_key!r:.200}; nothing was stored"
+            )
         place = Path(path).expanduser().absolute()
         if not copy:
             place = self._places.roots.allowed(place, "what is to be imported by reference")

@@ -77,16 +77,17 @@ def words(name: str, given: object) -> str:
 
 def age(name: str, given: object) -> timedelta:
     """Return a time. Raises InvalidSetting."""
+    found = given
     if isinstance(given, str) and (match := QUANTITY.fullmatch(given.strip())) is not None:
         unit = match[2] if match[2] in SECONDS else match[2].removesuffix("s")
         if unit in SECONDS and float(match[1]) * SECONDS[unit] <= LONGEST.total_seconds():
-            given = timedelta(seconds=float(match[1]) * SECONDS[unit])
-    if not isinstance(given, timedelta) or not timedelta(0) < given <= LONGEST:
+            found = timedelta(seconds=float(match[1]) * SECONDS[unit])
+    if not isinstance(found, timedelta) or not timedelta(0) < found <= LONGEST:
         raise InvalidSetting(
             f"expected {name} to be a time such as '30 days' or '12 h' ({', '.join(SECONDS)}), above 0 and up to 1,000 "
             f"years, got {given!r:.200}; {SO}"
         )
-    return given
+    return found
 
 
 def size(name: str, given: object) -> int:

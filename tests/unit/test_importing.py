@@ -261,6 +261,7 @@ def test_what_is_no_image_is_refused_and_nothing_stored(store: Store, tmp_path: 
             InvalidSetting,
             "step along z was given",
         ),
+        ("good.npy", {"data_key": "a/b"}, InvalidSetting, "expected a data_key"),
         ("none.npy", {}, InputError, "holds 1 events of"),
         ("line.npy", {"dims": ("x",)}, InputError, "expected images"),
         ("gone.tif", {}, AssetMissing, "not there"),
