@@ -53,7 +53,7 @@ class Database:
     def __init__(self, url: str | URL, *, read_only: bool) -> None:
         self._url = _parsed(url)
         self._read_only = read_only
-        self._closed = False
+        self._closed = threading.Event()
         self._lock = threading.RLock()
         self._writers = threading.RLock()
         is_sqlite = self._url.get_backend_name() == "sqlite"
@@ -97,7 +97,7 @@ class Database:
     def close(self) -> None:
         """Close the connections, those that are lent when they come back; calling it again does nothing."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             self._dispose()
 
     @contextmanager
@@ -172,9 +172,11 @@ class Database:
             else create_engine(self._url)
         )
 
+        closed = self._closed  # not self: the engine is held until the database is gone, and would hold it
+
         @event.listens_for(engine, "checkin")
         def take_back(connection: DBAPIConnection | None, _record: object) -> None:
-            if self._closed and connection is not None:
+            if closed.is_set() and connection is not None:
                 connection.close()
 
         return engine
@@ -190,7 +192,7 @@ class Database:
                 create_tables(connection)
 
     def _current(self) -> Engine:
-        if self._closed:
+        if self._closed.is_set():
             raise StoreUnusable(f"the index {self.place} was closed; open the store again")
         return self._engine()
 

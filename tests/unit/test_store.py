@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -725,3 +727,13 @@ def test_an_asset_that_holds_fewer_events_than_were_announced_says_so(store, acq
         with pytest.raises(AssetMissing, match=r"event 1 was announced, the files hold 1 events; .* restore"):
             read()
     assert store.array(f"{asset.uid}/0").shape == (4, 5)
+
+
+def test_stores_that_were_closed_are_not_held_in_memory(tmp_path):
+    held = []
+    for mode in ("a", "r"):
+        with Store(tmp_path / "store", mode=mode) as store:
+            held.append(weakref.ref(store._index._database))
+    del store
+    gc.collect()
+    assert [database() for database in held] == [None, None]
