@@ -87,10 +87,9 @@ def _purge_run(root: Path, index: Index, run_uid: str, wanted: Sequence[Tombston
         return
     with locked(root, index, run) as lock:
         still = [one for one in in_trash(index, run) if one in wanted and not _is_kept(index, one)]
-        if any(one.copy_of is None for one in still):
-            purge_held(root, index, run, lock, still, is_deleted=True)
-        elif still:
-            purge_held(root, index, run, lock, still)
+        if still:
+            is_deleted = any(one.copy_of is None for one in still)
+            purge_held(root, index, run, lock, still, is_deleted=is_deleted)
 
 
 def _is_kept(index: Index, one: Tombstone) -> bool:

@@ -31,7 +31,6 @@ __all__ = [
     "tell_index",
 ]
 
-
 TRIES = 3
 
 
