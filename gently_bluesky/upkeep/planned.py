@@ -66,9 +66,9 @@ class Staying:
     nbytes
         What its files take on the disk.
     why
-        A sentence for each thing that keeps it: "running", "pinned", "incomplete", "damaged", "unverified",
-        "children", "used" (a result is being made from it), "elsewhere" (its pixels are not ours, or not on disk in the store), "keep" and "rule" (of the
-        policy), or else "within" (all limits).
+        A sentence for each thing that keeps it: "running", "pinned", "incomplete", "damaged", "unverified", "children",
+        "used" (a result is being made from it), "elsewhere" (its pixels are not ours, or not on disk in the store),
+        "keep" and "rule" (of the policy), or else "within" (all limits).
     asked
         Over which limits it is all the same.
     """
