@@ -9,13 +9,18 @@ from zygote import Channel, mount_small_disk
 
 from gently_bluesky import Store
 from gently_bluesky.errors import StorageError
+from gently_bluesky.upkeep.retention import Policy, Rule
 
 
 def delete_and_more(channel: Channel, root: str, uid: str, what: str, die_at_call: int = 0) -> int:
     """Do ``what`` to a run and die at a call; return how many calls it takes."""
     with Store(root) as store:
+        policy = Policy(rules=[Rule(max_size=1, derived_suffice=True)])
+        plan = store.retention.plan(policy) if what == "apply" else None
         shim.watch(root, die_at_call)
-        if what == "delete":
+        if plan is not None:
+            assert not store.retention.apply(plan).left
+        elif what == "delete":
             store.delete(uid, reason="room is needed", although=["unverified", "children"])
         elif what == "restore":
             store.restore(uid)

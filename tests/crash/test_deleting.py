@@ -1,4 +1,4 @@
-"""A deletion, a restoration or a purge that dies at any of its calls is done or undone by the next opening."""
+"""A deletion, a restoration, a purge or a plan that dies at any of its calls is done or undone by the next opening."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gently_bluesky import Store
 from gently_bluesky.errors import AssetDeleted, AssetPurged
 from gently_bluesky.upkeep.trash import TRASH
 
-WHAT = ("delete", "restore", "purge")
+WHAT = ("delete", "restore", "purge", "apply")
 FEW = 5
 Made = Callable[[Path, str], str]
 
@@ -35,7 +35,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
                 uids[name] = acquire(store, format, assets)
                 store.put({"nuclei": 12}, data_type="count", parents=[uids[name]])
                 store.pin(store.put(np.eye(9), data_type="still").uid, reason="not concerned")
-                if what != "delete":
+                store.verify(progress=False)
+                if what in {"restore", "purge"}:
                     store.delete(uids[name], reason="room", although=["unverified", "children"])
         shutil.copytree(folder / name, root)
         return uids[name]
@@ -77,6 +78,7 @@ def dies_at(zygote: Zygote, folder: Path, made: Made, name: str, calls: Iterable
         "delete": ("here", "trash"),
         "restore": ("trash", "here"),
         "purge": ("trash", "purged"),
+        "apply": ("here", "trash"),
     }[what]
     for call in calls:
         root = folder / f"store-{call}"
