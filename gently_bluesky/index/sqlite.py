@@ -129,7 +129,9 @@ def explained(error: BaseException, place: str) -> GentlyError:
     if code in DAMAGED or "no such" in str(error) or "has no column" in str(error):
         return IndexUnusable(f"{reason}; delete the index and build it again from the journals")
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _is_full(place)):
-        return StorageFull(f"{reason}; nothing of this call was indexed; make room and call again")
+        return StorageFull(
+            f"{reason}: its disk is full; nothing of this call was indexed; make room (1 MB) and call again"
+        )
     if code == sqlite3.SQLITE_READONLY:
         return StoreReadOnly(f"{reason}; nothing was written; open the store with mode='r'")
     if code == sqlite3.SQLITE_BUSY:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import shim
+from nights import acquire
 from zygote import Channel, mount_small_disk
 
 from gently_bluesky import Store
@@ -27,6 +30,26 @@ def delete_and_more(channel: Channel, root: str, uid: str, what: str, die_at_cal
         else:
             store.purge(uid, now=True)
         return shim.counted()
+
+
+def purge_on_full_disk(channel: Channel, folder: str) -> dict[str, object]:
+    """Delete, fill the disk, try to purge, make a little room, and purge; return what was said, and how much it was."""
+    mount_small_disk(Path(folder), 8 << 20)
+    root, filler = Path(folder, "store"), Path(folder, "filler")
+    with Store(root) as store:
+        uid = acquire(store, min_free_bytes=0)
+        store.delete(uid, reason="room is needed", although=["unverified"], keep_days=0)
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    said = ""
+    try:
+        Store(root).close()
+    except StorageError as error:
+        said = str(error)
+    os.truncate(filler, filler.stat().st_size - (1 << 20))
+    with Store(root) as store:
+        return {"said": said, "purged": len(store.purge())}
 
 
 def put_away_on_another_disk(channel: Channel, root: str, uid: str) -> list[str]:

@@ -25,7 +25,7 @@ import numpy as np
 import shim
 from bluesky import RunEngine
 from busy import look_around, put_again_and_again, work
-from deleting import delete_and_more, put_away_on_another_disk
+from deleting import delete_and_more, purge_on_full_disk, put_away_on_another_disk
 from durable import write_and_tell, write_on_ailing_disk
 from enduring import endure
 from faults import fill, limit_all_files, limits_restored
@@ -90,6 +90,7 @@ __all__ = [
     "numbers_shown",
     "open_among_others",
     "open_as_user",
+    "purge_on_full_disk",
     "put_again_and_again",
     "put_away_on_another_disk",
     "told_answers",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,12 +132,23 @@ def test_a_trash_on_another_disk_takes_nothing(zygote: Zygote, tmp_path: Path, m
     root = tmp_path / "store"
     uid = made(root, "zarr-datum-delete")
     journal = next(root.rglob("documents.jsonl")).read_bytes()
+    said = on_a_small_disk(zygote, "put_away_on_another_disk", root=str(root), uid=uid)
+    assert ["on another disk" in text and "nothing was changed" in text for text in said] == [True, True]
+    assert state(root, uid) == "here"
+    assert next(root.rglob("documents.jsonl")).read_bytes() == journal
+
+
+def test_a_full_disk_is_told_and_a_little_room_is_enough_to_make_more(zygote: Zygote, tmp_path: Path) -> None:
+    done = on_a_small_disk(zygote, "purge_on_full_disk", folder=str(tmp_path))
+    assert "its disk is full" in done["said"]
+    assert "make room (1 MB) and call again" in done["said"]
+    assert done["purged"] == 2
+
+
+def on_a_small_disk(zygote: Zygote, job: str, **arguments: str) -> Any:
     try:
-        said = zygote.call("put_away_on_another_disk", root=str(root), uid=uid)
+        return zygote.call(job, **arguments)
     except AssertionError as error:
         if "PermissionError" in str(error):
             pytest.skip(f"nothing can be mounted here: {error}")
         raise
-    assert ["on another disk" in text and "nothing was changed" in text for text in said] == [True, True]
-    assert state(root, uid) == "here"
-    assert next(root.rglob("documents.jsonl")).read_bytes() == journal
