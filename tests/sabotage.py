@@ -266,8 +266,8 @@ SABOTAGES = (
     ),
     Sabotage(
         "files are moved to the trash before that is on record",
-        "upkeep/deletion.py",
-        "        Logbook(root).append(entry)\n        self.is_settled = False\n",
+        "upkeep/run_lock.py",
+        "        Logbook(root).append(entry, require=require)\n        self.is_settled = False\n",
         "        self.is_settled = False\n        for one in places_in([entry]).values():\n"
         "            place(root, one)\n        Logbook(root).append(entry)\n",
         "tests/crash/test_deleting.py::test_what_dies_at_a_call_is_finished_or_undone[tiff-stream-purge]",
@@ -282,8 +282,8 @@ SABOTAGES = (
     Sabotage(
         "a thinned time point leaves nothing",
         "upkeep/retention_plan.py",
-        "all(child.uid in self._goes for child in one.children)",
-        "not one.nbytes",
+        "if thinning and is_only_thinned and not stay:",
+        "if thinning and is_only_thinned and not one.nbytes:",
         "tests/unit/test_retention_plan.py",
     ),
     Sabotage(

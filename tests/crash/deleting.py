@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import shim
-from nights import acquire
 from zygote import Channel, mount_small_disk
 
 from gently_bluesky import Store
@@ -34,6 +33,8 @@ def delete_and_more(channel: Channel, root: str, uid: str, what: str, die_at_cal
 
 def purge_on_full_disk(channel: Channel, folder: str) -> dict[str, object]:
     """Delete, fill the disk, try to purge, make a little room, and purge; return what was said, and how much it was."""
+    from nights import acquire  # not beside this file
+
     mount_small_disk(Path(folder), 8 << 20)
     root, filler = Path(folder, "store"), Path(folder, "filler")
     with Store(root) as store:
