@@ -392,17 +392,22 @@ def apply(sabotage: Sabotage, folder: Path) -> None:
 
 
 def outcome_of(folder: Path, watched_by: Sequence[str]) -> tuple[int, str]:
-    """Run tests in the copy until one fails; return pytest's exit status, and what it said."""
+    """Run tests in the copy until one fails; return pytest's exit status, and what it said.
+
+    They get a temporary folder of their own: in the common one pytest would first sweep what earlier runs left.
+    """
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, *watched_by],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        done = subprocess.run(
+            [*command, "--basetemp", str(Path(temporary, "tests")), *watched_by],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
     return done.returncode, done.stdout + done.stderr
 
 

@@ -53,9 +53,8 @@ def test_backend_in_the_documentation_is_complete(tmp_path: Path) -> None:
         "print(*backend_names(), backend_for_spec('EXAMPLE_NPY').name)"
     )
     assert run("-c", names, folder=tests, path=path).split() == ["zarr", "tiff", "memory", "npy", "npy"]
-    told = run(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "test_npy.py", folder=tests, path=path
-    )
+    how = ["-q", "-p", "no:cacheprovider", "-W", "error", "--basetemp", tmp_path / "temporary"]
+    told = run("-m", "pytest", *how, "test_npy.py", folder=tests, path=path)
     passed = re.search(r"(\d+) passed", told)
     assert passed, told
     assert int(passed[1]) > 70, told
