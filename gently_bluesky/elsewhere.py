@@ -203,12 +203,7 @@ def _opened_where_it_is(
     )
     if not may_move:
         return open_at(path)
-
-    def opened_now(was: Path) -> tuple[ArraySource, Path] | None:
-        now = place_of(places, index, record)
-        return None if now == was else (open_at(now), now)
-
-    return MovingSource.at(path, open_at, opened_now)
+    return MovingSource.following(lambda: place_of(places, index, record), open_at)
 
 
 def _no_events(record: Record) -> ArraySource:

@@ -42,7 +42,7 @@ from gently_bluesky.settings import Packing
 from gently_bluesky.stored import asset_events, datum_array
 from gently_bluesky.upkeep.announced import AnnouncedAssets
 
-__all__ = ["export"]
+__all__ = ["export", "is_copy"]
 
 ARRAYS = "arrays.json"
 DOCUMENTS = "documents.jsonl"
@@ -53,6 +53,11 @@ BLOCK_BYTES = 64 * 2**20
 
 
 Tell = Callable[[int, int, str], object]
+
+
+def is_copy(path: Path) -> bool:
+    """Say whether a folder is a copy that `export` made, into which nothing else belongs."""
+    return all((path / name).is_file() for name in (ARRAYS, DOCUMENTS))
 
 
 def export(places: Places, index: Index, record: Record, path: Path, form: str, tell: Tell) -> Exported:

@@ -154,6 +154,19 @@ class MovingSource(WrappedSource):
                 raise
             return cls(*found, opened_now)
 
+    @classmethod
+    def following(cls, where: Callable[[], Path], open_at: Callable[[Path], ArraySource]) -> MovingSource:
+        """Open what is where ``where`` says, and, when it is not there any more, where it says then.
+
+        Raises as either.
+        """
+
+        def opened_now(was: Path) -> tuple[ArraySource, Path] | None:
+            now = where()
+            return None if now == was else (open_at(now), now)
+
+        return cls.at(where(), open_at, opened_now)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes, of when it was opened."""

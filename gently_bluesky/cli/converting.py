@@ -61,8 +61,9 @@ def convert(
         ),
     ] = False,
     keep_days: Annotated[
-        float, typer.Option(help="Otherwise what it was stays in the trash for so long at least.")
-    ] = 7.0,
+        float | None,
+        typer.Option(help="Otherwise what it was stays in the trash for so long at least; by default 7."),
+    ] = None,
     store: StoreOption = None,
     index: IndexOption = None,
     as_json: JsonOption = False,
@@ -73,6 +74,10 @@ def convert(
     Each event is compared with what was announced, before and after. Uids, lineage and documents stay as they are, and
     whoever reads an array reads on.
     """
+    if discard_original and keep_days is not None:
+        raise typer.BadParameter(
+            "--discard-original keeps nothing that --keep-days could be for; nothing was changed; give one of them"
+        )
     with (
         told("what was converted is done; do it again for the rest"),
         opened(place_of(store, index), writes=True) as writer,
@@ -85,7 +90,7 @@ def convert(
             compression=compression,
             levels=levels,
             keep_original=not discard_original,
-            keep_days=keep_days,
+            keep_days=7.0 if keep_days is None else keep_days,
             progress=not (as_json or quiet),
         )
         if as_json:

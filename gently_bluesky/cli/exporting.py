@@ -68,13 +68,15 @@ def export(
     Every event is compared with what was announced. The folder appears when it is whole, and never over something
     that is there.
     """
+    from gently_bluesky.exporting import is_copy  # brings no backend to other commands
+
     with (
         told("nothing is left of the copy"),
         opened(place_of(store, index, overflow, allow)) as reader,
     ):
         record = record_of(reader, uid)
         path = Path.cwd() if output is None else output.expanduser()
-        if path.is_dir():
+        if path.is_dir() and not is_copy(path):
             path /= f"{_name_of(reader, record)}-{to}"
         copied = reader.export(record.uid, path, format=to, progress=not (as_json or quiet))
         if as_json:

@@ -161,7 +161,8 @@ class _Filling:
         asset = announced_asset(name, doc)
         if asset is None or asset.spec not in self._kinds or (path := self._path_here(asset)) is None:
             return False
-        self._handlers[asset.uid] = self._kinds[asset.spec](str(path), **asset.kwargs)
+        handler = self._kinds[asset.spec]
+        self._handlers[asset.uid] = handler(lambda: self._path_here(asset) or path, **asset.kwargs)
         if name == "stream_resource":
             self._stream_keys[asset.uid] = doc["data_key"]
         return True

@@ -6,7 +6,7 @@ Ours hold nothing open between reads: to open an asset again costs less than a f
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from gently_bluesky.backends.registry import get_backend, installed_backend_name
 from gently_bluesky.documents.converted import open_asset
 from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError, InvalidDocument
 from gently_bluesky.lazy import ArraySource, LazyArray
+from gently_bluesky.sources import MovingSource
 
 __all__ = [
     "AssetHandler",
@@ -78,7 +79,8 @@ class AssetHandler:
     Parameters
     ----------
     path
-        ``root`` and ``resource_path`` of the resource document, joined.
+        ``root`` and ``resource_path`` of the resource document, joined; or what says where the asset lies now, and is
+        asked again when it is not there any more.
     **resource_kwargs
         Of the resource document.
 
@@ -94,16 +96,15 @@ class AssetHandler:
 
     backend: ClassVar[str]
 
-    def __init__(self, path: str, /, **resource_kwargs: Any) -> None:
-        if "\0" in path:
-            raise InvalidDocument(f"expected the path of an asset, got {path!r:.200}; nothing was read there")
-        self._path = Path(path)
+    def __init__(self, path: str | Callable[[], Path], /, **resource_kwargs: Any) -> None:
+        self._where = _fixed(path) if isinstance(path, str) else path
         self._kwargs = resource_kwargs
         self._array = self._open()
 
     def _open(self) -> LazyArray:
         backend = get_backend(self.backend)
-        return asset_array(open_asset(backend, self._path, self._kwargs), self._kwargs)
+        source = MovingSource.following(self._where, lambda path: open_asset(backend, path, self._kwargs))
+        return asset_array(source, self._kwargs)
 
     def __call__(self, point_number: int) -> LazyArray:
         """Return the array of event ``point_number``, without the event axis. Reads no pixels."""
@@ -111,7 +112,7 @@ class AssetHandler:
             self._array = self._open()  # the run goes on: look again
         if not 0 <= point_number < self._array.shape[0]:
             raise AssetMissing(
-                f"{self._path}: event {point_number} is not there, the asset holds {self._array.shape[0]}; "
+                f"{self._where()}: event {point_number} is not there, the asset holds {self._array.shape[0]}; "
                 "nothing was read; if the run is still going on, try again"
             )
         return self._array[point_number]
@@ -130,6 +131,12 @@ class AssetHandler:
 
     def close(self) -> None:
         """Nothing is held open between reads."""
+
+
+def _fixed(path: str) -> Callable[[], Path]:
+    if "\0" in path:
+        raise InvalidDocument(f"expected the path of an asset, got {path!r:.200}; nothing was read there")
+    return lambda: Path(path)
 
 
 class ZarrHandler(AssetHandler):

@@ -36,6 +36,14 @@ def test_an_event_goes_into_a_folder_that_is_there_or_under_a_name_that_is_not(c
     )
 
 
+def test_nothing_is_put_into_a_copy(command, made, tmp_path):
+    once = ("export", "-1", "--to", "npy", "-o", str(tmp_path / "night"), "--store", str(made.root))
+    command(*once)
+    before = sorted((tmp_path / "night").iterdir())
+    assert "something is there" in command(*once, code=1).stderr
+    assert sorted((tmp_path / "night").iterdir()) == before
+
+
 def test_where_a_copy_went_is_said_without_the_ways_back(command, tmp_path):
     (tmp_path / "inside").mkdir()
     said = command("export", "-1", "--to", "npy", "--output", "inside/../mine").stdout

@@ -55,6 +55,8 @@ def test_what_cannot_be_converted_is_said_in_a_line(command, mine):
     where = ("--store", str(root))
     assert "UID" in command("convert", "--to", "tiff", *where, code=2).stderr
     assert "got none of them" in command("convert", uids[0], *where, code=2).stderr
+    both = ("--to", "tiff", "--discard-original", "--keep-days", "3")
+    assert "give one of them" in command("convert", uids[0], *both, *where, code=2).stderr
     assert "hdf5" in command("convert", uids[0], "--to", "hdf5", *where, code=2).stderr
     asset = next((root).glob("runs/*/*/*/*/primary-view_a.ome.zarr/0/c/0/0/0/0"))
     asset.write_bytes(asset.read_bytes()[:-9])

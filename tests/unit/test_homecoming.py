@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -229,6 +230,21 @@ def test_file_that_cannot_be_copied_leaves_the_run_in_both_places_and_gives_it_n
     (second(store) / "kept").rename(file)
     assert store.reconcile().home == (uid,)
     np.testing.assert_array_equal(store[uid]["camera"].compute(), FRAMES)
+
+
+@pytest.mark.parametrize("format", ["tiff", "zarr"])
+def test_documents_with_arrays_are_read_on_though_the_run_comes_home_meanwhile(
+    store: Store, format: str
+) -> None:
+    uid = overflowing(store, format=format)
+    documents = store[uid].documents(fill=True)
+    events: list[dict[str, Any]] = []
+    while len(events) <= FAILS_AT:
+        name, doc = next(documents)
+        events += [doc] if name == "event" else []
+    assert store.reconcile().home == (uid,)
+    events += [doc for name, doc in documents if name == "event"]
+    np.testing.assert_array_equal([event["data"]["camera"].compute() for event in events], FRAMES)
 
 
 @ON_POSIX
