@@ -125,10 +125,12 @@ class DeletingStore(MaintainedStore):
             The clock of this machine is behind what is on record; nothing was deleted.
         """
         from gently_bluesky.upkeep.deletion import Deletion, delete
+        from gently_bluesky.upkeep.recovery import follow_journals
         from gently_bluesky.upkeep.stamps import Stamps
 
         self._require_writable()
         wanted = Deletion(reason, seconds_kept(keep_days), although)
+        follow_journals(self.root, self._index)  # a result that others put protects what it was made from
         record = self._index.record(uid)
         if record.kind == "datum":
             raise InputError(

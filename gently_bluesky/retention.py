@@ -133,6 +133,7 @@ class Retention:
         """
         from gently_bluesky.upkeep.applied import Applied
         from gently_bluesky.upkeep.planned import Plan
+        from gently_bluesky.upkeep.recovery import follow_journals
         from gently_bluesky.upkeep.stamps import Stamps
         from gently_bluesky.upkeep.trash import follow
 
@@ -142,6 +143,7 @@ class Retention:
             )
         self._require_writable()
         follow(self._root, self._index)  # what other processes pinned, deleted and restored
+        follow_journals(self._root, self._index)
         again = self._plan(plan.policy)
         self._require_same_clock(plan.ticks, plan.made)
         if again.fingerprint != plan.fingerprint or not plan.uids <= again.uids:

@@ -19,7 +19,7 @@ from gently_bluesky.documents.live import is_live
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.errors import GentlyError, JournalDamaged, LookupFailed
 from gently_bluesky.files import inside, try_lock
-from gently_bluesky.index.index import Index
+from gently_bluesky.index.index import Index, JournalOutOfStep
 from gently_bluesky.model import JournalLine
 from gently_bluesky.upkeep.dead_runs import Outcome, drop_tail, end_recording, recover_run, sweep_start
 from gently_bluesky.upkeep.findings import Findings, LeftAlone, Reconciliation, TornTail
@@ -36,7 +36,7 @@ from gently_bluesky.upkeep.logbook import LOGBOOK
 from gently_bluesky.upkeep.sweeping import DOCUMENTS, sweep_memory
 from gently_bluesky.upkeep.trash import settle
 
-__all__ = ["index_journals", "reconcile"]
+__all__ = ["follow_journals", "index_journals", "reconcile"]
 
 
 def reconcile(
@@ -75,6 +75,35 @@ def index_journals(journals: Journals, index: Index) -> None:
             continue
         except UNREADABLE as error:
             warnings.warn(f"a run was left alone: {error}", RuntimeWarning, stacklevel=3)
+
+
+def follow_journals(root: Path, index: Index) -> None:
+    """Have the index take in runs and results that have ended and that it was not told of.
+
+    Other processes may use another index, or could not write to this one. Of a journal that grew only the new lines are
+    read; one that was rewritten is left alone, and so is a run that is being written.
+
+    Raises
+    ------
+    StorageError
+        The index could not be read or written.
+    """
+    known = index.journals()
+    for found in find(root):
+        begin = known.get(found.path, 0)
+        if found.size > begin:
+            with suppress(FileNotFoundError, JournalOutOfStep, *UNREADABLE):  # reconciling says what is wrong
+                lines, end = _ended_lines(inside(root, found.path), begin)
+                if lines:
+                    index.add(found.path, lines, end, begin=begin)
+
+
+def _ended_lines(journal: Path, begin: int) -> tuple[Sequence[JournalLine], int]:
+    """Return what came in behind ``begin`` of runs that have ended, and where that ends."""
+    if not is_shared(journal.name) and is_live(journal.parent):
+        return [], begin
+    lines, end = whole_lines(journal, begin)
+    return (lines, end) if has_stop(lines) else ([], begin)
 
 
 @dataclass(slots=True)

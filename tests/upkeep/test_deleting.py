@@ -368,6 +368,38 @@ def test_what_an_index_does_not_know_is_not_purged_as_if_its_folder_were_gone(
     assert np.asarray(other[uid]["view_a"]).any()
 
 
+@pytest.mark.parametrize("kind", ["small", "array"])
+def test_a_result_that_another_index_knows_protects_what_it_was_made_from(
+    two: tuple[Store, Store, str], kind: str
+) -> None:
+    store, other, _ = two
+    uid = acquire(store)
+    other.reconcile()
+    result = np.zeros((70, 80, 90), "u2") if kind == "array" else {"dividing": 3}
+    made = other.put(result, data_type="dividing", parents=[uid])
+    assert not list(store.query(data_type="dividing"))
+    with pytest.raises(Protected, match=rf"result made from it is there \({made.run_uid[:8]}\)"):
+        store.delete(uid, reason="room", although=["unverified"])
+    assert [one.uid for one in store.query(data_type="dividing")] == [made.run_uid]
+    assert not store.reconcile().changes
+
+
+def test_what_is_being_written_elsewhere_and_what_was_rewritten_there_is_left_alone(
+    two: tuple[Store, Store, str],
+) -> None:
+    store, other, uid = two
+    kept = acquire(other)
+    store.reconcile()
+    other.convert(kept, format="tiff", progress=False)
+    with other.writer() as writer:
+        run = HandMadeRun(scan_id=9)
+        writer("start", run.start)
+        store.delete(uid, reason="room", although=ANYWAY)
+        assert not list(store.query(status="running"))
+        writer("stop", run.stop())
+    assert store.record(kept).status == "complete"
+
+
 def test_what_was_deleted_again_is_kept_for_its_new_time(two: tuple[Store, Store, str]) -> None:
     store, other, uid = two
     store.delete(uid, reason="x", although=ANYWAY, keep_days=0)

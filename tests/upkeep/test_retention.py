@@ -255,6 +255,18 @@ def test_a_pin_that_this_index_has_not_seen_makes_a_plan_stale(store: Store, tmp
     assert store.trash() == []
 
 
+def test_a_result_that_this_index_has_not_seen_makes_a_plan_stale(store: Store, tmp_path: Path):
+    uid = take(store, 9)
+    store.verify(progress=False)
+    aged = Policy(rules=[Rule(max_age="1 day")])
+    plan = store.retention.plan(aged)
+    with Store(store.root, index=f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
+        other.put({"count": 3}, data_type="count", parents=[uid])
+    with pytest.raises(StalePlan):
+        store.retention.apply(plan)
+    assert store.retention.plan(aged).goes == ()
+
+
 def test_a_plan_stands_while_a_run_goes_on_and_not_when_it_has_ended(store: Store):
     old = take(store, 9)
     store.verify(progress=False)
