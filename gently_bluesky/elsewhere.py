@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +16,16 @@ from gently_bluesky.documents.converted import open_asset
 from gently_bluesky.documents.handling import Handler, installed_handler
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.documents.resources import announced_path
-from gently_bluesky.errors import AssetMissing, LookupFailed
+from gently_bluesky.errors import LookupFailed
 from gently_bluesky.files import inside, is_there
 from gently_bluesky.foreign.kinds import KINDS, TOLD_BY_DATUMS, ForeignAsset, foreign_dims, open_foreign
 from gently_bluesky.foreign.roots import Roots
 from gently_bluesky.index.index import Index
 from gently_bluesky.lazy import ArraySource
 from gently_bluesky.model import Record
-from gently_bluesky.sources import MovingSource, no_events
-from gently_bluesky.upkeep.trash import Explained, explained
+from gently_bluesky.sources import no_events
+from gently_bluesky.upkeep.trash import explained
+from gently_bluesky.wrapped import ExplainedSource, MovingSource
 
 __all__ = ["Means", "Places", "axes_of", "foreign_source", "handled_source", "means_of", "place_of"]
 
@@ -160,19 +162,15 @@ def foreign_source(
     def open_at(path: Path) -> ArraySource:
         if backend is not None:
             journal = places.root / index.record(record.run_uid).path if INCOMING in path.parts else None
-            opened = open_asset(backend, path, record.metadata, count, journal=journal, uid=record.uid)
-            return Explained(opened, places.root, record.uid)
+            return open_asset(backend, path, record.metadata, count, journal=journal, uid=record.uid)
         if not count:
             return _no_events(record)
         return open_foreign(means.kind, ForeignAsset(path, kwargs, count, _declared(record), places.roots))
 
-    try:
-        return _opened_where_it_is(places, index, record, open_at)
-    except AssetMissing as error:
-        found = explained(places.root, record.uid, error)
-        if found is error:
-            raise
-        raise found from error
+    return ExplainedSource.opened(
+        lambda: _opened_where_it_is(places, index, record, open_at),
+        partial(explained, places.root, record.uid),
+    )
 
 
 def handled_source(

@@ -30,6 +30,7 @@ from gently_bluesky.stored import KeyEvents, key_events, wait_for_events
 from gently_bluesky.streams import Stream
 from gently_bluesky.upkeep.journals import has_stop
 from gently_bluesky.upkeep.sweeping import DOCUMENTS
+from gently_bluesky.upkeep.trash import explained
 from gently_bluesky.watching import RunWatch
 
 if TYPE_CHECKING:
@@ -167,11 +168,20 @@ class Run:
         has adopted is named where it is now. With ``fill``
         events hold lazy arrays in the place of references to this store's assets, and the resource and datum
         documents of those are left out.
+
+        Raises
+        ------
+        AssetMissing, AssetDamaged
+            With ``fill``: an asset is gone, or not what was announced; as AssetDeleted, AssetPurged or
+            AssetQuarantined where somebody put it away. Iterating raises it, and reading an array.
         """
         lines = settled_lines(iter(self._lines()), self._root, self._path.parent)
-        lines = filled_lines(lines, self._root, self._places.journals.overflow) if fill else lines
-        documents = ((line.name, dict(line.doc)) for line in lines)
-        return documents if fill else rooted(documents, self._root)
+        if not fill:
+            return rooted(((line.name, dict(line.doc)) for line in lines), self._root)
+        lines = filled_lines(
+            lines, self._root, self._places.journals.overflow, explain=partial(explained, self._root)
+        )
+        return ((line.name, dict(line.doc)) for line in lines)
 
     def table(self, stream: str = "primary") -> pd.DataFrame:
         """Return a stream's events as a table, one row for each ``seq_num``.

@@ -25,7 +25,8 @@ from gently_bluesky.backends.hot import DATA_OFFSET, MAGIC, PAGE, ROW, SLOTS, ke
 from gently_bluesky.backends.planes import places, read_planes
 from gently_bluesky.errors import AssetDamaged
 from gently_bluesky.segments import BINARY, HOT, NO_LINKS, names_of, shared_folder
-from gently_bluesky.sources import ArraySource, Selection, WrappedSource
+from gently_bluesky.sources import ArraySource, Selection
+from gently_bluesky.wrapped import WrappedSource
 
 __all__ = ["HotSource"]
 

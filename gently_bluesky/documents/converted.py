@@ -18,7 +18,7 @@ from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset
 from gently_bluesky.errors import AssetMissing, InvalidDocument, StorageError
 from gently_bluesky.files import inside
 from gently_bluesky.lazy import ArraySource
-from gently_bluesky.sources import MovingSource
+from gently_bluesky.wrapped import MovingSource
 
 __all__ = ["MADE_FROM", "former_places", "open_asset"]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from gently_bluesky.documents.assets import EXTERNAL
 from gently_bluesky.documents.handlers import AssetHandler, own_handlers
 from gently_bluesky.documents.resources import AnnouncedAsset, announced_asset, moved
 from gently_bluesky.dtypes import known_dtype
-from gently_bluesky.errors import GentlyError, InvalidDocument
+from gently_bluesky.errors import AssetMissing, GentlyError, InvalidDocument
 from gently_bluesky.files import inside, is_there
 from gently_bluesky.jsontext import encode, plain
 from gently_bluesky.lazy import LazyArray
@@ -52,6 +53,7 @@ def filled_lines(
     root: Path | None,
     overflow: Path | None = None,
     refuse: Callable[[JournalLine, GentlyError], object] | None = None,
+    explain: Callable[[str, AssetMissing], AssetMissing] | None = None,
 ) -> Iterator[JournalLine]:
     """Yield lines whose documents are as they came in: arrays in the events, nothing that announced them.
 
@@ -68,6 +70,8 @@ def filled_lines(
         Of the store they come from, wherever it was moved to; None to believe the resource documents.
     overflow
         Its second place, if it has one.
+    explain
+        Returns, for the uid of an asset, the error that says where what is missing of it is, or the one given.
     refuse
         Called with a line that cannot be followed, and why, instead of raising that; the line is left out.
 
@@ -78,7 +82,7 @@ def filled_lines(
     InvalidDocument
         A resource's path leads out of its root, or a document lacks what event-model demands.
     """
-    filling = _Filling(root, overflow)
+    filling = _Filling(root, overflow, explain)
     for line in lines:
         try:
             yield from filling.take(line)
@@ -99,9 +103,15 @@ def _invalid(name: str, error: Exception) -> InvalidDocument:
 class _Filling:
     """Takes lines one by one, and knows what the next ones may refer to."""
 
-    def __init__(self, root: Path | None, overflow: Path | None) -> None:
+    def __init__(
+        self,
+        root: Path | None,
+        overflow: Path | None,
+        explain: Callable[[str, AssetMissing], AssetMissing] | None,
+    ) -> None:
         self._root = root
         self._overflow = overflow
+        self._explain = explain
         self._kinds = own_handlers()
         self._handlers: dict[str, AssetHandler] = {}
         self._datums: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -161,8 +171,9 @@ class _Filling:
         asset = announced_asset(name, doc)
         if asset is None or asset.spec not in self._kinds or (path := self._path_here(asset)) is None:
             return False
+        explain = None if self._explain is None else partial(self._explain, asset.uid)
         handler = self._kinds[asset.spec]
-        self._handlers[asset.uid] = handler(lambda: self._path_here(asset) or path, **asset.kwargs)
+        self._handlers[asset.uid] = handler(lambda: self._path_here(asset) or path, explain, **asset.kwargs)
         if name == "stream_resource":
             self._stream_keys[asset.uid] = doc["data_key"]
         return True
@@ -177,7 +188,12 @@ class _Filling:
             if is_there(second):
                 return second
         elsewhere = said != self._root and not is_there(path) and is_there(said / asset.path)
-        return None if elsewhere else path
+        return None if elsewhere and not self._is_put_away(asset.uid) else path
+
+    def _is_put_away(self, uid: str) -> bool:
+        """Say whether an asset was deleted: what its document says may be the place of another copy of the store."""
+        gone = AssetMissing(uid)
+        return self._explain is not None and self._explain(uid, gone) is not gone
 
     def _unnamed(self, event: Mapping[str, Any]) -> dict[str, LazyArray]:
         """Return the arrays that stream_datums announced for an event; after a rewind the later one stands."""

@@ -15,7 +15,7 @@ from gently_bluesky.backends.registry import get_backend, installed_backend_name
 from gently_bluesky.documents.converted import open_asset
 from gently_bluesky.errors import AssetDamaged, AssetMissing, InputError, InvalidDocument
 from gently_bluesky.lazy import ArraySource, LazyArray
-from gently_bluesky.sources import MovingSource
+from gently_bluesky.wrapped import Explain, ExplainedSource, MovingSource
 
 __all__ = [
     "AssetHandler",
@@ -81,6 +81,8 @@ class AssetHandler:
     path
         ``root`` and ``resource_path`` of the resource document, joined; or what says where the asset lies now, and is
         asked again when it is not there any more.
+    explain
+        Says where what is missing is; by default nobody does.
     **resource_kwargs
         Of the resource document.
 
@@ -96,15 +98,21 @@ class AssetHandler:
 
     backend: ClassVar[str]
 
-    def __init__(self, path: str | Callable[[], Path], /, **resource_kwargs: Any) -> None:
+    def __init__(
+        self, path: str | Callable[[], Path], explain: Explain | None = None, /, **resource_kwargs: Any
+    ) -> None:
         self._where = _fixed(path) if isinstance(path, str) else path
+        self._explain = _as_it_is if explain is None else explain
         self._kwargs = resource_kwargs
         self._array = self._open()
 
     def _open(self) -> LazyArray:
         backend = get_backend(self.backend)
-        source = MovingSource.following(self._where, lambda path: open_asset(backend, path, self._kwargs))
-        return asset_array(source, self._kwargs)
+
+        def opened() -> ArraySource:
+            return MovingSource.following(self._where, lambda path: open_asset(backend, path, self._kwargs))
+
+        return asset_array(ExplainedSource.opened(opened, self._explain), self._kwargs)
 
     def __call__(self, point_number: int) -> LazyArray:
         """Return the array of event ``point_number``, without the event axis. Reads no pixels."""
@@ -137,6 +145,10 @@ def _fixed(path: str) -> Callable[[], Path]:
     if "\0" in path:
         raise InvalidDocument(f"expected the path of an asset, got {path!r:.200}; nothing was read there")
     return lambda: Path(path)
+
+
+def _as_it_is(error: AssetMissing) -> AssetMissing:
+    return error
 
 
 class ZarrHandler(AssetHandler):

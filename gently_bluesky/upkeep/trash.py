@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from numpy.typing import NDArray
-
 from gently_bluesky.documents.live import LiveFile
 from gently_bluesky.documents.names import INCOMING
 from gently_bluesky.errors import (
@@ -28,15 +26,12 @@ from gently_bluesky.errors import (
 from gently_bluesky.files import inside, make_folders, remove_tree, sync_folder
 from gently_bluesky.index.index import Index
 from gently_bluesky.index.upkept import CONVERT, DELETE, INDEXED, PURGE, RESTORE
-from gently_bluesky.lazy import ArraySource, Selection
-from gently_bluesky.sources import WrappedSource
 from gently_bluesky.upkeep.logbook import Logbook
 from gently_bluesky.upkeep.quarantine import explained as explained_by_quarantine
 from gently_bluesky.wording import TO_THE_SECOND, clock
 
 __all__ = [
     "TRASH",
-    "Explained",
     "News",
     "Whereabouts",
     "deleted_assets",
@@ -296,27 +291,3 @@ def _deleted(root: Path, one: Whereabouts) -> AssetDeleted:
         f"the pixels of {one.uid} ({one.path}) were deleted on {when}: {one.entry.get('reason')}; none were returned; "
         f"they lie in the trash, {root / one.trash}: store.restore({one.run_uid!r}) brings them back"
     )
-
-
-class Explained(WrappedSource):
-    """An asset that may be deleted, or in quarantine in part: what is missing is told with where it is. Any thread."""
-
-    def __init__(self, source: ArraySource, root: Path, asset: str) -> None:
-        super().__init__(source)
-        self._root: Path = root
-        self._asset: str = asset
-
-    def coarser(self, most: Sequence[int]) -> tuple[ArraySource, tuple[int, ...]] | None:
-        """Ask the source."""
-        found = self._source.coarser(most)
-        return None if found is None else (Explained(found[0], self._root, self._asset), found[1])
-
-    def read(self, selection: Selection) -> NDArray[Any]:
-        """Read. Raises as the source, AssetDeleted, AssetPurged and AssetQuarantined."""
-        try:
-            return self._source.read(selection)
-        except AssetMissing as error:
-            found = explained(self._root, self._asset, error)
-            if found is error:
-                raise
-            raise found from error

@@ -65,12 +65,19 @@ def test_what_is_deleted_comes_back_as_it_was(tmp_path: Path, nights: Nights, fo
     uid = nights(root, *form)
     with Store(root) as store, Store(root, mode="r") as reader:
         before, opened = files(root), reader[uid]["view_a"]
+        filled = dict(reader[uid].documents(fill=True))["event"]["data"]["view_a"]
         pixels, held = np.asarray(store[uid]["view_a"]), store.stats()["nbytes"]
         gone = store.delete(uid, reason="room", although=ANYWAY)
         assert {one.uid for one in gone} == {asset.uid for asset in store.assets(uid)}
         assert sum(one.nbytes for one in gone) > 0
         assert [one.events for one in gone] == [4, 4]  # the one that a rewind superseded too
-        for array in (lambda: opened, lambda: store[uid]["view_a"], lambda: store.array(gone[0].uid)):
+        for array in (
+            lambda: opened,
+            lambda: filled,
+            lambda: store[uid]["view_a"],
+            lambda: store.array(gone[0].uid),
+            lambda: dict(store[uid].documents(fill=True)),
+        ):
             with pytest.raises(AssetDeleted, match=r"were deleted on .*: room; .*store.restore\("):
                 np.asarray(array())
         assert list(store[uid]["primary"]["n"]) == [1, 2, 3]  # values stay
@@ -95,6 +102,9 @@ def test_what_is_purged_leaves_a_tombstone_that_a_new_index_knows(night: tuple[S
     store.purge()
     with pytest.raises(AssetPurged, match=r"purged on .*store.tombstone\("):
         np.asarray(store[uid]["view_b"][0])
+    with pytest.raises(AssetPurged):
+        list(store[uid].documents(fill=True))
+    assert dict(store[uid].documents())["start"] == start
     store.close()
     (store.root / "index.sqlite").unlink()
     with Store(store.root) as again:
