@@ -131,17 +131,21 @@ class Retention:
         StoreReadOnly, StorageError
             Something could not be put on record, moved or removed; what was done before that is on record.
         """
-        from gently_bluesky.upkeep.applied import Applied
         from gently_bluesky.upkeep.planned import Plan
-        from gently_bluesky.upkeep.recovery import follow_journals
-        from gently_bluesky.upkeep.stamps import Stamps
-        from gently_bluesky.upkeep.trash import follow
 
         if not isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance] # people type it
             raise InvalidSetting(
                 f"expected a plan, as plan() returns it, got {plan!r:.200}; nothing was deleted"
             )
         self._require_writable()
+        return self._apply(plan)
+
+    def _apply(self, plan: Plan) -> Applied:
+        from gently_bluesky.upkeep.applied import Applied
+        from gently_bluesky.upkeep.recovery import follow_journals
+        from gently_bluesky.upkeep.stamps import Stamps
+        from gently_bluesky.upkeep.trash import follow
+
         follow(self._root, self._index)  # what other processes pinned, deleted and restored
         follow_journals(self._root, self._index)
         again = self._plan(plan.policy)
@@ -168,6 +172,8 @@ class Retention:
     def relieve(self) -> str:
         """Do what the store's own policy says, and say what was done; nothing where there is no policy.
 
+        A store that is being closed waits for it.
+
         Raises
         ------
         GentlyError
@@ -177,7 +183,7 @@ class Retention:
             return ""
         for _ in range(RELIEF_TRIES):
             try:
-                done = self.apply(self.plan())
+                done = self._apply(self.plan())
             except StalePlan:  # a result came meanwhile
                 continue
             if done.deleted or done.purged or done.left:

@@ -172,7 +172,7 @@ class Store(ImportingStore):
             less than four times as much there is a RuntimeWarning, and with less than twice as much what the store's
             own policy says is done, if it has one (see `retention`).
             One whose start document says how many events it will have (``num_points``) fails with its first one if
-            they would not leave so much. 0 looks at nothing.
+            they would not leave so much after that either. 0 looks at nothing.
         on_failure
             Called with the first failure of a run, at once, on a thread of its own; before that, where the run goes on
             in the overflow, with a `RunGoesOn`, which says so and is no reason to end the plan.

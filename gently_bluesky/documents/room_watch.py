@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gently_bluesky.documents.desk import Desk
+from gently_bluesky.documents.relief import Relief
 from gently_bluesky.documents.room import Forecast, too_little_room
 from gently_bluesky.documents.tasks import DocumentTask
 
@@ -96,7 +97,7 @@ class RoomWatch:
                 f"run {self._run}: {root} has {free} bytes free, and with fewer than "
                 f"min_free_bytes={self._min_free_bytes} the run ends; make room"
             )
-        relief = self._desk.relief if root == self._desk.root else None
+        relief = self._relief(root)
         if relief is None:
             return free
         if free < RELIEVE_AT * self._min_free_bytes:
@@ -104,16 +105,22 @@ class RoomWatch:
         if free < self._min_free_bytes:
             relief.wait(self._desk.settings.stall_timeout_s / 2)
             free = shutil.disk_usage(root).free
-        for done in relief.told[self._told :]:
-            self._remark(f"run {self._run}: there was little room in {root}: {done}")
-            self._told += 1
+        self._tell(relief)
         return free
+
+    def _relief(self, root: Path) -> Relief | None:
+        return self._desk.relief if root == self._desk.root else None
+
+    def _tell(self, relief: Relief) -> None:
+        for done in relief.told[self._told :]:
+            self._remark(f"run {self._run}: there was little room in {self._desk.root}: {done}")
+            self._told += 1
 
     def foresee(self, announced: Sequence[DocumentTask], root: Path) -> None:
         """Look, when the first events of the stream ``primary`` are stored, whether the others will fit.
 
         Where their pixels as they are would not, it is measured what they take as they are stored, and again when
-        there are twice as many.
+        there are twice as many. Where these would not either, room is made by the store's policy, if there is one.
 
         Parameters
         ----------
@@ -149,6 +156,12 @@ class RoomWatch:
             return
         with suppress(OSError):  # then they are counted as they are
             nbytes = sum(asset.frame_bytes() for asset in {f.asset for task in events for f in task.frames})
+        relief = self._relief(root)
+        if relief is not None and not self._forecast.fits(self._events, nbytes, free):
+            relief.ask()
+            relief.wait(self._desk.settings.stall_timeout_s / 2)
+            self._tell(relief)
+            free, where = self._free(root)
         if not self._forecast.fits(self._events, nbytes, free):
             raise self._forecast.refusal(self._events, nbytes, free, where)
         self._foresee_at = 2 * self._events  # of the first ones some were only half written

@@ -100,6 +100,17 @@ def test_room_is_made_by_the_policy_and_the_run_goes_on(store: Store, disk: Disk
     assert store.tombstone(uid).purged is not None
 
 
+def test_room_is_made_for_a_run_that_says_how_long_it_will_be(store: Store, disk: Disk, RE):
+    uid, file = old_run(store)
+    (store.root / "retention.toml").write_text(POLICY)
+    disk.free, disk.until_gone = [5 * LEAST], file
+    RE.subscribe(store.writer(format="tiff", min_free_bytes=LEAST))
+    with pytest.warns(RuntimeWarning, match=r"there was little room in .*, 1 run \(1.1 kB\) purged"):
+        RE(acquire_volume(SimulatedDiSPIM(size=32, n_slices=2), num=50))
+    assert store[-1].status == "complete"
+    assert store.tombstone(uid).purged is not None
+
+
 def test_it_begins_before_the_room_is_gone(store: Store, disk: Disk):
     uid, file = old_run(store)
     (store.root / "retention.toml").write_text(POLICY)
