@@ -91,11 +91,15 @@ def follow_journals(root: Path, index: Index) -> None:
     known = index.journals()
     for found in find(root):
         begin = known.get(found.path, 0)
-        if found.size > begin:
-            with suppress(FileNotFoundError, JournalOutOfStep, *UNREADABLE):  # reconciling says what is wrong
-                lines, end = _ended_lines(inside(root, found.path), begin)
-                if lines:
-                    index.add(found.path, lines, end, begin=begin)
+        if found.size <= begin:
+            continue
+        try:
+            lines, end = _ended_lines(inside(root, found.path), begin)
+        except (OSError, *UNREADABLE):  # reconciling says what is wrong
+            continue
+        if lines:
+            with suppress(JournalOutOfStep, LookupFailed, *UNREADABLE):  # as above, or it was just indexed
+                index.add(found.path, lines, end, begin=begin)
 
 
 def _ended_lines(journal: Path, begin: int) -> tuple[Sequence[JournalLine], int]:

@@ -401,6 +401,11 @@ def test_what_is_being_written_elsewhere_and_what_was_rewritten_there_is_left_al
     kept = acquire(other)
     store.reconcile()
     other.convert(kept, format="tiff", progress=False)
+    for name in ("damaged", "strange"):
+        folder = store.root / f"runs/2026/01/01/120000_none_{name}"
+        folder.mkdir(parents=True)
+        text = {"damaged": "{}\nno line\n{}\n", "strange": '{"name": "stop", "doc": {}}\n'}[name]
+        (folder / "documents.jsonl").write_text(text)
     with other.writer() as writer:
         run = HandMadeRun(scan_id=9)
         writer("start", run.start)
