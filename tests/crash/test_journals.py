@@ -126,6 +126,7 @@ def test_damage_in_the_middle_is_refused_with_its_place_and_other_runs_stay_usab
 ) -> None:
     lines = dead.read_bytes().splitlines(keepends=True)
     lines[3] = lines[3][:20] + b"\xff" + lines[3][21:]
+    lines[-1] = b" " + lines[-1].lstrip()  # the mark that all before it was on the disk
     dead.write_bytes(b"".join(lines))
     if not has_index:
         (root / "index.sqlite").unlink()
